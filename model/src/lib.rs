@@ -1,0 +1,19 @@
+//! The vocabulary that every part of Isobar shares: labels, matchers, time, samples and the
+//! interface through which series reach an evaluator.
+//!
+//! This crate is synchronous and touches neither files nor the network. It knows no encoding:
+//! chunks, blocks and protobuf belong to `tsdb` and `proto`.
+
+pub mod labels;
+pub mod matcher;
+pub mod regexp;
+pub mod sample;
+pub mod series;
+pub mod time;
+pub mod warnings;
+
+pub use labels::{Labels, LabelsBuilder};
+pub use matcher::{MatchOp, Matcher};
+pub use series::{Columns, SelectError, SelectHints, Series, SeriesSource, SeriesStream};
+pub use time::{Clock, TimeRange};
+pub use warnings::Warnings;

@@ -1,0 +1,138 @@
+//! How series reach an evaluator: it names its selects, a [`SeriesSource`] opens each of them as
+//! a stream of batches, and each series decodes itself into columns on demand.
+//!
+//! The interface is synchronous. A source that has to wait (for a disk, for the network) blocks
+//! the calling thread, which belongs to the compute pool and never to an async runtime.
+
+use crate::{Labels, Matcher, TimeRange, Warnings};
+
+/// The float samples of one series in columns of equal length, in strictly increasing time order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Columns {
+    /// Unix times in milliseconds.
+    pub timestamps: Vec<i64>,
+    /// Values, staleness markers included.
+    pub values: Vec<f64>,
+}
+
+impl Columns {
+    /// Forgets all samples and keeps the memory.
+    pub fn clear(&mut self) {
+        self.timestamps.clear();
+        self.values.clear();
+    }
+
+    /// The number of samples.
+    pub fn len(&self) -> usize {
+        self.timestamps.len()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.timestamps.is_empty()
+    }
+
+    /// Appends a sample, which must be later than the last.
+    pub fn push(&mut self, timestamp_ms: i64, value: f64) {
+        self.timestamps.push(timestamp_ms);
+        self.values.push(value);
+    }
+}
+
+/// The samples of one series, still encoded.
+pub trait Samples: Send + Sync {
+    /// Appends the samples whose time lies in `range` to `columns`, in time order and with one
+    /// value for each time. More samples than asked for are never given.
+    ///
+    /// # Errors
+    /// When the encoded bytes are corrupt or of a kind that is not understood.
+    fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError>;
+}
+
+/// Samples that are decoded already.
+impl Samples for Columns {
+    fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
+        let from = self.timestamps.partition_point(|t| *t < range.min_ms);
+        let to = self.timestamps.partition_point(|t| *t <= range.max_ms).max(from);
+        columns.timestamps.extend_from_slice(&self.timestamps[from..to]);
+        columns.values.extend_from_slice(&self.values[from..to]);
+        Ok(())
+    }
+}
+
+/// One series of a select.
+pub struct Series {
+    /// The labels, the metric's name among them.
+    pub labels: Labels,
+    /// The samples.
+    pub samples: Box<dyn Samples>,
+}
+
+/// What a source may use to read less than the matchers and the range ask for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelectHints {
+    /// Distance between steps in milliseconds; 0 for an instant query.
+    pub step_ms: i64,
+    /// The window of a range selector in milliseconds; 0 for an instant selector.
+    pub range_ms: i64,
+    /// The function or aggregation right around the selector, `""` when there is none.
+    pub func: String,
+    /// The labels of the aggregation right around the selector.
+    pub grouping: Vec<String>,
+    /// Whether `grouping` names the labels to keep rather than to drop.
+    pub by: bool,
+}
+
+/// A selector with all that a source needs to answer it.
+#[derive(Debug, Clone)]
+pub struct Select {
+    /// All of them must match.
+    pub matchers: Vec<Matcher>,
+    /// The times of the samples that are needed, lookback and window included.
+    pub range: TimeRange,
+    /// What is done with the series.
+    pub hints: SelectHints,
+}
+
+/// Opens the selects of a plan. Shared by all threads that evaluate the plan.
+pub trait SeriesSource: Sync {
+    /// Opens select number `index` of the plan. Called at most once for each.
+    ///
+    /// # Errors
+    /// When the store behind it cannot answer.
+    fn open(&self, index: usize, select: &Select) -> Result<Box<dyn SeriesStream + '_>, SelectError>;
+}
+
+/// The series of one select, sorted by labels, each label set once.
+pub trait SeriesStream: Send {
+    /// Appends the next few series to `batch`; false when there was none left to append.
+    ///
+    /// # Errors
+    /// When the store fails on the way. No further call is made then.
+    fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError>;
+
+    /// Takes the remarks of the store, complete once [`SeriesStream::next_batch`] has given false.
+    fn take_warnings(&mut self) -> Warnings {
+        Warnings::default()
+    }
+}
+
+/// Why a select could not be answered.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// Bytes that are read do not follow their format.
+    #[error("corrupt data: {0}")]
+    Corrupt(String),
+    /// The data are of a kind that cannot be read yet.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A limit stands in the way; the text names it and its value.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// The source cannot be reached or is shutting down; asking again may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The caller gave up.
+    #[error("query was canceled")]
+    Cancelled,
+}
