@@ -1,1 +1,17 @@
-//! x
+//! Reads and writes the Prometheus formats: chunks, index, tombstones, blocks; and keeps what is
+//! not in a block yet: the write-ahead log and the head.
+//!
+//! In reading order: [`encoding`] (bits, varints, checksums), [`chunks`] (one run of samples),
+//! [`index`] (which series exist and where their chunks lie), [`block`] (a directory of both),
+//! [`merge`] (many sorted sources as one), [`wal`] and [`head`] (what is being written), [`db`]
+//! (head and blocks behind one interface).
+//!
+//! This crate is synchronous: no runtime, no network. Decoders take slices and never trust a
+//! length before it is checked; bytes from disk give [`Error::Corrupt`], never a panic.
+
+pub mod chunks;
+pub mod error;
+pub mod merge;
+
+pub use error::Error;
+pub use merge::SeriesChunks;
