@@ -234,9 +234,7 @@ pub struct LabelsBuilder {
 impl LabelsBuilder {
     /// A builder that starts from `base`.
     pub fn new(base: &Labels) -> Self {
-        LabelsBuilder {
-            pairs: base.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect(),
-        }
+        LabelsBuilder { pairs: base.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
     }
 
     /// Sets a label; an empty value removes it.
@@ -259,10 +257,7 @@ impl LabelsBuilder {
         self.pairs.retain(|(_, value)| !value.is_empty());
         self.pairs.sort_unstable();
         let mut scratch = String::new();
-        Labels::from_sorted(
-            self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())),
-            &mut scratch,
-        )
+        Labels::from_sorted(self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())), &mut scratch)
     }
 }
 

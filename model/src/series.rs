@@ -100,7 +100,11 @@ pub trait SeriesSource: Sync {
     ///
     /// # Errors
     /// When the store behind it cannot answer.
-    fn open(&self, index: usize, select: &Select) -> Result<Box<dyn SeriesStream + '_>, SelectError>;
+    fn open(
+        &self,
+        index: usize,
+        select: &Select,
+    ) -> Result<Box<dyn SeriesStream + '_>, SelectError>;
 }
 
 /// The series of one select, sorted by labels, each label set once.

@@ -1,1 +1,12 @@
-//! x
+//! Everything between stored samples and the Store API.
+//!
+//! [`api`] is the one trait through which all series are read, whatever holds them. [`local`] is
+//! a database on a local disk as such a store. [`metadata`] keeps what senders say about metrics.
+//! [`compute`] is the pool on which decoding, merging and evaluating run.
+
+pub mod api;
+pub mod compute;
+pub mod local;
+pub mod metadata;
+
+pub use api::{LabelsRequest, SeriesRequest, Store, StoreError};
