@@ -9,11 +9,13 @@ pub mod matcher;
 pub mod regexp;
 pub mod sample;
 pub mod series;
+pub mod tenant;
 pub mod time;
 pub mod warnings;
 
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use series::{Columns, SelectError, SelectHints, Series, SeriesSource, SeriesStream};
+pub use tenant::Tenant;
 pub use time::{Clock, TimeRange};
 pub use warnings::Warnings;

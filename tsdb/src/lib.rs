@@ -10,8 +10,11 @@
 //! length before it is checked; bytes from disk give [`Error::Corrupt`], never a panic.
 
 pub mod chunks;
+pub mod db;
 pub mod error;
+pub mod head;
 pub mod merge;
 
+pub use db::Db;
 pub use error::Error;
 pub use merge::SeriesChunks;
