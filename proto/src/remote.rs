@@ -1,0 +1,385 @@
+//! Remote write 1.0: `prometheus.WriteRequest`, decoded into views that borrow from the request.
+//!
+//! ```text
+//! WriteRequest    1 repeated TimeSeries   3 repeated MetricMetadata
+//! TimeSeries      1 repeated Label   2 repeated Sample   3 repeated Exemplar   4 repeated Histogram
+//! Label           1 name   2 value
+//! Sample          1 double value   2 int64 timestamp (unix ms)
+//! MetricMetadata  1 type   2 metric_family_name   4 help   5 unit
+//! ```
+//!
+//! Source: Prometheus `prompb/remote.proto`, `prompb/types.proto`. Unknown fields are skipped.
+//! Decoding walks the whole request, so that everything read from a view later is well-formed.
+
+use std::borrow::Cow;
+
+use isobar_model::{Columns, Labels};
+
+use crate::wire::{Reader, WireError, put_bytes, put_double, put_varint};
+
+/// A decoded request.
+#[derive(Debug, Default)]
+pub struct WriteRequest<'a> {
+    /// The series in the order sent.
+    pub series: Vec<TimeSeries<'a>>,
+    /// Descriptions of metrics.
+    pub metadata: Vec<MetricMetadata<'a>>,
+}
+
+/// One series: its labels still encoded, its samples read on demand.
+#[derive(Debug)]
+pub struct TimeSeries<'a> {
+    /// All label fields as they stand in the message, tags included.
+    labels: Cow<'a, [u8]>,
+    /// The message from the first sample on; other fields may stand between the samples.
+    rest: &'a [u8],
+    first: (i64, f64),
+    /// The number of float samples.
+    pub sample_count: usize,
+    /// The number of native histogram samples.
+    pub histogram_count: usize,
+    /// The number of exemplars.
+    pub exemplar_count: usize,
+}
+
+/// What a sender says about a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricMetadata<'a> {
+    /// The metric's name without suffixes such as `_total`.
+    pub metric: &'a str,
+    /// `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset`, `unknown`.
+    pub kind: &'static str,
+    /// What the metric tells.
+    pub help: &'a str,
+    /// The unit, often `""`.
+    pub unit: &'a str,
+}
+
+/// Decodes an uncompressed `WriteRequest`.
+///
+/// # Errors
+/// When the bytes are not such a message. Texts are checked for UTF-8 only where they are used.
+pub fn decode(message: &[u8]) -> Result<WriteRequest<'_>, WireError> {
+    let mut request = WriteRequest::default();
+    let mut reader = Reader::new(message);
+    while let Some((field, value)) = reader.field()? {
+        match field {
+            1 => request.series.push(TimeSeries::decode(value.bytes(1)?)?),
+            3 => request.metadata.extend(decode_metadata(value.bytes(3)?)?),
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+impl<'a> TimeSeries<'a> {
+    fn decode(message: &'a [u8]) -> Result<Self, WireError> {
+        let mut series = TimeSeries {
+            labels: Cow::Borrowed(&[]),
+            rest: &[],
+            first: (0, 0.0),
+            sample_count: 0,
+            histogram_count: 0,
+            exemplar_count: 0,
+        };
+        let mut reader = Reader::new(message);
+        loop {
+            let before = reader.left();
+            let Some((field, value)) = reader.field()? else { break };
+            match field {
+                1 => {
+                    value.bytes(1)?;
+                    let start = message.len() - before.len();
+                    let end = message.len() - reader.left().len();
+                    series.add_labels(message, start, end);
+                }
+                2 => {
+                    let sample = decode_sample(value.bytes(2)?)?;
+                    if series.sample_count == 0 {
+                        series.first = sample;
+                        series.rest = before;
+                    }
+                    series.sample_count += 1;
+                }
+                3 => series.exemplar_count += 1,
+                4 => series.histogram_count += 1,
+                _ => {}
+            }
+        }
+        Ok(series)
+    }
+
+    /// Senders write all labels in one run, which is borrowed; scattered ones are gathered.
+    #[inline]
+    fn add_labels(&mut self, message: &'a [u8], start: usize, end: usize) {
+        match &mut self.labels {
+            Cow::Borrowed([]) => {
+                self.labels = Cow::Borrowed(&message[start..end]);
+            }
+            Cow::Borrowed(run) => {
+                let run_end = run.as_ptr_range().end;
+                if run_end == message[start..].as_ptr() {
+                    let run_len = run.len();
+                    self.labels = Cow::Borrowed(&message[start - run_len..end]);
+                } else {
+                    let mut gathered = run.to_vec();
+                    gathered.extend_from_slice(&message[start..end]);
+                    self.labels = Cow::Owned(gathered);
+                }
+            }
+            Cow::Owned(gathered) => gathered.extend_from_slice(&message[start..end]),
+        }
+    }
+
+    /// The label fields as they stand encoded. Equal bytes mean equal labels; the reverse does
+    /// not hold, since order and encoding are the sender's.
+    #[inline]
+    pub fn encoded_labels(&self) -> &[u8] {
+        &self.labels
+    }
+
+    /// The labels, checked and sorted. Labels with an empty value are dropped.
+    ///
+    /// # Errors
+    /// A text that names the label at fault: not UTF-8, without a name, there twice; or that
+    /// there is no metric name.
+    pub fn labels(&self) -> Result<Labels, String> {
+        decode_labels(&self.labels)
+    }
+
+    /// Calls `each` with the time (unix ms) and value of every float sample, in the order sent.
+    #[inline]
+    pub fn samples(&self, mut each: impl FnMut(i64, f64)) {
+        if self.sample_count == 1 {
+            each(self.first.0, self.first.1);
+            return;
+        }
+        let mut reader = Reader::new(self.rest);
+        // The bytes were walked by `decode`, so no error ends the loop early.
+        while let Ok(Some((field, value))) = reader.field() {
+            if field == 2
+                && let Ok((timestamp_ms, value)) = value.bytes(2).and_then(decode_sample)
+            {
+                each(timestamp_ms, value);
+            }
+        }
+    }
+}
+
+#[inline]
+fn decode_sample(message: &[u8]) -> Result<(i64, f64), WireError> {
+    let mut timestamp_ms = 0;
+    let mut sample = 0.0;
+    let mut reader = Reader::new(message);
+    while let Some((field, value)) = reader.field()? {
+        match field {
+            1 => sample = value.double(1)?,
+            2 => timestamp_ms = value.varint(2)?.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok((timestamp_ms, sample))
+}
+
+fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
+    let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(16);
+    let mut reader = Reader::new(encoded);
+    while let Some((_, value)) = reader.field().map_err(|e| e.to_string())? {
+        let label = value.bytes(1).map_err(|e| e.to_string())?;
+        let (mut name, mut text) = (&[][..], &[][..]);
+        let mut reader = Reader::new(label);
+        while let Some((field, value)) = reader.field().map_err(|e| format!("label: {e}"))? {
+            match field {
+                1 => name = value.bytes(1).map_err(|e| format!("label: {e}"))?,
+                2 => text = value.bytes(2).map_err(|e| format!("label: {e}"))?,
+                _ => {}
+            }
+        }
+        let name = str::from_utf8(name).map_err(|_| {
+            format!("label name {:?} is not valid UTF-8", String::from_utf8_lossy(name))
+        })?;
+        let text = str::from_utf8(text)
+            .map_err(|_| format!("value of label {name:?} is not valid UTF-8"))?;
+        if name.is_empty() {
+            return Err(format!("label with value {text:?} has no name"));
+        }
+        if !text.is_empty() {
+            pairs.push((name, text));
+        }
+    }
+    pairs.sort_unstable();
+    if let Some(twice) = pairs.windows(2).find(|two| two[0].0 == two[1].0) {
+        return Err(format!("label {:?} is there twice", twice[0].0));
+    }
+    if !pairs.iter().any(|(name, _)| *name == isobar_model::labels::METRIC_NAME) {
+        return Err("no metric name (label __name__)".to_owned());
+    }
+    Ok(Labels::from_sorted(pairs, &mut String::new()))
+}
+
+/// The labels of a bad series for an error message, as far as they can be read.
+pub fn describe_labels(encoded: &[u8]) -> String {
+    let mut pairs = Vec::new();
+    let mut reader = Reader::new(encoded);
+    while let Ok(Some((_, value))) = reader.field() {
+        let mut pair = (String::new(), String::new());
+        let mut label = Reader::new(value.bytes(1).unwrap_or_default());
+        while let Ok(Some((field, value))) = label.field() {
+            let text = String::from_utf8_lossy(value.bytes(field).unwrap_or_default()).into_owned();
+            match field {
+                1 => pair.0 = text,
+                2 => pair.1 = text,
+                _ => {}
+            }
+        }
+        pairs.push(format!("{}={:?}", pair.0, pair.1));
+    }
+    format!("{{{}}}", pairs.join(", "))
+}
+
+fn decode_metadata(message: &[u8]) -> Result<Option<MetricMetadata<'_>>, WireError> {
+    let mut metadata = MetricMetadata { metric: "", kind: "unknown", help: "", unit: "" };
+    let mut readable = true;
+    let mut text = |bytes| {
+        str::from_utf8(bytes).unwrap_or_else(|_| {
+            readable = false;
+            ""
+        })
+    };
+    let mut reader = Reader::new(message);
+    while let Some((field, value)) = reader.field()? {
+        match field {
+            1 => metadata.kind = kind_name(value.varint(1)?),
+            2 => metadata.metric = text(value.bytes(2)?),
+            4 => metadata.help = text(value.bytes(4)?),
+            5 => metadata.unit = text(value.bytes(5)?),
+            _ => {}
+        }
+    }
+    Ok((readable && !metadata.metric.is_empty()).then_some(metadata))
+}
+
+/// The kinds of metrics in the order of `MetricMetadata.MetricType`.
+const KINDS: [&str; 8] =
+    ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+
+fn kind_name(code: u64) -> &'static str {
+    usize::try_from(code).ok().and_then(|code| KINDS.get(code)).copied().unwrap_or(KINDS[0])
+}
+
+/// Appends a series to an encoded `WriteRequest`.
+pub fn encode_series(out: &mut Vec<u8>, labels: &Labels, samples: &Columns) {
+    let mut series = Vec::new();
+    let mut part = Vec::new();
+    for (name, value) in labels.iter() {
+        part.clear();
+        put_bytes(&mut part, 1, name.as_bytes());
+        put_bytes(&mut part, 2, value.as_bytes());
+        put_bytes(&mut series, 1, &part);
+    }
+    for (timestamp_ms, value) in samples.timestamps.iter().zip(&samples.values) {
+        part.clear();
+        put_double(&mut part, 1, *value);
+        put_varint(&mut part, 2, timestamp_ms.cast_unsigned());
+        put_bytes(&mut series, 2, &part);
+    }
+    put_bytes(out, 1, &series);
+}
+
+/// Appends a description of a metric to an encoded `WriteRequest`.
+pub fn encode_metadata(out: &mut Vec<u8>, metadata: &MetricMetadata<'_>) {
+    let mut part = Vec::new();
+    let kind = KINDS.iter().position(|kind| *kind == metadata.kind).unwrap_or_default();
+    put_varint(&mut part, 1, kind as u64);
+    put_bytes(&mut part, 2, metadata.metric.as_bytes());
+    put_bytes(&mut part, 4, metadata.help.as_bytes());
+    put_bytes(&mut part, 5, metadata.unit.as_bytes());
+    put_bytes(out, 3, &part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(series: &TimeSeries<'_>) -> Vec<(i64, f64)> {
+        let mut all = Vec::new();
+        series.samples(|timestamp_ms, value| all.push((timestamp_ms, value)));
+        all
+    }
+
+    fn field(number: u32, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_bytes(&mut out, number, bytes);
+        out
+    }
+
+    fn label(name: &[u8], value: &[u8]) -> Vec<u8> {
+        field(1, &[field(1, name), field(2, value)].concat())
+    }
+
+    #[test]
+    fn reads_what_it_writes() {
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "é")]);
+        let columns =
+            Columns { timestamps: vec![-5, 0, 1700000000000], values: vec![1.0, 0.0, -2.5] };
+        let metadata = MetricMetadata { metric: "up", kind: "gauge", help: "Is it up?", unit: "" };
+        let mut out = Vec::new();
+        encode_series(&mut out, &labels, &columns);
+        encode_series(&mut out, &labels, &Columns { timestamps: vec![7], values: vec![8.0] });
+        encode_metadata(&mut out, &metadata);
+        let request = decode(&out).unwrap();
+        assert_eq!(request.metadata, [metadata]);
+        assert_eq!(request.series[0].labels(), Ok(labels));
+        assert_eq!(samples(&request.series[0]), [(-5, 1.0), (0, 0.0), (1700000000000, -2.5)]);
+        assert_eq!(samples(&request.series[1]), [(7, 8.0)]);
+        assert_eq!(request.series[0].encoded_labels(), request.series[1].encoded_labels());
+    }
+
+    #[test]
+    fn gathers_scattered_labels() {
+        let sample = field(2, &[0x10, 9]);
+        let message =
+            [label(b"b", b"2"), sample, label(b"__name__", b"m"), label(b"a", b"")].concat();
+        let message = field(1, &message);
+        let request = decode(&message).unwrap();
+        assert_eq!(request.series[0].labels().unwrap().to_string(), r#"{__name__="m", b="2"}"#);
+        assert_eq!(samples(&request.series[0]), [(9, 0.0)]);
+    }
+
+    #[test]
+    fn names_the_label_at_fault() {
+        let refuse = |labels: &[Vec<u8>]| decode_labels(&labels.concat()).unwrap_err();
+        let name = label(b"__name__", b"m");
+        assert_eq!(refuse(&[label(b"a", b"1")]), "no metric name (label __name__)");
+        assert_eq!(
+            refuse(&[name.clone(), label(b"a", b"1"), label(b"a", b"2")]),
+            r#"label "a" is there twice"#
+        );
+        assert_eq!(
+            refuse(&[name.clone(), label(b"", b"x")]),
+            r#"label with value "x" has no name"#
+        );
+        assert_eq!(
+            refuse(&[name.clone(), label(b"a", b"\xff")]),
+            r#"value of label "a" is not valid UTF-8"#
+        );
+        assert_eq!(
+            describe_labels(&[name, label(b"a\xff", b"1")].concat()),
+            "{__name__=\"m\", a\u{fffd}=\"1\"}"
+        );
+    }
+
+    #[test]
+    fn any_cut_is_an_error_or_a_shorter_request() {
+        let mut out = Vec::new();
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "x")]);
+        encode_series(
+            &mut out,
+            &labels,
+            &Columns { timestamps: vec![1, 2], values: vec![3.0, 4.0] },
+        );
+        for cut in 1..out.len() {
+            assert!(decode(&out[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+}
