@@ -1,0 +1,132 @@
+//! `rate`, `increase` and `delta` on selectors with the modifiers `anchored` and `smoothed`:
+//! no extrapolation, but samples or interpolated values right at the window's edges.
+
+use super::rate::duration_seconds;
+use super::window::{Input, Output, advance};
+use super::{Edges, RangeFn};
+use crate::functions::row::Windows;
+
+/// The functions over each window, which is here wider than the selector's by the lookback.
+pub(super) fn rate(
+    func: RangeFn,
+    input: Input<'_>,
+    windows: &Windows,
+    edges: Edges,
+    out: &mut Output<'_, '_>,
+) {
+    let (before_ms, after_ms, smoothed) = match edges {
+        Edges::Plain => (0, 0, false),
+        Edges::Anchored { lookback_ms } => (lookback_ms, 0, false),
+        Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms, true),
+    };
+    let range_seconds = duration_seconds(windows.range_ms);
+    let (mut from, mut to) = (0, 0);
+    for step in 0..windows.count {
+        let end_ms = windows.end_ms(step);
+        let start_ms = end_ms.saturating_sub(windows.range_ms);
+        from = advance(input.timestamps, from, start_ms.saturating_sub(before_ms));
+        to = advance(input.timestamps, to, end_ms.saturating_add(after_ms));
+        if from >= to {
+            continue;
+        }
+        let window = Window {
+            timestamps: &input.timestamps[from..to],
+            values: &input.values[from..to],
+            start_ms,
+            end_ms,
+            smoothed,
+            is_counter: func != RangeFn::Delta,
+        };
+        if let Some(increase) = window.increase() {
+            let is_rate = func == RangeFn::Rate;
+            out.set(
+                step,
+                if is_rate {
+                    increase / range_seconds
+                } else {
+                    increase
+                },
+            );
+        }
+    }
+}
+
+struct Window<'a> {
+    timestamps: &'a [i64],
+    values: &'a [f64],
+    start_ms: i64,
+    end_ms: i64,
+    smoothed: bool,
+    is_counter: bool,
+}
+
+impl Window<'_> {
+    fn increase(&self) -> Option<f64> {
+        let end = self.timestamps.len() - 1;
+        let after_start = self.timestamps[..end].partition_point(|t| *t <= self.start_ms);
+        let mut first = after_start.saturating_sub(1);
+        let mut last = end;
+        if self.smoothed {
+            last = self.timestamps[..end].partition_point(|t| *t < self.end_ms);
+        }
+        let starts_late = self.smoothed && self.timestamps[first] > self.end_ms;
+        if self.timestamps[last] <= self.start_ms || starts_late {
+            return None;
+        }
+        let left = self.left(first);
+        let right = self.right(last);
+        let mut increase = right - left;
+        if self.is_counter {
+            // Resets at the edges are part of the interpolated values already.
+            if self.timestamps[first] <= self.start_ms {
+                first += 1;
+            }
+            let inner_end = if self.timestamps[last] >= self.end_ms {
+                last
+            } else {
+                last + 1
+            };
+            let inner = self.values.get(first..inner_end).unwrap_or(&[]);
+            increase += corrections(left, inner, right);
+        }
+        Some(increase)
+    }
+
+    fn left(&self, first: usize) -> f64 {
+        if self.smoothed && self.timestamps[first] < self.start_ms {
+            return self.interpolate(first, self.start_ms);
+        }
+        self.values[first]
+    }
+
+    fn right(&self, last: usize) -> f64 {
+        if self.smoothed && last > 0 && self.timestamps[last] > self.end_ms {
+            return self.interpolate(last - 1, self.end_ms);
+        }
+        self.values[last]
+    }
+
+    /// The value at `time_ms` on the line between samples `at` and `at + 1`. A counter that is
+    /// reset between them starts from zero.
+    fn interpolate(&self, at: usize, time_ms: i64) -> f64 {
+        let (t1, t2) = (self.timestamps[at], self.timestamps[at + 1]);
+        let (mut y1, y2) = (self.values[at], self.values[at + 1]);
+        if self.is_counter && y2 < y1 {
+            y1 = 0.0;
+        }
+        y1 + (y2 - y1) * (time_ms - t1) as f64 / (t2 - t1) as f64
+    }
+}
+
+/// The sum of the values before each fall on the way from `left` over `inner` to `right`.
+fn corrections(left: f64, inner: &[f64], right: f64) -> f64 {
+    let mut correction = 0.0;
+    let mut previous = left;
+    for value in inner.iter().chain([&right]) {
+        if *value < previous {
+            correction += previous;
+        }
+        previous = *value;
+    }
+    correction
+}

@@ -1,0 +1,1 @@
+//! Range functions against a naive model.
