@@ -11,9 +11,11 @@
 
 pub mod chunks;
 pub mod db;
+pub mod encoding;
 pub mod error;
 pub mod head;
 pub mod merge;
+pub mod mmap;
 
 pub use db::Db;
 pub use error::Error;

@@ -1,0 +1,367 @@
+//! The primitives that all block files share: big-endian integers, varints, length-prefixed
+//! strings and CRC-32C, as Prometheus writes them (`tsdb/encoding`).
+//!
+//! [`Decoder`] walks a slice and checks every length before it believes it. The `put_*`
+//! functions append to a buffer.
+
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
+
+use crate::Error;
+
+/// Why bytes could not be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// More bytes are announced or needed than there are.
+    #[error("the bytes end too early")]
+    Truncated,
+    /// A varint does not end within 64 bits.
+    #[error("a varint does not fit 64 bits")]
+    VarintOverflow,
+    /// A number does not fit the width it has in this format.
+    #[error("a number is too large")]
+    NumberTooLarge,
+    /// A text is not UTF-8.
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+    /// The checksum says that bytes have changed.
+    #[error("checksum mismatch: stored {stored:08x}, computed {computed:08x}")]
+    Checksum {
+        /// The checksum in the file.
+        stored: u32,
+        /// The checksum of the bytes that are there.
+        computed: u32,
+    },
+}
+
+impl DecodeError {
+    /// This error as [`Error::Corrupt`]: `what` is the file, `place` where in it.
+    pub fn at(self, what: &str, place: impl std::fmt::Display) -> Error {
+        Error::corrupt(what, format!("{place}: {self}"))
+    }
+}
+
+/// CRC-32C (Castagnoli), the checksum of all block files.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    let wide = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes);
+    u32::try_from(wide).expect("a 32-bit checksum is computed in the low 32 bits")
+}
+
+/// CRC-32C of bytes that arrive in pieces.
+pub struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    /// The checksum of no bytes yet.
+    pub fn new() -> Self {
+        Crc32c(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The checksum of all bytes added.
+    pub fn finish(&self) -> u32 {
+        u32::try_from(self.0.finalize()).expect("a 32-bit checksum is computed in the low 32 bits")
+    }
+}
+
+impl Default for Crc32c {
+    fn default() -> Self {
+        Crc32c::new()
+    }
+}
+
+/// Reads values one after the other from a slice.
+#[derive(Debug, Clone, Copy)]
+pub struct Decoder<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder at the beginning of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Decoder { rest: bytes }
+    }
+
+    /// A decoder at `offset` in `bytes`.
+    ///
+    /// # Errors
+    /// When the offset lies behind the end.
+    pub fn at(bytes: &'a [u8], offset: u64) -> Result<Self, DecodeError> {
+        let offset = usize::try_from(offset).map_err(|_| DecodeError::Truncated)?;
+        bytes
+            .get(offset..)
+            .map(Decoder::new)
+            .ok_or(DecodeError::Truncated)
+    }
+
+    /// The number of bytes left.
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// Whether no byte is left.
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// All bytes that are left.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// The next `len` bytes.
+    ///
+    /// # Errors
+    /// When fewer are left.
+    pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        let (head, tail) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(DecodeError::Truncated)?;
+        self.rest = tail;
+        Ok(head)
+    }
+
+    /// The next byte.
+    ///
+    /// # Errors
+    /// When none is left.
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
+        let (first, tail) = self.rest.split_first().ok_or(DecodeError::Truncated)?;
+        self.rest = tail;
+        Ok(*first)
+    }
+
+    /// A big-endian 32-bit number.
+    ///
+    /// # Errors
+    /// When fewer than four bytes are left.
+    pub fn be32(&mut self) -> Result<u32, DecodeError> {
+        let (head, tail) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
+        self.rest = tail;
+        Ok(u32::from_be_bytes(*head))
+    }
+
+    /// A big-endian 64-bit number.
+    ///
+    /// # Errors
+    /// When fewer than eight bytes are left.
+    pub fn be64(&mut self) -> Result<u64, DecodeError> {
+        let (head, tail) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
+        self.rest = tail;
+        Ok(u64::from_be_bytes(*head))
+    }
+
+    /// An unsigned varint.
+    ///
+    /// # Errors
+    /// When it does not end, or not within 64 bits.
+    #[inline]
+    pub fn uvarint(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0u64;
+        let mut shift = 0u32;
+        loop {
+            let byte = self.u8()?;
+            if shift == 63 && byte > 1 {
+                return Err(DecodeError::VarintOverflow);
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+            shift += 7;
+        }
+    }
+
+    /// An unsigned varint that has to fit 32 bits.
+    ///
+    /// # Errors
+    /// When it does not end or is larger.
+    pub fn uvarint32(&mut self) -> Result<u32, DecodeError> {
+        u32::try_from(self.uvarint()?).map_err(|_| DecodeError::NumberTooLarge)
+    }
+
+    /// An unsigned varint that counts bytes or entries.
+    ///
+    /// # Errors
+    /// When it does not end or does not fit a `usize`.
+    pub fn uvarint_len(&mut self) -> Result<usize, DecodeError> {
+        usize::try_from(self.uvarint()?).map_err(|_| DecodeError::NumberTooLarge)
+    }
+
+    /// A zig-zag encoded signed varint.
+    ///
+    /// # Errors
+    /// When it does not end, or not within 64 bits.
+    pub fn varint(&mut self) -> Result<i64, DecodeError> {
+        let raw = self.uvarint()?;
+        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+    }
+
+    /// Bytes behind their length as a varint.
+    ///
+    /// # Errors
+    /// When fewer are left than announced.
+    pub fn uvarint_bytes(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = self.uvarint_len()?;
+        self.bytes(len)
+    }
+
+    /// A text behind its length as a varint.
+    ///
+    /// # Errors
+    /// When fewer bytes are left than announced, or they are not UTF-8.
+    pub fn uvarint_str(&mut self) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.uvarint_bytes()?).map_err(|_| DecodeError::NotUtf8)
+    }
+
+    /// Skips zero bytes.
+    pub fn skip_zeros(&mut self) {
+        let zeros = self.rest.iter().take_while(|byte| **byte == 0).count();
+        self.rest = self.rest.get(zeros..).unwrap_or_default();
+    }
+
+    /// The content of a section `len <4b> │ content │ CRC-32C <4b>` and moves behind it.
+    ///
+    /// # Errors
+    /// When it is cut or its checksum does not match.
+    pub fn section(&mut self) -> Result<&'a [u8], DecodeError> {
+        let content = self.section_unchecked()?;
+        self.checksum(content)?;
+        Ok(content)
+    }
+
+    /// As [`Decoder::section`], for content whose checksum was checked before: the checksum is
+    /// left unread.
+    ///
+    /// # Errors
+    /// When it is cut.
+    pub fn section_unchecked(&mut self) -> Result<&'a [u8], DecodeError> {
+        let len = usize::try_from(self.be32()?).map_err(|_| DecodeError::NumberTooLarge)?;
+        self.bytes(len)
+    }
+
+    /// Reads a stored checksum and compares it with that of `content`.
+    ///
+    /// # Errors
+    /// When it is cut or differs.
+    pub fn checksum(&mut self, content: &[u8]) -> Result<(), DecodeError> {
+        let stored = self.be32()?;
+        let computed = crc32c(content);
+        if stored == computed {
+            Ok(())
+        } else {
+            Err(DecodeError::Checksum { stored, computed })
+        }
+    }
+}
+
+/// Appends an unsigned varint.
+pub fn put_uvarint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push((value & 0x7f) as u8);
+}
+
+/// Appends a zig-zag encoded signed varint.
+pub fn put_varint(out: &mut Vec<u8>, value: i64) {
+    put_uvarint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+}
+
+/// Appends a big-endian 32-bit number.
+pub fn put_be32(out: &mut Vec<u8>, value: u32) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// Appends a big-endian 64-bit number.
+pub fn put_be64(out: &mut Vec<u8>, value: u64) {
+    out.extend_from_slice(&value.to_be_bytes());
+}
+
+/// Appends a text behind its length as a varint.
+pub fn put_uvarint_str(out: &mut Vec<u8>, text: &str) {
+    put_uvarint(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back() {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            u64::from(u32::MAX),
+            u64::MAX >> 1,
+            u64::MAX,
+        ] {
+            let mut out = Vec::new();
+            put_uvarint(&mut out, value);
+            put_varint(&mut out, value.cast_signed());
+            put_varint(&mut out, value.cast_signed().wrapping_neg());
+            put_be64(&mut out, value);
+            let mut decoder = Decoder::new(&out);
+            assert_eq!(decoder.uvarint(), Ok(value));
+            assert_eq!(decoder.varint(), Ok(value.cast_signed()));
+            assert_eq!(decoder.varint(), Ok(value.cast_signed().wrapping_neg()));
+            assert_eq!(decoder.be64(), Ok(value));
+            assert!(decoder.is_empty());
+        }
+    }
+
+    #[test]
+    fn overlong_and_cut_varints_are_errors() {
+        let overlong = [0xff; 11];
+        assert_eq!(
+            Decoder::new(&overlong).uvarint(),
+            Err(DecodeError::VarintOverflow)
+        );
+        let largest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        assert_eq!(Decoder::new(&largest).uvarint(), Ok(u64::MAX));
+        assert_eq!(Decoder::new(&[0x80]).uvarint(), Err(DecodeError::Truncated));
+    }
+
+    #[test]
+    fn crc_is_castagnoli() {
+        assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+        let mut digest = Crc32c::new();
+        digest.update(b"1234");
+        digest.update(b"56789");
+        assert_eq!(digest.finish(), 0xe306_9283);
+    }
+
+    #[test]
+    fn sections_are_checked() {
+        let mut out = Vec::new();
+        put_be32(&mut out, 3);
+        out.extend_from_slice(b"abc");
+        put_be32(&mut out, crc32c(b"abc"));
+        assert_eq!(Decoder::new(&out).section(), Ok(&b"abc"[..]));
+        for cut in 0..out.len() {
+            assert_eq!(
+                Decoder::new(&out[..cut]).section(),
+                Err(DecodeError::Truncated)
+            );
+        }
+        out[5] ^= 1;
+        assert!(matches!(
+            Decoder::new(&out).section(),
+            Err(DecodeError::Checksum { .. })
+        ));
+    }
+}
