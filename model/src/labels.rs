@@ -95,7 +95,10 @@ impl Labels {
 
     /// The pairs in name order.
     pub fn iter(&self) -> Iter<'_> {
-        Iter { text: &self.0, at: 0 }
+        Iter {
+            text: &self.0,
+            at: 0,
+        }
     }
 
     /// The set without the labels for which `keep` is false.
@@ -106,7 +109,11 @@ impl Labels {
 
     /// The set without the metric's name.
     pub fn without_metric_name(&self) -> Labels {
-        if self.has(METRIC_NAME) { self.filter(|name| name != METRIC_NAME) } else { self.clone() }
+        if self.has(METRIC_NAME) {
+            self.filter(|name| name != METRIC_NAME)
+        } else {
+            self.clone()
+        }
     }
 
     /// The bytes of the canonical form described in the module's page. Equal sets have equal
@@ -234,7 +241,12 @@ pub struct LabelsBuilder {
 impl LabelsBuilder {
     /// A builder that starts from `base`.
     pub fn new(base: &Labels) -> Self {
-        LabelsBuilder { pairs: base.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
+        LabelsBuilder {
+            pairs: base
+                .iter()
+                .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                .collect(),
+        }
     }
 
     /// Sets a label; an empty value removes it.
@@ -257,21 +269,28 @@ impl LabelsBuilder {
         self.pairs.retain(|(_, value)| !value.is_empty());
         self.pairs.sort_unstable();
         let mut scratch = String::new();
-        Labels::from_sorted(self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())), &mut scratch)
+        Labels::from_sorted(
+            self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())),
+            &mut scratch,
+        )
     }
 }
 
 /// Whether `name` is a label name that needs no quotes: `[a-zA-Z_][a-zA-Z0-9_]*`.
 pub fn is_legacy_label_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
 /// Whether `name` is a metric name that needs no quotes: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
 pub fn is_legacy_metric_name(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
+    bytes
+        .next()
+        .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
         && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
 }
 
@@ -323,7 +342,10 @@ mod tests {
         assert_eq!(labels.get("b"), "2");
         assert_eq!(labels.get("c"), "");
         assert_eq!(labels.len(), 3);
-        assert_eq!(labels.without_metric_name().to_string(), r#"{a="1", b="2"}"#);
+        assert_eq!(
+            labels.without_metric_name().to_string(),
+            r#"{a="1", b="2"}"#
+        );
     }
 
     #[test]

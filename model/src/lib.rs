@@ -15,6 +15,7 @@ pub mod warnings;
 
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
+pub use sample::Sample;
 pub use series::{Columns, SelectError, SelectHints, Series, SeriesSource, SeriesStream};
 pub use tenant::Tenant;
 pub use time::{Clock, TimeRange};

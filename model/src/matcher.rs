@@ -54,12 +54,22 @@ impl Matcher {
             MatchOp::Equal | MatchOp::NotEqual => None,
             MatchOp::Regexp | MatchOp::NotRegexp => Some(Regexp::new(&value)?),
         };
-        Ok(Matcher { name: name.into(), op, value, regexp })
+        Ok(Matcher {
+            name: name.into(),
+            op,
+            value,
+            regexp,
+        })
     }
 
     /// The matcher `name="value"`.
     pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Matcher { name: name.into(), op: MatchOp::Equal, value: value.into(), regexp: None }
+        Matcher {
+            name: name.into(),
+            op: MatchOp::Equal,
+            value: value.into(),
+            regexp: None,
+        }
     }
 
     /// The label's name.

@@ -53,8 +53,13 @@ pub trait Samples: Send + Sync {
 impl Samples for Columns {
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
         let from = self.timestamps.partition_point(|t| *t < range.min_ms);
-        let to = self.timestamps.partition_point(|t| *t <= range.max_ms).max(from);
-        columns.timestamps.extend_from_slice(&self.timestamps[from..to]);
+        let to = self
+            .timestamps
+            .partition_point(|t| *t <= range.max_ms)
+            .max(from);
+        columns
+            .timestamps
+            .extend_from_slice(&self.timestamps[from..to]);
         columns.values.extend_from_slice(&self.values[from..to]);
         Ok(())
     }

@@ -15,7 +15,10 @@ pub struct TimeRange {
 
 impl TimeRange {
     /// All of time.
-    pub const ALL: TimeRange = TimeRange { min_ms: i64::MIN, max_ms: i64::MAX };
+    pub const ALL: TimeRange = TimeRange {
+        min_ms: i64::MIN,
+        max_ms: i64::MAX,
+    };
 
     /// The range from `min_ms` to `max_ms`, both included.
     pub fn new(min_ms: i64, max_ms: i64) -> Self {
@@ -81,7 +84,10 @@ impl fmt::Debug for Clock {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "this is the one clock that the others stand for")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is the one clock that the others stand for"
+)]
 fn system_now_ms() -> i64 {
     match std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),

@@ -20,8 +20,14 @@ impl Warnings {
 
     /// Takes over all remarks of `other`.
     pub fn merge(&mut self, other: Warnings) {
-        other.warnings.into_iter().for_each(|text| insert(&mut self.warnings, text));
-        other.infos.into_iter().for_each(|text| insert(&mut self.infos, text));
+        other
+            .warnings
+            .into_iter()
+            .for_each(|text| insert(&mut self.warnings, text));
+        other
+            .infos
+            .into_iter()
+            .for_each(|text| insert(&mut self.infos, text));
     }
 
     /// Whether there is no remark.

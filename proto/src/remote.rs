@@ -85,7 +85,9 @@ impl<'a> TimeSeries<'a> {
         let mut reader = Reader::new(message);
         loop {
             let before = reader.left();
-            let Some((field, value)) = reader.field()? else { break };
+            let Some((field, value)) = reader.field()? else {
+                break;
+            };
             match field {
                 1 => {
                     value.bytes(1)?;
@@ -196,7 +198,10 @@ fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
             }
         }
         let name = str::from_utf8(name).map_err(|_| {
-            format!("label name {:?} is not valid UTF-8", String::from_utf8_lossy(name))
+            format!(
+                "label name {:?} is not valid UTF-8",
+                String::from_utf8_lossy(name)
+            )
         })?;
         let text = str::from_utf8(text)
             .map_err(|_| format!("value of label {name:?} is not valid UTF-8"))?;
@@ -211,7 +216,10 @@ fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
     if let Some(twice) = pairs.windows(2).find(|two| two[0].0 == two[1].0) {
         return Err(format!("label {:?} is there twice", twice[0].0));
     }
-    if !pairs.iter().any(|(name, _)| *name == isobar_model::labels::METRIC_NAME) {
+    if !pairs
+        .iter()
+        .any(|(name, _)| *name == isobar_model::labels::METRIC_NAME)
+    {
         return Err("no metric name (label __name__)".to_owned());
     }
     Ok(Labels::from_sorted(pairs, &mut String::new()))
@@ -238,7 +246,12 @@ pub fn describe_labels(encoded: &[u8]) -> String {
 }
 
 fn decode_metadata(message: &[u8]) -> Result<Option<MetricMetadata<'_>>, WireError> {
-    let mut metadata = MetricMetadata { metric: "", kind: "unknown", help: "", unit: "" };
+    let mut metadata = MetricMetadata {
+        metric: "",
+        kind: "unknown",
+        help: "",
+        unit: "",
+    };
     let mut readable = true;
     let mut text = |bytes| {
         str::from_utf8(bytes).unwrap_or_else(|_| {
@@ -260,11 +273,23 @@ fn decode_metadata(message: &[u8]) -> Result<Option<MetricMetadata<'_>>, WireErr
 }
 
 /// The kinds of metrics in the order of `MetricMetadata.MetricType`.
-const KINDS: [&str; 8] =
-    ["unknown", "counter", "gauge", "histogram", "gaugehistogram", "summary", "info", "stateset"];
+const KINDS: [&str; 8] = [
+    "unknown",
+    "counter",
+    "gauge",
+    "histogram",
+    "gaugehistogram",
+    "summary",
+    "info",
+    "stateset",
+];
 
 fn kind_name(code: u64) -> &'static str {
-    usize::try_from(code).ok().and_then(|code| KINDS.get(code)).copied().unwrap_or(KINDS[0])
+    usize::try_from(code)
+        .ok()
+        .and_then(|code| KINDS.get(code))
+        .copied()
+        .unwrap_or(KINDS[0])
 }
 
 /// Appends a series to an encoded `WriteRequest`.
@@ -289,7 +314,10 @@ pub fn encode_series(out: &mut Vec<u8>, labels: &Labels, samples: &Columns) {
 /// Appends a description of a metric to an encoded `WriteRequest`.
 pub fn encode_metadata(out: &mut Vec<u8>, metadata: &MetricMetadata<'_>) {
     let mut part = Vec::new();
-    let kind = KINDS.iter().position(|kind| *kind == metadata.kind).unwrap_or_default();
+    let kind = KINDS
+        .iter()
+        .position(|kind| *kind == metadata.kind)
+        .unwrap_or_default();
     put_varint(&mut part, 1, kind as u64);
     put_bytes(&mut part, 2, metadata.metric.as_bytes());
     put_bytes(&mut part, 4, metadata.help.as_bytes());
@@ -320,29 +348,57 @@ mod tests {
     #[test]
     fn reads_what_it_writes() {
         let labels = Labels::from_pairs([("__name__", "up"), ("job", "é")]);
-        let columns =
-            Columns { timestamps: vec![-5, 0, 1700000000000], values: vec![1.0, 0.0, -2.5] };
-        let metadata = MetricMetadata { metric: "up", kind: "gauge", help: "Is it up?", unit: "" };
+        let columns = Columns {
+            timestamps: vec![-5, 0, 1700000000000],
+            values: vec![1.0, 0.0, -2.5],
+        };
+        let metadata = MetricMetadata {
+            metric: "up",
+            kind: "gauge",
+            help: "Is it up?",
+            unit: "",
+        };
         let mut out = Vec::new();
         encode_series(&mut out, &labels, &columns);
-        encode_series(&mut out, &labels, &Columns { timestamps: vec![7], values: vec![8.0] });
+        encode_series(
+            &mut out,
+            &labels,
+            &Columns {
+                timestamps: vec![7],
+                values: vec![8.0],
+            },
+        );
         encode_metadata(&mut out, &metadata);
         let request = decode(&out).unwrap();
         assert_eq!(request.metadata, [metadata]);
         assert_eq!(request.series[0].labels(), Ok(labels));
-        assert_eq!(samples(&request.series[0]), [(-5, 1.0), (0, 0.0), (1700000000000, -2.5)]);
+        assert_eq!(
+            samples(&request.series[0]),
+            [(-5, 1.0), (0, 0.0), (1700000000000, -2.5)]
+        );
         assert_eq!(samples(&request.series[1]), [(7, 8.0)]);
-        assert_eq!(request.series[0].encoded_labels(), request.series[1].encoded_labels());
+        assert_eq!(
+            request.series[0].encoded_labels(),
+            request.series[1].encoded_labels()
+        );
     }
 
     #[test]
     fn gathers_scattered_labels() {
         let sample = field(2, &[0x10, 9]);
-        let message =
-            [label(b"b", b"2"), sample, label(b"__name__", b"m"), label(b"a", b"")].concat();
+        let message = [
+            label(b"b", b"2"),
+            sample,
+            label(b"__name__", b"m"),
+            label(b"a", b""),
+        ]
+        .concat();
         let message = field(1, &message);
         let request = decode(&message).unwrap();
-        assert_eq!(request.series[0].labels().unwrap().to_string(), r#"{__name__="m", b="2"}"#);
+        assert_eq!(
+            request.series[0].labels().unwrap().to_string(),
+            r#"{__name__="m", b="2"}"#
+        );
         assert_eq!(samples(&request.series[0]), [(9, 0.0)]);
     }
 
@@ -350,7 +406,10 @@ mod tests {
     fn names_the_label_at_fault() {
         let refuse = |labels: &[Vec<u8>]| decode_labels(&labels.concat()).unwrap_err();
         let name = label(b"__name__", b"m");
-        assert_eq!(refuse(&[label(b"a", b"1")]), "no metric name (label __name__)");
+        assert_eq!(
+            refuse(&[label(b"a", b"1")]),
+            "no metric name (label __name__)"
+        );
         assert_eq!(
             refuse(&[name.clone(), label(b"a", b"1"), label(b"a", b"2")]),
             r#"label "a" is there twice"#
@@ -376,7 +435,10 @@ mod tests {
         encode_series(
             &mut out,
             &labels,
-            &Columns { timestamps: vec![1, 2], values: vec![3.0, 4.0] },
+            &Columns {
+                timestamps: vec![1, 2],
+                values: vec![3.0, 4.0],
+            },
         );
         for cut in 1..out.len() {
             assert!(decode(&out[..cut]).is_err(), "cut at {cut}");

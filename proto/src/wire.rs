@@ -149,16 +149,20 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
-        let (taken, left) =
-            self.left.split_at_checked(len).ok_or(WireError::Truncated(self.left.len()))?;
+        let (taken, left) = self
+            .left
+            .split_at_checked(len)
+            .ok_or(WireError::Truncated(self.left.len()))?;
         self.left = left;
         Ok(taken)
     }
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
-        let (taken, left) =
-            self.left.split_first_chunk::<N>().ok_or(WireError::Truncated(self.left.len()))?;
+        let (taken, left) = self
+            .left
+            .split_first_chunk::<N>()
+            .ok_or(WireError::Truncated(self.left.len()))?;
         self.left = left;
         Ok(*taken)
     }
@@ -231,7 +235,9 @@ mod tests {
         assert_eq!(read(&[0x0b]), WireError::Tag(11));
         assert_eq!(read(&[0x0a, 5, 1]), WireError::Truncated(1));
         assert_eq!(
-            read(&[0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            read(&[
+                0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1
+            ]),
             WireError::Truncated(0)
         );
         assert_eq!(read(&[0x09, 1, 2, 3]), WireError::Truncated(3));

@@ -147,7 +147,10 @@ mod tests {
     async fn runs_refuses_and_survives_a_panic() {
         let pool = Pool::new("test", 1, 1).unwrap();
         assert_eq!(pool.run(|| 1 + 1).await, Ok(2));
-        assert_eq!(pool.run(|| -> i32 { panic!("on purpose") }).await, Err(ComputeError::Panicked));
+        assert_eq!(
+            pool.run(|| -> i32 { panic!("on purpose") }).await,
+            Err(ComputeError::Panicked)
+        );
         assert_eq!(pool.run(|| 3).await, Ok(3));
 
         let (started, begun) = oneshot::channel();

@@ -30,7 +30,12 @@ impl MetadataStore {
     /// Adds a description; false when a bound is reached and it was not kept. The newest
     /// description of a metric stands first.
     pub fn insert(&self, metric: &str, metadata: Metadata) -> bool {
-        if self.metrics.read().get(metric).is_some_and(|known| known.first() == Some(&metadata)) {
+        if self
+            .metrics
+            .read()
+            .get(metric)
+            .is_some_and(|known| known.first() == Some(&metadata))
+        {
             return true;
         }
         let mut metrics = self.metrics.write();
@@ -41,7 +46,9 @@ impl MetadataStore {
             metrics.insert(metric.to_owned(), vec![metadata]);
             return true;
         }
-        let Some(known) = metrics.get_mut(metric) else { return false };
+        let Some(known) = metrics.get_mut(metric) else {
+            return false;
+        };
         known.retain(|one| *one != metadata);
         known.insert(0, metadata);
         known.truncate(PER_METRIC_MAX);
@@ -63,7 +70,11 @@ impl MetadataStore {
         };
         match metric {
             Some(name) => metrics.get_key_value(name).map(cut).into_iter().collect(),
-            None => metrics.iter().take(limit.unwrap_or(usize::MAX)).map(cut).collect(),
+            None => metrics
+                .iter()
+                .take(limit.unwrap_or(usize::MAX))
+                .map(cut)
+                .collect(),
         }
     }
 
@@ -94,8 +105,11 @@ mod tests {
         store.insert("m", describe("new"));
         store.insert("m", describe("old"));
         store.insert("n", describe("x"));
-        let helps: Vec<_> =
-            store.list(Some("m"), None, None)[0].1.iter().map(|m| m.help.clone()).collect();
+        let helps: Vec<_> = store.list(Some("m"), None, None)[0]
+            .1
+            .iter()
+            .map(|m| m.help.clone())
+            .collect();
         assert_eq!(helps, ["old", "new"]);
         assert_eq!(store.list(None, Some(1), Some(1)).len(), 1);
     }

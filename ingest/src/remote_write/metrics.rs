@@ -1,0 +1,110 @@
+//! What the endpoint counts.
+
+use axum::http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::request::Outcome;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabel {
+    tenant: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    tenant: String,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: u16,
+}
+
+pub(super) struct Metrics {
+    samples: Family<TenantLabel, Counter>,
+    duplicates: Family<TenantLabel, Counter>,
+    rejected: Family<ReasonLabels, Counter>,
+    refused: Family<CodeLabel, Counter>,
+    exemplars_dropped: Family<TenantLabel, Counter>,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let metrics = Metrics {
+            samples: Family::default(),
+            duplicates: Family::default(),
+            rejected: Family::default(),
+            refused: Family::default(),
+            exemplars_dropped: Family::default(),
+        };
+        registry.register(
+            "isobar_ingest_samples",
+            "Samples stored by remote write",
+            metrics.samples.clone(),
+        );
+        registry.register(
+            "isobar_ingest_duplicate_samples",
+            "Samples that were there already with the same value",
+            metrics.duplicates.clone(),
+        );
+        registry.register(
+            "isobar_ingest_rejected_samples",
+            "Samples, or series with bad labels, that were refused",
+            metrics.rejected.clone(),
+        );
+        registry.register(
+            "isobar_ingest_refused_requests",
+            "Write requests answered with an error, by status",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "isobar_ingest_dropped_exemplars",
+            "Exemplars that were not stored",
+            metrics.exemplars_dropped.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn stored(&self, outcome: &Outcome) {
+        let tenant = TenantLabel {
+            tenant: outcome.tenant.to_string(),
+        };
+        self.samples.get_or_create(&tenant).inc_by(outcome.appended);
+        if outcome.duplicates > 0 {
+            self.duplicates
+                .get_or_create(&tenant)
+                .inc_by(outcome.duplicates);
+        }
+        if outcome.exemplars_dropped > 0 {
+            self.exemplars_dropped
+                .get_or_create(&tenant)
+                .inc_by(outcome.exemplars_dropped as u64);
+        }
+        let reject = |reason, count| {
+            let labels = ReasonLabels {
+                tenant: tenant.tenant.clone(),
+                reason,
+            };
+            self.rejected.get_or_create(&labels).inc_by(count);
+        };
+        outcome
+            .rejected
+            .counts()
+            .for_each(|(reason, count)| reject(reason, count));
+        if outcome.histograms_refused > 0 {
+            reject("native_histogram", outcome.histograms_refused as u64);
+        }
+    }
+
+    pub(super) fn refused(&self, status: StatusCode) {
+        self.refused
+            .get_or_create(&CodeLabel {
+                code: status.as_u16(),
+            })
+            .inc();
+    }
+}
