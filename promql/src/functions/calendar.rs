@@ -99,17 +99,9 @@ impl Date {
         let before_march = if is_leap(year) { 60 } else { 59 };
         Date {
             year,
-            month: if next_year {
-                march_month - 9
-            } else {
-                march_month + 3
-            },
+            month: if next_year { march_month - 9 } else { march_month + 3 },
             day: march_day - (153 * march_month + 2) / 5 + 1,
-            day_of_year: if next_year {
-                march_day - 305
-            } else {
-                march_day + before_march + 1
-            },
+            day_of_year: if next_year { march_day - 305 } else { march_day + before_march + 1 },
         }
     }
 
@@ -124,4 +116,31 @@ impl Date {
 
 fn is_leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_those_of_go() {
+        let names = [
+            "minute",
+            "hour",
+            "day_of_week",
+            "day_of_month",
+            "day_of_year",
+            "days_in_month",
+            "month",
+            "year",
+        ];
+        let table = include_str!("testdata/calendar.txt");
+        for line in table.lines().filter(|line| !line.starts_with('#')) {
+            let mut fields = line.split(' ').map(|field| field.parse::<f64>().expect("a number"));
+            let seconds = fields.next().expect("seconds");
+            let parts = names.map(|name| DatePart::from_name(name).expect(name));
+            let got: Vec<f64> = parts.iter().map(|part| part.of_seconds(seconds)).collect();
+            assert_eq!(got, fields.collect::<Vec<_>>(), "{line}");
+        }
+    }
 }

@@ -43,8 +43,7 @@ pub fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
 
 /// The order in which quantiles see values: NaN first, then ascending.
 pub fn nan_first(a: &f64, b: &f64) -> Ordering {
-    a.partial_cmp(b)
-        .unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
 }
 
 fn without_values(q: f64, count: usize) -> Option<f64> {
@@ -70,11 +69,7 @@ impl Rank {
     fn new(q: f64, count: usize) -> Rank {
         let rank = q * (count - 1) as f64;
         let lower = (rank.floor() as usize).min(count - 1);
-        Rank {
-            lower,
-            upper: (lower + 1).min(count - 1),
-            weight: rank - rank.floor(),
-        }
+        Rank { lower, upper: (lower + 1).min(count - 1), weight: rank - rank.floor() }
     }
 
     fn between(&self, lower: f64, upper: f64) -> f64 {
@@ -151,10 +146,7 @@ fn parse_hex(text: &str) -> Option<f64> {
 /// -Inf when `q < 0`, +Inf when `q > 1`.
 pub fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
     buckets.sort_by(by_bound);
-    let plain = |value| BucketQuantile {
-        value,
-        forced_monotonicity: None,
-    };
+    let plain = |value| BucketQuantile { value, forced_monotonicity: None };
     if q.is_nan() || buckets.is_empty() {
         return plain(f64::NAN);
     }
@@ -169,10 +161,7 @@ pub fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
     }
     coalesce(buckets);
     let forced_monotonicity = ensure_monotonic(buckets);
-    BucketQuantile {
-        value: quantile_of_monotonic(q, buckets),
-        forced_monotonicity,
-    }
+    BucketQuantile { value: quantile_of_monotonic(q, buckets), forced_monotonicity }
 }
 
 fn quantile_of_monotonic(q: f64, buckets: &[Bucket]) -> f64 {
@@ -227,11 +216,7 @@ pub fn bucket_fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
 
 /// How many observations lie below `value`; `None` when it is +Inf or beyond all buckets.
 fn rank_in(buckets: &[Bucket], value: f64) -> Option<f64> {
-    let mut lower = if buckets[0].upper_bound <= 0.0 {
-        f64::NEG_INFINITY
-    } else {
-        0.0
-    };
+    let mut lower = if buckets[0].upper_bound <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
     let mut rank = 0.0;
     for bucket in buckets {
         if lower >= value {
@@ -256,9 +241,7 @@ fn by_bound(a: &Bucket, b: &Bucket) -> Ordering {
 }
 
 fn ends_in_infinity(buckets: &[Bucket]) -> bool {
-    buckets
-        .last()
-        .is_some_and(|bucket| bucket.upper_bound == f64::INFINITY)
+    buckets.last().is_some_and(|bucket| bucket.upper_bound == f64::INFINITY)
 }
 
 /// Merges neighbours of one bound by adding their counts.
@@ -326,4 +309,135 @@ fn search(count: usize, holds: impl Fn(usize) -> bool) -> usize {
         }
     }
     low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buckets(text: &str) -> Vec<Bucket> {
+        let pairs = text.split_whitespace().filter_map(|pair| pair.split_once(':'));
+        pairs
+            .map(|(bound, count)| Bucket {
+                upper_bound: parse_upper_bound(bound).expect("a bound"),
+                count: count.parse().expect("a count"),
+            })
+            .collect()
+    }
+
+    fn check(q: f64, text: &str, want: f64) {
+        let got = bucket_quantile(q, &mut buckets(text)).value;
+        assert!(got == want || got.is_nan() && want.is_nan(), "{q} of {text}: {got}");
+    }
+
+    #[test]
+    fn quantiles_of_values() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (q, values, want) in [
+            (0.5, vec![3.0, 1.0, 2.0], 2.0),
+            (0.5, vec![4.0, 1.0, 2.0, 3.0], 2.5),
+            (0.0, vec![4.0, 1.0], 1.0),
+            (1.0, vec![4.0, 1.0], 4.0),
+            (0.9, vec![], nan),
+            (nan, vec![1.0], nan),
+            (-0.1, vec![1.0], -inf),
+            (1.1, vec![1.0], inf),
+            (0.0, vec![1.0, nan], nan),
+            (1.0, vec![1.0, nan], 1.0),
+            (0.75, vec![nan, 1.0, 2.0, 3.0, nan], 2.0),
+            // Infinity times a weight of zero.
+            (1.0, vec![1.0, inf], nan),
+        ] {
+            for got in [quantile(q, &mut values.clone()), {
+                let mut sorted = values.clone();
+                sorted.sort_by(nan_first);
+                quantile_sorted(q, &sorted)
+            }] {
+                assert!(got == want || got.is_nan() && want.is_nan(), "{q} of {values:?}: {got}");
+            }
+        }
+    }
+
+    #[test]
+    fn quantiles_of_buckets() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        let positive = "+Inf:4 0.1:2 0.2:3 1e0:4";
+        check(0.5, positive, 0.1);
+        check(0.25, positive, 0.05);
+        check(0.75, positive, 0.2);
+        check(1.0, positive, 1.0);
+        check(nan, positive, nan);
+        check(-0.1, positive, -inf);
+        check(1.01, positive, inf);
+        check(0.5, "0.1:2 0.2:3", nan);
+        check(0.5, "inf:3", nan);
+        check(0.5, "1:0 inf:0", nan);
+        check(0.9, "1:1 inf:10", 1.0);
+        check(0.1, "-1:5 0:6 inf:10", -1.0);
+        check(0.55, "-1:5 0:6 inf:10", -0.5);
+        check(0.5, "1:2 1.0:2 2:2 inf:10", 2.0);
+        check(0.5, "", nan);
+    }
+
+    #[test]
+    fn falling_counts_are_lifted_and_told() {
+        let mut falling = buckets("1:5 2:4 3:7 4:1 inf:9");
+        let got = bucket_quantile(0.5, &mut falling);
+        let told = ForcedMonotonicity { min_bucket: 2.0, max_bucket: 4.0, max_diff: 6.0 };
+        assert_eq!(got, BucketQuantile { value: 0.9, forced_monotonicity: Some(told) });
+        let mut rounded = buckets("1:5 2:4.9999999999999999 inf:5.0000000000000009");
+        assert_eq!(bucket_quantile(0.5, &mut rounded).forced_monotonicity, None);
+    }
+
+    #[test]
+    fn fractions_of_buckets() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (lower, upper, text, want) in [
+            (-inf, inf, "1:5 inf:10", 1.0),
+            (0.0, 0.5, "1:5 inf:10", 0.25),
+            (0.5, 1.0, "1:5 inf:10", 0.25),
+            (2.0, inf, "1:5 inf:10", 0.5),
+            (2.0, 1.0, "1:5 inf:10", 0.0),
+            (nan, 1.0, "1:5 inf:10", nan),
+            (0.0, 1.0, "1:5", nan),
+            (0.0, 1.0, "1:0 inf:0", nan),
+            (-5.0, -1.0, "-1:5 0:10 inf:10", 0.0),
+            (-inf, -0.5, "-1:5 0:10 inf:10", 0.75),
+        ] {
+            let got = bucket_fraction(lower, upper, &mut buckets(text));
+            assert!(got == want || got.is_nan() && want.is_nan(), "{lower} {upper} {text}: {got}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_read_as_in_go() {
+        for (text, want) in [
+            ("0.5", Some(0.5)),
+            ("1e3", Some(1000.0)),
+            (".5", Some(0.5)),
+            ("5.", Some(5.0)),
+            ("+Inf", Some(f64::INFINITY)),
+            ("-infinity", Some(f64::NEG_INFINITY)),
+            ("0x1p-2", Some(0.25)),
+            ("0X1.8p1", Some(3.0)),
+            ("", None),
+            ("abc", None),
+            ("1e999", None),
+            ("+nan", None),
+            ("1_0", None),
+            (" 1", None),
+            ("0x10", None),
+        ] {
+            assert_eq!(parse_upper_bound(text), want, "{text:?}");
+        }
+        assert!(parse_upper_bound("NaN").is_some_and(f64::is_nan));
+    }
+
+    #[test]
+    fn nan_bounds_do_no_harm() {
+        for text in ["nan:1 inf:3", "nan:1 nan:2", "1:nan 2:3 inf:nan", "1:1 nan:2 inf:3"] {
+            bucket_quantile(0.5, &mut buckets(text));
+            bucket_fraction(0.0, 1.0, &mut buckets(text));
+        }
+    }
 }

@@ -364,26 +364,14 @@ impl Expr {
     pub fn span(&self) -> Span {
         match self {
             Expr::Aggregate(e) => e.span,
-            Expr::Binary(e) => Span {
-                start: e.lhs.span().start,
-                end: e.rhs.span().end,
-            },
+            Expr::Binary(e) => Span { start: e.lhs.span().start, end: e.rhs.span().end },
             Expr::Call(e) => e.span,
-            Expr::MatrixSelector(e) => Span {
-                start: e.selector.span.start,
-                end: e.end,
-            },
-            Expr::Subquery(e) => Span {
-                start: e.expr.span().start,
-                end: e.end,
-            },
+            Expr::MatrixSelector(e) => Span { start: e.selector.span.start, end: e.end },
+            Expr::Subquery(e) => Span { start: e.expr.span().start, end: e.end },
             Expr::Number(e) => e.span,
             Expr::Paren(e) => e.span,
             Expr::String(e) => e.span,
-            Expr::Unary(e) => Span {
-                start: e.start,
-                end: e.expr.span().end,
-            },
+            Expr::Unary(e) => Span { start: e.start, end: e.expr.span().end },
             Expr::VectorSelector(e) => e.span,
         }
     }
