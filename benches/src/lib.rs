@@ -1,0 +1,14 @@
+//! Measures Isobar beside its peers: seeded data, real servers on loopback, one table of figures.
+//!
+//! In reading order: [`data`] makes the series, [`encode`] turns them into remote write requests,
+//! [`server`] starts and measures one server, [`client`] feeds and asks it, [`queries`] is the fixed
+//! set of questions, [`answer`] compares what two servers say, [`report`] prints the table. The program
+//! that puts them together is `versus`. Nothing depends on this crate.
+
+pub mod answer;
+pub mod client;
+pub mod data;
+pub mod encode;
+pub mod queries;
+pub mod report;
+pub mod server;
