@@ -26,17 +26,28 @@ impl Signature {
     }
 
     const fn experimental(self) -> Signature {
-        Signature { experimental: true, ..self }
+        Signature {
+            experimental: true,
+            ..self
+        }
     }
 }
 
 const fn f(name: &'static str, args: &'static [ValueType], returns: ValueType) -> Signature {
-    Signature { name, args, variadic: 0, returns, experimental: false }
+    Signature {
+        name,
+        args,
+        variadic: 0,
+        returns,
+        experimental: false,
+    }
 }
 
 /// The function of that name; names are case-sensitive.
 pub fn lookup(name: &str) -> Option<&'static Signature> {
-    let index = FUNCTIONS.binary_search_by(|function| function.name.cmp(name)).ok()?;
+    let index = FUNCTIONS
+        .binary_search_by(|function| function.name.cmp(name))
+        .ok()?;
     FUNCTIONS.get(index)
 }
 
@@ -67,7 +78,12 @@ pub static FUNCTIONS: &[Signature] = &[
     f("deg", &[Vector], Vector),
     f("delta", &[Matrix], Vector),
     f("deriv", &[Matrix], Vector),
-    f("double_exponential_smoothing", &[Matrix, Scalar, Scalar], Vector).experimental(),
+    f(
+        "double_exponential_smoothing",
+        &[Matrix, Scalar, Scalar],
+        Vector,
+    )
+    .experimental(),
     f("end", &[], Scalar).experimental(),
     f("exp", &[Vector], Vector),
     f("first_over_time", &[Matrix], Vector),
@@ -76,17 +92,29 @@ pub static FUNCTIONS: &[Signature] = &[
     f("histogram_count", &[Vector], Vector),
     f("histogram_fraction", &[Scalar, Scalar, Vector], Vector),
     f("histogram_quantile", &[Scalar, Vector], Vector),
-    f("histogram_quantiles", &[Vector, String, Scalar, Scalar], Vector).variadic(9).experimental(),
+    f(
+        "histogram_quantiles",
+        &[Vector, String, Scalar, Scalar],
+        Vector,
+    )
+    .variadic(9)
+    .experimental(),
     f("histogram_stddev", &[Vector], Vector),
     f("histogram_stdvar", &[Vector], Vector),
     f("histogram_sum", &[Vector], Vector),
     f("hour", &[Vector], Vector).variadic(1),
     f("idelta", &[Matrix], Vector),
     f("increase", &[Matrix], Vector),
-    f("info", &[Vector, Vector], Vector).variadic(1).experimental(),
+    f("info", &[Vector, Vector], Vector)
+        .variadic(1)
+        .experimental(),
     f("irate", &[Matrix], Vector),
     f("label_join", &[Vector, String, String, String], Vector).variadic(-1),
-    f("label_replace", &[Vector, String, String, String, String], Vector),
+    f(
+        "label_replace",
+        &[Vector, String, String, String, String],
+        Vector,
+    ),
     f("last_over_time", &[Matrix], Vector),
     f("ln", &[Vector], Vector),
     f("log10", &[Vector], Vector),
@@ -112,8 +140,12 @@ pub static FUNCTIONS: &[Signature] = &[
     f("sin", &[Vector], Vector),
     f("sinh", &[Vector], Vector),
     f("sort", &[Vector], Vector),
-    f("sort_by_label", &[Vector, String], Vector).variadic(-1).experimental(),
-    f("sort_by_label_desc", &[Vector, String], Vector).variadic(-1).experimental(),
+    f("sort_by_label", &[Vector, String], Vector)
+        .variadic(-1)
+        .experimental(),
+    f("sort_by_label_desc", &[Vector, String], Vector)
+        .variadic(-1)
+        .experimental(),
     f("sort_desc", &[Vector], Vector),
     f("sqrt", &[Vector], Vector),
     f("start", &[], Scalar).experimental(),
@@ -155,7 +187,10 @@ mod tests {
     fn describes_arguments() {
         let round = lookup("round").unwrap();
         assert_eq!(round.args, [Vector, Scalar]);
-        assert_eq!((round.variadic, round.returns, round.experimental), (1, Vector, false));
+        assert_eq!(
+            (round.variadic, round.returns, round.experimental),
+            (1, Vector, false)
+        );
         assert!(lookup("info").unwrap().experimental);
     }
 }

@@ -345,34 +345,72 @@ pub enum DurationExpr {
 impl Expr {
     /// The type of the value.
     pub fn value_type(&self) -> ValueType {
-        match self {
-            Expr::Aggregate(_) | Expr::VectorSelector(_) => ValueType::Vector,
-            Expr::MatrixSelector(_) | Expr::Subquery(_) => ValueType::Matrix,
-            Expr::Number(_) => ValueType::Scalar,
-            Expr::String(_) => ValueType::String,
-            Expr::Call(call) => call.func.returns,
-            Expr::Paren(paren) => paren.expr.value_type(),
-            Expr::Unary(unary) => unary.expr.value_type(),
-            Expr::Binary(binary) => match (binary.lhs.value_type(), binary.rhs.value_type()) {
-                (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
-                _ => ValueType::Vector,
-            },
+        let mut expr = self;
+        loop {
+            expr = match expr {
+                Expr::Aggregate(_) | Expr::VectorSelector(_) => return ValueType::Vector,
+                Expr::MatrixSelector(_) | Expr::Subquery(_) => return ValueType::Matrix,
+                Expr::Number(_) => return ValueType::Scalar,
+                Expr::String(_) => return ValueType::String,
+                Expr::Call(call) => return call.func.returns,
+                Expr::Paren(paren) => &paren.expr,
+                Expr::Unary(unary) => &unary.expr,
+                // Scalar when both sides are; the left side can be a long chain.
+                Expr::Binary(binary) if binary.rhs.value_type() != ValueType::Scalar => {
+                    return ValueType::Vector;
+                }
+                Expr::Binary(binary) => match &binary.lhs {
+                    chain @ Expr::Binary(_) => chain,
+                    first if first.value_type() == ValueType::Scalar => {
+                        return ValueType::Scalar;
+                    }
+                    _ => return ValueType::Vector,
+                },
+            }
         }
     }
 
     /// Where the expression stands in the query.
     pub fn span(&self) -> Span {
-        match self {
-            Expr::Aggregate(e) => e.span,
-            Expr::Binary(e) => Span { start: e.lhs.span().start, end: e.rhs.span().end },
-            Expr::Call(e) => e.span,
-            Expr::MatrixSelector(e) => Span { start: e.selector.span.start, end: e.end },
-            Expr::Subquery(e) => Span { start: e.expr.span().start, end: e.end },
-            Expr::Number(e) => e.span,
-            Expr::Paren(e) => e.span,
-            Expr::String(e) => e.span,
-            Expr::Unary(e) => Span { start: e.start, end: e.expr.span().end },
-            Expr::VectorSelector(e) => e.span,
+        Span {
+            start: self.start(),
+            end: self.end(),
+        }
+    }
+
+    fn start(&self) -> usize {
+        let mut expr = self;
+        loop {
+            expr = match expr {
+                Expr::Binary(e) => &e.lhs,
+                Expr::Subquery(e) => &e.expr,
+                Expr::MatrixSelector(e) => return e.selector.span.start,
+                Expr::Aggregate(e) => return e.span.start,
+                Expr::Call(e) => return e.span.start,
+                Expr::Number(e) => return e.span.start,
+                Expr::Paren(e) => return e.span.start,
+                Expr::String(e) => return e.span.start,
+                Expr::Unary(e) => return e.start,
+                Expr::VectorSelector(e) => return e.span.start,
+            }
+        }
+    }
+
+    fn end(&self) -> usize {
+        let mut expr = self;
+        loop {
+            expr = match expr {
+                Expr::Binary(e) => &e.rhs,
+                Expr::Unary(e) => &e.expr,
+                Expr::Subquery(e) => return e.end,
+                Expr::MatrixSelector(e) => return e.end,
+                Expr::Aggregate(e) => return e.span.end,
+                Expr::Call(e) => return e.span.end,
+                Expr::Number(e) => return e.span.end,
+                Expr::Paren(e) => return e.span.end,
+                Expr::String(e) => return e.span.end,
+                Expr::VectorSelector(e) => return e.span.end,
+            }
         }
     }
 }

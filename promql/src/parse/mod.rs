@@ -1,8 +1,63 @@
 //! From text to an AST with positions, as Prometheus 3.14's `promql/parser` reads it, and back.
 //!
-//! The reader is a hand-written lexer with a Pratt parser on top. It gives Prometheus' messages
-//! with line and column, and bounds the depth of nesting.
+//! [`parse_expr`] reads a query, [`parse_metric_selector`] the value of a `match[]`.
+//! An [`Expr`] prints canonically, and
+//! [`pretty`] over several lines.
+//!
+//! The reader is hand-written: `lex` cuts tokens, `expr` reads operators by precedence with one
+//! token of lookahead, `check` looks at the types when the syntax is right. All of Prometheus'
+//! experimental syntax is on. The first thing wrong is reported in Prometheus' words.
 
 pub mod ast;
 
+mod check;
+mod duration_expr;
+mod error;
+mod expr;
+mod lex;
+mod parser;
+mod pretty;
+mod print;
+mod selector;
+mod token;
+
+mod duration;
+mod number;
+mod unquote;
+
+use isobar_model::Matcher;
+
 pub use ast::Expr;
+pub use error::{ParseError, ParseErrorKind};
+pub use pretty::pretty;
+
+/// How deep parentheses, calls, signs and the like may nest. Reading recurses this deep.
+pub const DEPTH_MAX: usize = 512;
+
+/// How many levels a tree may have. More than [`DEPTH_MAX`], since `1 + 1 + 1 + …` gains a level
+/// with each operator but is read without recursion.
+pub const HEIGHT_MAX: usize = 2048;
+
+/// Reads a query and checks its types.
+///
+/// # Errors
+/// When Prometheus would refuse it, in Prometheus' words, and when it nests too deep.
+pub fn parse_expr(text: &str) -> Result<Expr, ParseError> {
+    let parsed = parser::Parser::new(text).query().and_then(|expr| {
+        check::check(&expr, text)?;
+        Ok(expr)
+    });
+    parsed.map_err(|fault| fault.in_query(text))
+}
+
+/// Reads a selector such as `up{job="x"}` into its matchers, the one for the name last. It may
+/// match everything.
+///
+/// # Errors
+/// When Prometheus would refuse it, in Prometheus' words.
+pub fn parse_metric_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
+    let parsed = parser::Parser::new(text).only_selector();
+    parsed
+        .map(|selector| selector.matchers)
+        .map_err(|fault| fault.in_query(text))
+}
