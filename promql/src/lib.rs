@@ -9,6 +9,10 @@
 
 pub mod parse;
 
+pub mod plan;
+
+pub mod eval;
+
 pub mod functions;
 pub mod limits;
 pub mod value;

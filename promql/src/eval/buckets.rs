@@ -1,0 +1,246 @@
+//! Functions over the buckets of classic histograms.
+//!
+//! Series that differ in `le` alone are one histogram; it is computed step by step from the
+//! buckets that have a value there.
+
+use hashbrown::HashMap;
+use isobar_model::labels::BUCKET_LABEL;
+use isobar_model::{Labels, LabelsBuilder};
+
+use super::merge::Merge;
+use super::names::without_metadata;
+use super::remarks::{Lifted, go_g, quoted};
+use super::run::Run;
+use super::tile::{RowRef, Tile};
+use super::{EvalError, for_each_tile, scalar};
+use crate::functions::quantile::{
+    Bucket, bucket_fraction, bucket_quantile, is_valid_quantile, parse_upper_bound,
+};
+use crate::plan::node::{BucketFunc, Buckets, Node};
+
+/// The rows of the function.
+pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let grid = node.grid;
+    let mut histograms = Histograms::new(grid.count);
+    let params = match &op.func {
+        BucketFunc::Quantile(q) => vec![scalar::evaluate(run, q, grid)?],
+        BucketFunc::Quantiles(_, quantiles) => quantiles
+            .iter()
+            .map(|(q, _)| scalar::evaluate(run, q, grid))
+            .collect::<Result<Vec<_>, _>>()?,
+        BucketFunc::Fraction(lower, upper) => {
+            let lower = scalar::evaluate(run, lower, grid)?;
+            vec![lower, scalar::evaluate(run, upper, grid)?]
+        }
+    };
+    for_each_tile(run, &op.input, |tile| {
+        for row in tile.rows() {
+            if !histograms.add(row) {
+                let text = format!(
+                    "bucket label \"le\" is missing or has a malformed value of {}",
+                    quoted(row.labels.get(BUCKET_LABEL))
+                );
+                run.remarks().warn(node.rank, op.input_at, text);
+            }
+        }
+        Ok(())
+    })?;
+    let mut out = Merge::new(grid.count);
+    match &op.func {
+        BucketFunc::Quantile(_) => {
+            let mut lift = LiftRemark::default();
+            remark_invalid(run, node, op.quantile_at, &params[0]);
+            quantiles(&histograms, node, &params, &[None], &mut lift, &mut out)?;
+            lift.raise(run, node, op.input_at);
+        }
+        BucketFunc::Quantiles(label, at) => {
+            let mut lift = LiftRemark::default();
+            for ((_, at), params) in at.iter().zip(&params) {
+                remark_invalid(run, node, *at, params);
+            }
+            let labels: Vec<Option<&str>> = at.iter().map(|_| Some(label.as_str())).collect();
+            quantiles(&histograms, node, &params, &labels, &mut lift, &mut out)?;
+            lift.raise(run, node, op.input_at);
+        }
+        BucketFunc::Fraction(..) => {
+            for histogram in &histograms.histograms {
+                let mut row = vec![0.0; grid.count];
+                let mut present = vec![0u64; grid.count.div_ceil(64)];
+                let mut buckets = Vec::new();
+                for step in 0..grid.count {
+                    histograms.at(histogram, step, &mut buckets);
+                    if !buckets.is_empty() {
+                        row[step] = bucket_fraction(params[0][step], params[1][step], &mut buckets);
+                        present[step / 64] |= 1 << (step % 64);
+                    }
+                }
+                out.add(&histogram.labels, &row, &present)?;
+            }
+        }
+    }
+    let rows = out.finish();
+    run.release_to(held, rows.count())?;
+    Ok(rows)
+}
+
+fn remark_invalid(run: &Run<'_>, node: &Node, at: usize, quantiles: &[f64]) {
+    let mut before = None;
+    for q in quantiles.iter().filter(|q| !is_valid_quantile(**q)) {
+        if before != Some(q.to_bits()) {
+            let text = format!("quantile value should be between 0 and 1, got {}", go_g(*q));
+            run.remarks().warn(node.rank, at, text);
+        }
+        before = Some(q.to_bits());
+    }
+}
+
+/// One histogram: which rows are its buckets.
+struct Histogram {
+    labels: Labels,
+    /// Upper bounds with their rows.
+    buckets: Vec<(f64, usize)>,
+}
+
+/// The buckets of all histograms.
+struct Histograms {
+    rows: Tile,
+    histograms: Vec<Histogram>,
+    by_labels: HashMap<Labels, usize>,
+}
+
+impl Histograms {
+    fn new(steps: usize) -> Self {
+        Histograms { rows: Tile::new(steps), histograms: Vec::new(), by_labels: HashMap::new() }
+    }
+
+    /// Takes a bucket in; false when its label is no number.
+    fn add(&mut self, row: RowRef<'_>) -> bool {
+        let Some(bound) = parse_upper_bound(row.labels.get(BUCKET_LABEL)) else { return false };
+        let key = row.labels.filter(|name| name != BUCKET_LABEL);
+        let next = self.histograms.len();
+        let at = match self.by_labels.get(&key) {
+            Some(at) => *at,
+            None => {
+                let labels = without_metadata(&key);
+                self.by_labels.insert(key, next);
+                self.histograms.push(Histogram { labels, buckets: Vec::new() });
+                next
+            }
+        };
+        self.histograms[at].buckets.push((bound, self.rows.len()));
+        self.rows.push_row(Labels::empty(), row.values, row.present);
+        true
+    }
+
+    /// The buckets that have a value at `step`.
+    fn at(&self, histogram: &Histogram, step: usize, buckets: &mut Vec<Bucket>) {
+        buckets.clear();
+        for (upper_bound, row) in &histogram.buckets {
+            let row = self.rows.row(*row);
+            if row.has(step) {
+                buckets.push(Bucket { upper_bound: *upper_bound, count: row.values[step] });
+            }
+        }
+    }
+}
+
+/// Computes all quantiles step by step, in the order in which Prometheus remarks on them.
+fn quantiles(
+    histograms: &Histograms,
+    node: &Node,
+    params: &[Vec<f64>],
+    labels: &[Option<&str>],
+    lift: &mut LiftRemark,
+    out: &mut Merge,
+) -> Result<(), EvalError> {
+    let grid = node.grid;
+    let words = grid.count.div_ceil(64);
+    // Quantiles may differ from step to step, and with them the labels that they are written to.
+    let mut buckets = Vec::new();
+    for step in 0..grid.count {
+        lift.next_step();
+        for (quantiles, label) in params.iter().zip(labels) {
+            let q = quantiles[step];
+            for histogram in &histograms.histograms {
+                histograms.at(histogram, step, &mut buckets);
+                if buckets.is_empty() {
+                    continue;
+                }
+                let found = bucket_quantile(q, &mut buckets);
+                if let Some(forced) = found.forced_monotonicity {
+                    let time_ms = grid.time_ms(step);
+                    lift.add(Lifted {
+                        first_ms: time_ms,
+                        last_ms: time_ms,
+                        min_bucket: forced.min_bucket,
+                        max_bucket: forced.max_bucket,
+                        max_diff: forced.max_diff,
+                        repeats: 0,
+                    });
+                }
+                let mut row = match label {
+                    None => out.row(&histogram.labels),
+                    Some(label) => {
+                        let mut builder = LabelsBuilder::new(&histogram.labels);
+                        builder.set(label, &open_metrics_float(q));
+                        out.row(&builder.build())
+                    }
+                };
+                if row.get(step).is_some() {
+                    return Err(EvalError::same_labels());
+                }
+                debug_assert_eq!(row.present.len(), words);
+                row.set(step, found.value);
+            }
+        }
+        lift.end_step();
+    }
+    Ok(())
+}
+
+/// Keeps the books of the info about lifted counts as Prometheus does: the function hands its
+/// caller the same collection at each step, and what is in it already is merged with itself.
+#[derive(Default)]
+struct LiftRemark {
+    all: Option<Lifted>,
+    step: Option<Lifted>,
+}
+
+impl LiftRemark {
+    fn next_step(&mut self) {
+        self.step = None;
+    }
+
+    fn add(&mut self, lifted: Lifted) {
+        match &mut self.step {
+            None => self.step = Some(lifted),
+            Some(step) => step.merge(&lifted),
+        }
+    }
+
+    fn end_step(&mut self) {
+        match (&mut self.all, &self.step) {
+            (None, Some(step)) => self.all = Some(*step),
+            (Some(all), step) => {
+                if let Some(step) = step {
+                    all.merge(step);
+                }
+                all.merge_with_itself();
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn raise(self, run: &Run<'_>, node: &Node, at: usize) {
+        if let Some(lifted) = self.all {
+            run.remarks().lifted(node.rank, at, lifted);
+        }
+    }
+}
+
+/// A number as OpenMetrics writes it in a label: with a decimal point or an exponent.
+fn open_metrics_float(value: f64) -> String {
+    let text = go_g(value);
+    if value.is_finite() && !text.contains(['e', '.']) { format!("{text}.0") } else { text }
+}

@@ -1,0 +1,246 @@
+//! Aggregations that give one series for each group.
+//!
+//! What is kept is an accumulator for each group and step. Rows are added in the order in which
+//! they come, so the sums are Prometheus' to the last digit.
+
+use isobar_model::Labels;
+
+use super::group::Groups;
+use super::remarks::go_g;
+use super::run::Run;
+use super::tile::{RowRef, Tile, for_each, for_each_run};
+use super::{EvalError, for_each_tile, scalar};
+use crate::functions::quantile::quantile;
+use crate::functions::sum::{KahanMean, Variance, kahan_inc};
+use crate::parse::ast::AggregateOp;
+use crate::plan::node::{Aggregation, Node};
+
+/// The rows of the aggregation.
+pub(super) fn evaluate(
+    run: &Run<'_>,
+    node: &Node,
+    aggregation: &Aggregation,
+) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let steps = node.grid.count;
+    let quantiles = match &aggregation.param {
+        Some(param) => scalar::evaluate(run, param, node.grid)?,
+        None => Vec::new(),
+    };
+    let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
+    let mut cells = Cells::new(aggregation.op);
+    for_each_tile(run, &aggregation.input, |tile| {
+        for row in tile.rows() {
+            let (group, new) = groups.find(row.labels);
+            if new {
+                cells.grow((group + 1) * steps);
+            }
+            cells.add(group, steps, row);
+        }
+        Ok(())
+    })?;
+    if aggregation.op == AggregateOp::Quantile {
+        remark_quantiles(run, node, aggregation, &quantiles);
+    }
+    let result = cells.finish(groups.labels(), steps, &quantiles);
+    run.release_to(held, result.count())?;
+    Ok(result)
+}
+
+/// Prometheus tells the worst of the values that are no quantiles.
+fn remark_quantiles(run: &Run<'_>, node: &Node, aggregation: &Aggregation, quantiles: &[f64]) {
+    let remark = |q: f64| {
+        let text = format!("quantile value should be between 0 and 1, got {}", go_g(q));
+        run.remarks().warn(node.rank, aggregation.param_at, text);
+    };
+    let extremes = super::pick::Extremes::of(quantiles);
+    if extremes.any_nan {
+        remark(f64::NAN);
+    }
+    if extremes.max > 1.0 {
+        remark(extremes.max);
+    }
+    if extremes.min < 0.0 {
+        remark(extremes.min);
+    }
+}
+
+/// An accumulator for each group and step, group after group.
+enum Cells {
+    Sum {
+        sums: Vec<f64>,
+        compensations: Vec<f64>,
+        seen: Vec<u64>,
+    },
+    Mean(Vec<KahanMean>),
+    /// `count`, and `group` with it.
+    Count {
+        counts: Vec<f64>,
+        group: bool,
+    },
+    Extreme {
+        values: Vec<f64>,
+        seen: Vec<u64>,
+        max: bool,
+    },
+    Variance {
+        cells: Vec<Option<Variance>>,
+        root: bool,
+    },
+    /// The rows of each group.
+    Quantile(Vec<Tile>),
+}
+
+impl Cells {
+    fn new(op: AggregateOp) -> Self {
+        match op {
+            AggregateOp::Avg => Cells::Mean(Vec::new()),
+            AggregateOp::Count => Cells::Count { counts: Vec::new(), group: false },
+            AggregateOp::Group => Cells::Count { counts: Vec::new(), group: true },
+            AggregateOp::Min | AggregateOp::Max => {
+                Cells::Extreme { values: Vec::new(), seen: Vec::new(), max: op == AggregateOp::Max }
+            }
+            AggregateOp::Stddev | AggregateOp::Stdvar => {
+                Cells::Variance { cells: Vec::new(), root: op == AggregateOp::Stddev }
+            }
+            AggregateOp::Quantile => Cells::Quantile(Vec::new()),
+            _ => Cells::Sum { sums: Vec::new(), compensations: Vec::new(), seen: Vec::new() },
+        }
+    }
+
+    /// Makes room for that many cells; one more group is among them.
+    fn grow(&mut self, cells: usize) {
+        match self {
+            Cells::Sum { sums, compensations, seen } => {
+                // Of all zeros, only -0 keeps the sign of a first -0.
+                let group = cells - sums.len();
+                sums.resize(cells, -0.0);
+                compensations.resize(cells, 0.0);
+                seen.resize(seen.len() + group.div_ceil(64), 0);
+            }
+            Cells::Mean(means) => means.resize(cells, KahanMean::default()),
+            Cells::Count { counts, .. } => counts.resize(cells, 0.0),
+            Cells::Extreme { values, seen, .. } => {
+                let group = cells - values.len();
+                values.resize(cells, f64::NAN);
+                seen.resize(seen.len() + group.div_ceil(64), 0);
+            }
+            Cells::Variance { cells: variances, .. } => variances.resize(cells, None),
+            Cells::Quantile(rows) => rows.push(Tile::default()),
+        }
+    }
+
+    fn add(&mut self, group: usize, steps: usize, row: RowRef<'_>) {
+        let from = group * steps;
+        let words = steps.div_ceil(64);
+        let mark = |seen: &mut [u64]| {
+            let seen = &mut seen[group * words..(group + 1) * words];
+            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+        };
+        match self {
+            Cells::Sum { sums, compensations, seen } => {
+                mark(seen);
+                let sums = &mut sums[from..from + steps];
+                let compensations = &mut compensations[from..from + steps];
+                for_each_run(row.present, steps, |run| {
+                    let cells = sums[run.clone()].iter_mut().zip(&mut compensations[run.clone()]);
+                    for ((sum, c), value) in cells.zip(&row.values[run]) {
+                        (*sum, *c) = kahan_inc(*value, *sum, *c);
+                    }
+                });
+            }
+            Cells::Mean(means) => {
+                let means = &mut means[from..from + steps];
+                for_each(row.present, |step| means[step].add(row.values[step]));
+            }
+            Cells::Count { counts, .. } => {
+                let counts = &mut counts[from..from + steps];
+                for_each_run(row.present, steps, |run| {
+                    counts[run].iter_mut().for_each(|count| *count += 1.0);
+                });
+            }
+            Cells::Extreme { values, seen, max } => {
+                mark(seen);
+                let values = &mut values[from..from + steps];
+                for_each_run(row.present, steps, |run| {
+                    for (cell, value) in values[run.clone()].iter_mut().zip(&row.values[run]) {
+                        let better = if *max { *cell < *value } else { *cell > *value };
+                        if better || cell.is_nan() {
+                            *cell = *value;
+                        }
+                    }
+                });
+            }
+            Cells::Variance { cells, .. } => {
+                let cells = &mut cells[from..from + steps];
+                for_each(row.present, |step| {
+                    cells[step].get_or_insert_default().add(row.values[step]);
+                });
+            }
+            Cells::Quantile(rows) => {
+                let rows = &mut rows[group];
+                if rows.is_empty() {
+                    rows.reset(steps);
+                }
+                rows.push_row(Labels::empty(), row.values, row.present);
+            }
+        }
+    }
+
+    fn finish(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
+        let words = steps.div_ceil(64);
+        let mut result = Tile::new(steps);
+        for (group, labels) in labels.iter().enumerate() {
+            let from = group * steps;
+            let seen_of = |seen: &Vec<u64>| seen[group * words..(group + 1) * words].to_vec();
+            let mut row = result.push(labels.clone());
+            match &self {
+                Cells::Sum { sums, compensations, seen } => {
+                    row.present.copy_from_slice(&seen_of(seen));
+                    for step in 0..steps {
+                        row.values[step] = sums[from + step] + compensations[from + step];
+                    }
+                }
+                Cells::Extreme { values, seen, .. } => {
+                    row.present.copy_from_slice(&seen_of(seen));
+                    row.values.copy_from_slice(&values[from..from + steps]);
+                }
+                Cells::Mean(means) => {
+                    for (step, mean) in means[from..from + steps].iter().enumerate() {
+                        if mean.count() > 0.0 {
+                            row.set(step, mean.value());
+                        }
+                    }
+                }
+                Cells::Count { counts, group } => {
+                    for (step, count) in counts[from..from + steps].iter().enumerate() {
+                        if *count > 0.0 {
+                            row.set(step, if *group { 1.0 } else { *count });
+                        }
+                    }
+                }
+                Cells::Variance { cells, root } => {
+                    for (step, cell) in cells[from..from + steps].iter().enumerate() {
+                        if let Some(variance) = cell {
+                            let value = variance.value();
+                            row.set(step, if *root { value.sqrt() } else { value });
+                        }
+                    }
+                }
+                Cells::Quantile(rows) => {
+                    let mut values = Vec::with_capacity(rows[group].len());
+                    for (step, q) in quantiles.iter().enumerate() {
+                        values.clear();
+                        let present = rows[group].rows().filter(|row| row.has(step));
+                        values.extend(present.map(|row| row.values[step]));
+                        if !values.is_empty() {
+                            row.set(step, quantile(*q, &mut values));
+                        }
+                    }
+                }
+            }
+        }
+        result.retain_present();
+        result
+    }
+}

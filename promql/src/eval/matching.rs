@@ -1,0 +1,327 @@
+//! Arithmetic and comparison between two vectors.
+//!
+//! The sides are called `one`, which has at most one element for each signature and step, and
+//! `many`. Rows of `one` are kept and numbered by signature; rows of `many` stream past them.
+
+use isobar_model::labels::METRIC_NAME;
+use isobar_model::{Labels, LabelsBuilder};
+
+use super::arithmetic::{NumberOp, number_op};
+use super::merge::Merge;
+use super::names::without_metadata;
+use super::run::Run;
+use super::signature::{Signatures, match_labels};
+use super::tile::{RowRef, Tile, first_common, for_each};
+use super::{EvalError, collect, for_each_tile};
+use crate::parse::ast::Cardinality;
+use crate::plan::node::{Match, Node};
+
+/// The rows of the operation.
+pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let swapped = op.matching.cardinality == Cardinality::OneToMany;
+    let (many, one) = if swapped { (&op.rhs, &op.lhs) } else { (&op.lhs, &op.rhs) };
+    let Some(number_op) = number_op(op.op) else {
+        return Err(EvalError::Execution("operator not allowed between vectors".to_owned()));
+    };
+    let mut joined = Join::new(op, number_op, node.grid.count, collect(run, one)?);
+    for_each_tile(run, many, |tile| {
+        tile.rows().for_each(|row| joined.add(row));
+        Ok(())
+    })?;
+    let rows = joined.finish()?;
+    run.release_to(held, rows.count())?;
+    Ok(rows)
+}
+
+/// What is known of a signature.
+#[derive(Default)]
+struct Signature {
+    /// Its rows on the side of `one`.
+    rows: Vec<usize>,
+    /// Steps at which a row of `many` was matched.
+    matched: Vec<u64>,
+    /// The rows that came out, each with the steps at which its labels were used. Empty when
+    /// matching is one to one.
+    used: Vec<(Labels, Vec<u64>)>,
+}
+
+struct Join<'a> {
+    op: &'a Match,
+    number_op: NumberOp,
+    swapped: bool,
+    drops_names: bool,
+    steps: usize,
+    words: usize,
+    one: Tile,
+    numbers: Signatures<'a>,
+    signatures: Vec<Signature>,
+    /// Steps at which `many` has any element.
+    any_many: Vec<u64>,
+    out: Merge,
+    /// The first step that fails, with its place in the order of checks and its error.
+    failure: Option<(usize, u8, EvalError)>,
+    values: Vec<f64>,
+    present: Vec<u64>,
+}
+
+impl<'a> Join<'a> {
+    fn new(op: &'a Match, number_op: NumberOp, steps: usize, one: Tile) -> Self {
+        let mut numbers = Signatures::new(&op.matching);
+        let mut signatures: Vec<Signature> = Vec::new();
+        let words = steps.div_ceil(64);
+        for (i, row) in one.rows().enumerate() {
+            let number = numbers.number(row.labels);
+            if number == signatures.len() {
+                signatures.push(Signature { matched: vec![0; words], ..Signature::default() });
+            }
+            signatures[number].rows.push(i);
+        }
+        let arithmetic = matches!(number_op, NumberOp::Arithmetic(_));
+        Join {
+            op,
+            number_op,
+            swapped: op.matching.cardinality == Cardinality::OneToMany,
+            drops_names: op.return_bool || arithmetic,
+            steps,
+            words,
+            one,
+            numbers,
+            signatures,
+            any_many: vec![0; words],
+            out: Merge::new(steps),
+            failure: None,
+            values: vec![0.0; steps],
+            present: vec![0; words],
+        }
+    }
+
+    fn fail(&mut self, step: usize, order: u8, error: EvalError) {
+        if self.failure.as_ref().is_none_or(|(s, o, _)| (step, order) < (*s, *o)) {
+            self.failure = Some((step, order, error));
+        }
+    }
+
+    /// Joins a row of `many` with the rows of `one` that have its signature.
+    fn add(&mut self, many: RowRef<'_>) {
+        self.any_many.iter_mut().zip(many.present).for_each(|(any, bits)| *any |= bits);
+        let fills = self.fill_one().is_some() || self.fill_many().is_some();
+        let number = match self.numbers.find(many.labels) {
+            Some(number) => number,
+            None if fills => {
+                let number = self.numbers.number(many.labels);
+                let matched = vec![0; self.words];
+                self.signatures.push(Signature { matched, ..Signature::default() });
+                number
+            }
+            None => return,
+        };
+        let mut missing = many.present.to_vec();
+        for i in 0..self.signatures[number].rows.len() {
+            let at = self.signatures[number].rows[i];
+            let one = self.one.row(at);
+            self.present.clear();
+            self.present.extend(many.present.iter().zip(one.present).map(|(m, o)| m & o));
+            missing.iter_mut().zip(one.present).for_each(|(missing, bits)| *missing &= !bits);
+            if self.present.iter().all(|word| *word == 0) {
+                continue;
+            }
+            let labels = self.result_labels(many.labels, one.labels);
+            compute(self.number_op, self.swapped, many.values, one.values, &mut self.values);
+            self.emit(number, &labels);
+        }
+        if let Some(fill) = self.fill_one()
+            && missing.iter().any(|word| *word != 0)
+        {
+            self.present.copy_from_slice(&missing);
+            let one = match_labels(&self.op.matching, many.labels);
+            let labels = self.result_labels(many.labels, &one);
+            let filled = vec![fill; self.steps];
+            compute(self.number_op, self.swapped, many.values, &filled, &mut self.values);
+            self.emit(number, &labels);
+        }
+    }
+
+    /// What stands in for a missing element of `one`.
+    fn fill_one(&self) -> Option<f64> {
+        if self.swapped { self.op.matching.fill_left } else { self.op.matching.fill_right }
+    }
+
+    /// What stands in for a missing element of `many`.
+    fn fill_many(&self) -> Option<f64> {
+        if self.swapped { self.op.matching.fill_right } else { self.op.matching.fill_left }
+    }
+
+    /// Puts the computed values out under `labels`, at the steps of `self.present`.
+    fn emit(&mut self, number: usize, labels: &Labels) {
+        let one_to_one = self.op.matching.cardinality == Cardinality::OneToOne;
+        let signature = &mut self.signatures[number];
+        let clash = if one_to_one {
+            first_common(&signature.matched, &self.present)
+        } else {
+            let used = signature.used.iter_mut().find(|(used, _)| used == labels);
+            match used {
+                Some((_, steps)) => {
+                    let clash = first_common(steps, &self.present);
+                    steps.iter_mut().zip(&self.present).for_each(|(s, bits)| *s |= bits);
+                    clash
+                }
+                None => {
+                    signature.used.push((labels.clone(), self.present.clone()));
+                    None
+                }
+            }
+        };
+        signature.matched.iter_mut().zip(&self.present).for_each(|(m, bits)| *m |= bits);
+        if let Some(step) = clash {
+            let text = if one_to_one {
+                "multiple matches for labels: many-to-one matching must be explicit \
+                 (group_left/group_right)"
+            } else {
+                "multiple matches for labels: grouping labels must ensure unique matches"
+            };
+            self.fail(step, 1, EvalError::Execution(text.to_owned()));
+            return;
+        }
+        if let NumberOp::Compare(_) = self.number_op {
+            self.filter();
+        }
+        if self.present.iter().all(|word| *word == 0) {
+            return;
+        }
+        let row = self.out.row(labels);
+        if let Some(step) = first_common(row.present, &self.present) {
+            self.fail(step, 2, EvalError::same_labels());
+            return;
+        }
+        for_each(&self.present, |step| row.values[step] = self.values[step]);
+        row.present.iter_mut().zip(&self.present).for_each(|(into, bits)| *into |= bits);
+    }
+
+    /// After a comparison, NaN-boxed by [`compute`] as the value or "does not hold".
+    fn filter(&mut self) {
+        if self.op.return_bool {
+            for_each(&self.present, |step| {
+                let holds = self.values[step].to_bits() != NOT_HOLDING;
+                self.values[step] = f64::from(u8::from(holds));
+            });
+            return;
+        }
+        for step in 0..self.steps {
+            if self.values[step].to_bits() == NOT_HOLDING {
+                self.present[step / 64] &= !(1 << (step % 64));
+            }
+        }
+    }
+
+    fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
+        let matching = &self.op.matching;
+        let mut labels = if self.drops_names { without_metadata(many) } else { many.clone() };
+        if matching.cardinality == Cardinality::OneToOne {
+            labels = labels.filter(|name| {
+                let named = matching.labels.iter().any(|label| label == name);
+                if matching.on { named } else { !named }
+            });
+        }
+        if matching.include.is_empty() {
+            return labels;
+        }
+        let mut builder = LabelsBuilder::new(&labels);
+        for name in &matching.include {
+            builder.set(name, one.get(name));
+        }
+        builder.build()
+    }
+
+    /// Rows of `one` that met no row of `many`, where `many` is to be filled.
+    fn fill_unmatched(&mut self) {
+        let Some(fill) = self.fill_many() else { return };
+        for number in 0..self.signatures.len() {
+            for i in 0..self.signatures[number].rows.len() {
+                let at = self.signatures[number].rows[i];
+                let matched = &self.signatures[number].matched;
+                let one = self.one.row(at);
+                self.present.clear();
+                self.present.extend(one.present.iter().zip(matched).map(|(bits, m)| bits & !m));
+                if self.present.iter().all(|word| *word == 0) {
+                    continue;
+                }
+                let many = match_labels(&self.op.matching, one.labels);
+                let labels = self.result_labels(&many, one.labels);
+                let filled = vec![fill; self.steps];
+                compute(self.number_op, self.swapped, &filled, one.values, &mut self.values);
+                self.emit(number, &labels);
+            }
+        }
+    }
+
+    /// Fails when `one` has two elements of one signature at a step at which it matters.
+    fn check_one(&mut self) {
+        let matters = self.any_many.clone();
+        let all = self.fill_one().is_some() || self.fill_many().is_some();
+        let mut failures = Vec::new();
+        for signature in self.signatures.iter().filter(|s| s.rows.len() > 1) {
+            let mut seen = vec![0u64; self.words];
+            for row in &signature.rows {
+                let present = self.one.row(*row).present;
+                let twice: Vec<u64> = seen.iter().zip(present).map(|(s, bits)| s & bits).collect();
+                let step =
+                    if all { first_common(&twice, &twice) } else { first_common(&twice, &matters) };
+                if let Some(step) = step {
+                    let earlier = signature.rows.iter().find(|r| self.one.row(**r).has(step));
+                    failures.push((step, *row, earlier.copied().unwrap_or(*row)));
+                    break;
+                }
+                seen.iter_mut().zip(present).for_each(|(s, bits)| *s |= bits);
+            }
+        }
+        if let Some((step, row, earlier)) = failures.into_iter().min() {
+            let error = self.duplicate(row, earlier);
+            self.fail(step, 0, error);
+        }
+    }
+
+    fn duplicate(&self, row: usize, earlier: usize) -> EvalError {
+        let labels = self.one.row(row).labels;
+        let mut pair = [labels.to_string(), self.one.row(earlier).labels.to_string()];
+        pair.sort_unstable();
+        let matching = &self.op.matching;
+        // In the text the name counts among what is matched unless it is ignored by name.
+        let group = labels.filter(|name| {
+            let named = matching.labels.iter().any(|label| label == name);
+            if matching.on { named } else { !named && name != METRIC_NAME }
+        });
+        let side = if self.swapped { "left" } else { "right" };
+        EvalError::Execution(format!(
+            "found duplicate series for the match group {group} on the {side} hand-side of the \
+             operation: [{}, {}];many-to-many matching not allowed: matching labels must be \
+             unique on one side",
+            pair[0], pair[1]
+        ))
+    }
+
+    fn finish(mut self) -> Result<Tile, EvalError> {
+        self.fill_unmatched();
+        self.check_one();
+        match self.failure {
+            Some((_, _, error)) => Err(error),
+            None => Ok(self.out.finish()),
+        }
+    }
+}
+
+/// The bits of the NaN by which [`compute`] says that a comparison does not hold. It comes out
+/// of no arithmetic and is no marker of Prometheus'.
+const NOT_HOLDING: u64 = 0x7ff8_0b5e_55ed_0001;
+
+/// Computes all steps, those without values too. A comparison gives its left side where it holds.
+fn compute(op: NumberOp, swapped: bool, many: &[f64], one: &[f64], out: &mut [f64]) {
+    let (left, right) = if swapped { (one, many) } else { (many, one) };
+    let pairs = left.iter().zip(right).zip(out);
+    match op {
+        NumberOp::Arithmetic(op) => pairs.for_each(|((l, r), out)| *out = op.apply(*l, *r)),
+        NumberOp::Compare(op) => pairs.for_each(|((l, r), out)| {
+            *out = if op.apply(*l, *r) { *l } else { f64::from_bits(NOT_HOLDING) };
+        }),
+    }
+}

@@ -1,0 +1,287 @@
+//! Evaluates a plan over the series that a source gives.
+//!
+//! Each node of the plan becomes an [`Operator`] that is asked for one tile after the other. A
+//! selector decodes each series once and computes its row for all steps; what stands above works
+//! on rows. Labels are looked at once per series, never per step.
+//!
+//! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`select`] and
+//! [`range`] read series; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
+//! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`] and [`set`]
+//! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
+//! [`reorder`] sorts, relabels, repeats; [`merge`] and [`names`] see to it that no two series
+//! have the same labels; [`remarks`] are the annotations.
+
+pub(crate) mod arithmetic;
+mod buckets;
+mod count_values;
+mod fold;
+mod group;
+mod map;
+mod matching;
+mod merge;
+mod names;
+mod pick;
+mod range;
+pub(crate) mod remarks;
+mod reorder;
+mod run;
+mod scalar;
+mod select;
+mod set;
+mod signature;
+mod tile;
+mod with_scalar;
+
+use isobar_model::series::SeriesSource;
+use isobar_model::{Columns, Labels, SelectError};
+
+use crate::limits::{CancelToken, Limits};
+use crate::plan::node::{Grid, Kind, Node};
+use crate::plan::{Plan, Root};
+use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
+use run::Run;
+use tile::{Tile, for_each};
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EvalError {
+    /// The query means nothing for these series, in Prometheus' words (HTTP 422, `execution`).
+    #[error("{0}")]
+    Execution(String),
+    /// Something that is not evaluated yet; the text names it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// A bound of [`Limits`] was reached (HTTP 422, `execution`).
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// The caller called the query off.
+    #[error("query was canceled in query execution")]
+    Cancelled,
+    /// The query took too long.
+    #[error("query timed out in query execution")]
+    Timeout,
+    /// The series could not be read.
+    #[error("expanding series: {0}")]
+    Storage(SelectError),
+}
+
+impl EvalError {
+    fn too_many_samples() -> Self {
+        EvalError::LimitExceeded(
+            "query processing would load too many samples into memory in query execution"
+                .to_owned(),
+        )
+    }
+
+    fn same_labels() -> Self {
+        EvalError::Execution("vector cannot contain metrics with the same labelset".to_owned())
+    }
+}
+
+impl From<SelectError> for EvalError {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::Unsupported(text) => EvalError::Unsupported(text),
+            SelectError::LimitExceeded(text) => EvalError::LimitExceeded(text),
+            SelectError::Cancelled => EvalError::Cancelled,
+            SelectError::Corrupt(_) | SelectError::Unavailable(_) => EvalError::Storage(error),
+        }
+    }
+}
+
+/// Gives rows in tiles.
+trait Operator: Send {
+    /// Fills `tile`, which it resets, with the next rows. False when there was none left; the
+    /// tile is empty then. A row has a value at one step at least.
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError>;
+}
+
+/// Evaluates `plan` over the series of `source`.
+///
+/// # Errors
+/// See [`EvalError`].
+pub fn evaluate(
+    plan: &Plan,
+    source: &dyn SeriesSource,
+    limits: &Limits,
+    cancel: &CancelToken,
+) -> Result<QueryResult, EvalError> {
+    if plan.steps > limits.steps_max {
+        return Err(EvalError::LimitExceeded(format!(
+            "query has {} steps, inner steps of subqueries included, more than the limit of {}",
+            plan.steps, limits.steps_max
+        )));
+    }
+    let run = Run::new(plan, source, limits, cancel);
+    run.check()?;
+    let value = root_value(plan, &run)?;
+    let (stats, remarks) = run.finish();
+    Ok(QueryResult { value, warnings: remarks.finish(&plan.query), stats })
+}
+
+fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
+    let timestamp_ms = plan.grid.start_ms;
+    match &plan.root {
+        Root::String(text) => Ok(Value::String { timestamp_ms, value: text.clone() }),
+        Root::Scalar(scalar) => {
+            let values = scalar::evaluate(run, scalar, plan.grid)?;
+            if plan.instant {
+                let value = values.first().copied().unwrap_or(f64::NAN);
+                return Ok(Value::Scalar { timestamp_ms, value });
+            }
+            let mut columns = Columns::default();
+            for (step, value) in values.iter().enumerate() {
+                columns.push(plan.grid.time_ms(step), *value);
+            }
+            Ok(Value::Matrix(match columns.is_empty() {
+                true => Vec::new(),
+                false => vec![MatrixSeries { labels: Labels::empty(), columns }],
+            }))
+        }
+        Root::Vector(node) if plan.instant => {
+            let mut samples = Vec::new();
+            for_each_tile(run, node, |tile| {
+                samples.extend(tile.rows().map(|row| VectorSample {
+                    labels: row.labels.clone(),
+                    timestamp_ms,
+                    value: row.values[0],
+                }));
+                Ok(())
+            })?;
+            Ok(Value::Vector(samples))
+        }
+        Root::Vector(node) | Root::Subquery(node) => matrix(run, node),
+        Root::Samples { select, min_ms, max_ms } => {
+            select::samples(run, *select, *min_ms, *max_ms).map(Value::Matrix)
+        }
+    }
+}
+
+/// The rows of a node as series, sorted by labels.
+fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
+    let mut series = Vec::new();
+    for_each_tile(run, node, |tile| {
+        series.extend(tile.rows().map(|row| {
+            let samples = tile::count(row.present) as usize;
+            let mut columns = Columns {
+                timestamps: Vec::with_capacity(samples),
+                values: Vec::with_capacity(samples),
+            };
+            for_each(row.present, |step| {
+                columns.push(node.grid.time_ms(step), row.values[step]);
+            });
+            MatrixSeries { labels: row.labels.clone(), columns }
+        }));
+        Ok(())
+    })?;
+    series.sort_by(|a: &MatrixSeries, b| a.labels.cmp(&b.labels));
+    Ok(Value::Matrix(series))
+}
+
+/// Calls `visit` with each tile of a node.
+fn for_each_tile(
+    run: &Run<'_>,
+    node: &Node,
+    mut visit: impl FnMut(&Tile) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
+    let mut operator = build(run, node)?;
+    let mut tile = Tile::default();
+    while operator.next_tile(&mut tile)? {
+        run.check()?;
+        visit(&tile)?;
+    }
+    Ok(())
+}
+
+/// All rows of a node in one tile.
+fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
+    let mut all = Tile::new(node.grid.count);
+    for_each_tile(run, node, |tile| {
+        for row in tile.rows() {
+            all.push_row(row.labels.clone(), row.values, row.present);
+        }
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// The operator of a node.
+fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    let grid: Grid = node.grid;
+    Ok(match &node.kind {
+        Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),
+        Kind::Select(select) => Box::new(select::InstantRows::new(run, *select, grid, false)?),
+        Kind::SampleTime(select) => Box::new(select::InstantRows::new(run, *select, grid, true)?),
+        Kind::Range(call) => Box::new(range::WindowRows::new(run, node, call)?),
+        Kind::Map(map) => Box::new(map::MapRows::new(run, node, map)?),
+        Kind::WithScalar(op) => Box::new(with_scalar::ScalarRows::new(run, node, op)?),
+        Kind::Negate(input) => Box::new(map::MapRows::negate(run, node, input)?),
+        Kind::Match(op) => Box::new(Late::new(move || matching::evaluate(run, node, op))),
+        Kind::Set(op) => set::build(run, node, op)?,
+        Kind::Fold(op) => Box::new(Late::new(move || fold::evaluate(run, node, op))),
+        Kind::Pick(op) => Box::new(Late::new(move || pick::evaluate(run, node, op))),
+        Kind::CountValues(op) => Box::new(Late::new(move || count_values::evaluate(run, node, op))),
+        Kind::Absent { labels, input } => {
+            Box::new(Late::new(move || reorder::absent(run, input, labels)))
+        }
+        Kind::FromScalar(scalar) => {
+            Box::new(Late::new(move || reorder::from_scalar(run, scalar, grid)))
+        }
+        Kind::Hold(input) => Box::new(reorder::HoldRows::new(run, node, input)?),
+        Kind::Sort(sort) => reorder::sort(run, node, sort)?,
+        Kind::Relabel(op) => Box::new(Late::new(move || reorder::relabel(run, op))),
+        Kind::Buckets(op) => Box::new(Late::new(move || buckets::evaluate(run, node, op))),
+    })
+}
+
+/// An operator whose rows are all there.
+struct Ready {
+    rows: Tile,
+    at: usize,
+}
+
+impl Ready {
+    fn new(rows: Tile) -> Self {
+        Ready { rows, at: 0 }
+    }
+}
+
+impl Operator for Ready {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        tile.reset(self.rows.steps());
+        while self.at < self.rows.len() && !tile.is_full() {
+            let row = self.rows.row(self.at);
+            if row.present.iter().any(|word| *word != 0) {
+                tile.push_row(row.labels.clone(), row.values, row.present);
+            }
+            self.at += 1;
+        }
+        Ok(!tile.is_empty())
+    }
+}
+
+/// An operator that computes all its rows when it is first asked.
+struct Late<F> {
+    compute: Option<F>,
+    ready: Ready,
+}
+
+impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Late<F> {
+    fn new(compute: F) -> Self {
+        Late { compute: Some(compute), ready: Ready::new(Tile::default()) }
+    }
+}
+
+impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Operator for Late<F> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        if let Some(compute) = self.compute.take() {
+            self.ready = Ready::new(compute()?);
+        }
+        self.ready.next_tile(tile)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! Aggregations that give some of their input series: `topk`, `bottomk`, `limitk`, `limit_ratio`.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use isobar_model::Labels;
+
+use super::group::Groups;
+use super::remarks::go_g;
+use super::run::Run;
+use super::tile::{Tile, for_each};
+use super::{EvalError, for_each_tile, scalar};
+use crate::parse::ast::AggregateOp;
+use crate::plan::node::{Aggregation, Node};
+
+/// The extremes of a parameter over all steps.
+pub(super) struct Extremes {
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) any_nan: bool,
+}
+
+impl Extremes {
+    pub(super) fn of(values: &[f64]) -> Self {
+        use crate::functions::arithmetic::{go_max, go_min};
+        let mut extremes = Extremes { min: f64::MAX, max: f64::MIN, any_nan: false };
+        for value in values {
+            extremes.min = go_min(extremes.min, *value);
+            extremes.max = go_max(extremes.max, *value);
+            extremes.any_nan |= value.is_nan();
+        }
+        extremes
+    }
+}
+
+/// From here on a number does not fit 64 bits, as Prometheus has it.
+const INTEGER_MAX: f64 = 9_223_372_036_854_774_784.0;
+const INTEGER_MIN: f64 = -9_223_372_036_854_775_808.0;
+
+/// The rows of the aggregation.
+pub(super) fn evaluate(
+    run: &Run<'_>,
+    node: &Node,
+    aggregation: &Aggregation,
+) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let params = match &aggregation.param {
+        Some(param) => scalar::evaluate(run, param, node.grid)?,
+        None => Vec::new(),
+    };
+    let rows = if aggregation.op == AggregateOp::LimitRatio {
+        ratio(run, node, aggregation, &params)?
+    } else {
+        largest(run, node, aggregation, &params)?
+    };
+    run.release_to(held, rows.count())?;
+    Ok(rows)
+}
+
+fn refuse(text: String) -> Result<Tile, EvalError> {
+    Err(EvalError::Execution(text))
+}
+
+/// An element that is kept. The greatest is the first to go.
+#[derive(PartialEq)]
+struct Kept {
+    /// What counts: larger is better, NaN worst.
+    key: f64,
+    value: f64,
+    row: usize,
+}
+
+impl Eq for Kept {}
+
+impl Ord for Kept {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let by_key = match (self.key.is_nan(), other.key.is_nan()) {
+            (true, true) => Ordering::Equal,
+            (true, false) => Ordering::Greater,
+            (false, true) => Ordering::Less,
+            (false, false) => other.key.total_cmp(&self.key),
+        };
+        // Of equal elements the later goes first.
+        by_key.then(self.row.cmp(&other.row))
+    }
+}
+
+impl PartialOrd for Kept {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// `topk`, `bottomk` and `limitk`.
+fn largest(
+    run: &Run<'_>,
+    node: &Node,
+    aggregation: &Aggregation,
+    params: &[f64],
+) -> Result<Tile, EvalError> {
+    let steps = node.grid.count;
+    // Prometheus evaluates the input even where the parameter makes it useless.
+    let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
+    let mut labels: Vec<Labels> = Vec::new();
+    let mut heaps: Vec<BinaryHeap<Kept>> = Vec::new();
+    let sign = if aggregation.op == AggregateOp::Bottomk { -1.0 } else { 1.0 };
+    let limit = aggregation.op == AggregateOp::Limitk;
+    for_each_tile(run, &aggregation.input, |tile| {
+        for row in tile.rows() {
+            let (group, new) = groups.find(row.labels);
+            if new {
+                heaps.resize_with((group + 1) * steps, BinaryHeap::new);
+            }
+            let number = labels.len();
+            labels.push(row.labels.clone());
+            for_each(row.present, |step| {
+                let k = params[step];
+                let heap = &mut heaps[group * steps + step];
+                if k < 1.0 || k.is_nan() {
+                    return;
+                }
+                let value = row.values[step];
+                // For `limitk` the first come are the best.
+                let key = if limit { 0.0 } else { value * sign };
+                let new = Kept { key, value, row: number };
+                if (heap.len() as f64) < k.trunc() {
+                    heap.push(new);
+                } else if let Some(mut worst) = heap.peek_mut()
+                    && new < *worst
+                {
+                    *worst = new;
+                }
+            });
+        }
+        Ok(())
+    })?;
+    let extremes = Extremes::of(params);
+    if extremes.max < 1.0 {
+        return Ok(Tile::new(steps));
+    }
+    if extremes.any_nan {
+        return refuse("Parameter value is NaN".to_owned());
+    }
+    if extremes.min <= INTEGER_MIN {
+        return refuse(format!("Scalar value {} underflows int64", go_g(extremes.min)));
+    }
+    if extremes.max >= INTEGER_MAX {
+        return refuse(format!("Scalar value {} overflows int64", go_g(extremes.max)));
+    }
+    Ok(rows_of(heaps, &labels, steps))
+}
+
+/// The rows that were kept, group after group, and in a group the best first.
+fn rows_of(heaps: Vec<BinaryHeap<Kept>>, labels: &[Labels], steps: usize) -> Tile {
+    let mut rows = Tile::new(steps);
+    let mut places: Vec<Option<usize>> = vec![None; labels.len()];
+    for (cell, heap) in heaps.into_iter().enumerate() {
+        let step = cell % steps;
+        for kept in heap.into_sorted_vec() {
+            let place = *places[kept.row].get_or_insert_with(|| {
+                rows.push(labels[kept.row].clone());
+                rows.len() - 1
+            });
+            rows.row_mut(place).1.set(step, kept.value);
+        }
+    }
+    rows
+}
+
+/// `limit_ratio`: the series whose hash lies in that part of all hashes.
+fn ratio(
+    run: &Run<'_>,
+    node: &Node,
+    aggregation: &Aggregation,
+    params: &[f64],
+) -> Result<Tile, EvalError> {
+    let mut rows = Tile::new(node.grid.count);
+    for_each_tile(run, &aggregation.input, |tile| {
+        for row in tile.rows() {
+            let offset = prometheus_hash(row.labels) as f64 / u64::MAX as f64;
+            let mut kept = rows.push(row.labels.clone());
+            for_each(row.present, |step| {
+                let ratio = params[step].clamp(-1.0, 1.0);
+                let takes = if ratio >= 0.0 { offset < ratio } else { offset >= 1.0 + ratio };
+                if takes && ratio != 0.0 {
+                    kept.set(step, row.values[step]);
+                }
+            });
+            rows.pop_if_absent();
+        }
+        Ok(())
+    })?;
+    let extremes = Extremes::of(params);
+    if extremes.max == 0.0 && extremes.min == 0.0 {
+        return Ok(Tile::new(node.grid.count));
+    }
+    if extremes.any_nan {
+        return refuse("Ratio value is NaN".to_owned());
+    }
+    let remark = |ratio: f64, to: f64| {
+        let text = format!(
+            "ratio value should be between -1 and 1, got {}, capping to {}",
+            go_g(ratio),
+            go_g(to)
+        );
+        run.remarks().warn(node.rank, aggregation.param_at, text);
+    };
+    if extremes.max > 1.0 {
+        remark(extremes.max, 1.0);
+    }
+    if extremes.min < -1.0 {
+        remark(extremes.min, -1.0);
+    }
+    Ok(rows)
+}
+
+/// The hash that Prometheus gives a label set: XXH64 of its names and values, each behind its
+/// length in one byte, or in 255 and three bytes, least significant first.
+fn prometheus_hash(labels: &Labels) -> u64 {
+    let mut bytes = Vec::with_capacity(labels.as_bytes().len());
+    let mut write = |text: &str| {
+        let len = text.len();
+        if len < 255 {
+            bytes.push(len as u8);
+        } else {
+            bytes.push(255);
+            bytes.extend_from_slice(&(len as u32).to_le_bytes()[..3]);
+        }
+        bytes.extend_from_slice(text.as_bytes());
+    };
+    for (name, value) in labels.iter() {
+        write(name);
+        write(value);
+    }
+    xxhash_rust::xxh64::xxh64(&bytes, 0)
+}

@@ -1,0 +1,160 @@
+//! What rearranges rows: `sort`, relabelling, `absent`, `vector`, values held over all steps.
+
+use std::cmp::Ordering;
+
+use isobar_model::Labels;
+
+use super::merge::Merge;
+use super::run::Run;
+use super::tile::{self, Tile, full_word};
+use super::{EvalError, Late, Operator, collect, for_each_tile, scalar};
+use crate::functions::labels::natural_order;
+use crate::plan::node::{Change, Grid, Node, Relabel, Scalar, Sort};
+
+/// 1 with `labels` at the steps at which the input has no value.
+pub(super) fn absent(run: &Run<'_>, input: &Node, labels: &Labels) -> Result<Tile, EvalError> {
+    let steps = input.grid.count;
+    let held = run.held();
+    let mut seen = vec![0u64; steps.div_ceil(64)];
+    for_each_tile(run, input, |tile| {
+        for row in tile.rows() {
+            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+        }
+        Ok(())
+    })?;
+    for (word, bits) in seen.iter_mut().enumerate() {
+        *bits = !*bits & full_word(steps, word);
+    }
+    let mut rows = Tile::new(steps);
+    rows.push_row(labels.clone(), &vec![1.0; steps], &seen);
+    run.release_to(held, rows.count())?;
+    Ok(rows)
+}
+
+/// A number as a vector without labels.
+pub(super) fn from_scalar(run: &Run<'_>, scalar: &Scalar, grid: Grid) -> Result<Tile, EvalError> {
+    let values = scalar::evaluate(run, scalar, grid)?;
+    let mut rows = Tile::new(grid.count);
+    let row = rows.push(Labels::empty());
+    row.values.copy_from_slice(&values);
+    tile::fill(row.present, grid.count);
+    run.hold(grid.count as u64)?;
+    Ok(rows)
+}
+
+/// Repeats what the input gives at its only step.
+pub(super) struct HoldRows<'r> {
+    input: Box<dyn Operator + 'r>,
+    run: &'r Run<'r>,
+    steps: usize,
+    held: Tile,
+    at: usize,
+}
+
+impl<'r> HoldRows<'r> {
+    pub(super) fn new(
+        run: &'r Run<'r>,
+        node: &'r Node,
+        input: &'r Node,
+    ) -> Result<Self, EvalError> {
+        let steps = node.grid.count;
+        Ok(HoldRows { input: super::build(run, input)?, run, steps, held: Tile::default(), at: 0 })
+    }
+}
+
+impl Operator for HoldRows<'_> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        tile.reset(self.steps);
+        while !tile.is_full() {
+            if self.at >= self.held.len() {
+                self.at = 0;
+                if !self.input.next_tile(&mut self.held)? {
+                    self.held.reset(1);
+                    break;
+                }
+            }
+            let held = self.held.row(self.at);
+            self.at += 1;
+            let row = tile.push(held.labels.clone());
+            row.values.fill(held.values[0]);
+            tile::fill(row.present, self.steps);
+        }
+        self.run.hold(tile.count())?;
+        Ok(!tile.is_empty())
+    }
+}
+
+/// The operator of `sort` and its kin, which order the result of one moment only.
+pub(super) fn sort<'r>(
+    run: &'r Run<'r>,
+    node: &'r Node,
+    sort: &'r Sort,
+) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    if !node.grid.single {
+        let text = "sort is ineffective for range queries since results are always ordered by \
+                    labels";
+        run.remarks().warn(node.rank, sort.at, text.to_owned());
+        return super::build(run, &sort.input);
+    }
+    Ok(Box::new(Late::new(move || sorted(run, sort))))
+}
+
+fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
+    let rows = collect(run, &sort.input)?;
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by(|a, b| {
+        let (a, b) = (rows.row(*a), rows.row(*b));
+        match &sort.labels {
+            None => by_value(a.values[0], b.values[0], sort.descending),
+            Some(names) => {
+                let order = by_labels(names, a.labels, b.labels);
+                if sort.descending { order.reverse() } else { order }
+            }
+        }
+    });
+    let mut sorted = Tile::new(rows.steps());
+    for i in order {
+        let row = rows.row(i);
+        sorted.push_row(row.labels.clone(), row.values, row.present);
+    }
+    Ok(sorted)
+}
+
+/// NaN comes last either way.
+fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        (false, false) => {
+            let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+            if descending { order.reverse() } else { order }
+        }
+    }
+}
+
+fn by_labels(names: &[String], a: &Labels, b: &Labels) -> Ordering {
+    names
+        .iter()
+        .map(|name| natural_order(a.get(name), b.get(name)))
+        .find(|order| order.is_ne())
+        .unwrap_or_else(|| a.cmp(b))
+}
+
+/// `label_replace` and `label_join`.
+pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
+    let mut merge = Merge::new(op.input.grid.count);
+    for_each_tile(run, &op.input, |tile| {
+        for row in tile.rows() {
+            let labels = match &op.change {
+                Change::Replace(replace) => {
+                    replace.apply(row.labels).unwrap_or_else(|| row.labels.clone())
+                }
+                Change::Join(join) => join.apply(row.labels),
+            };
+            merge.add(&labels, row.values, row.present)?;
+        }
+        Ok(())
+    })?;
+    Ok(merge.finish())
+}

@@ -1,0 +1,162 @@
+//! Instant selectors: the last sample that each step sees.
+
+use isobar_model::sample::is_stale;
+use isobar_model::{Columns, TimeRange};
+
+use super::names::NameDrop;
+use super::run::{Feed, Run};
+use super::tile::{self, Tile};
+use super::{EvalError, Operator};
+use crate::functions::row::Row;
+use crate::plan::node::{Grid, InstantSelect};
+use crate::value::MatrixSeries;
+
+/// The rows of an instant selector, or of `timestamp` around one.
+pub(super) struct InstantRows<'r> {
+    run: &'r Run<'r>,
+    feed: Feed<'r>,
+    select: InstantSelect,
+    grid: Grid,
+    /// Set when the times of the samples are asked for rather than their values.
+    names: Option<NameDrop>,
+    columns: Columns,
+}
+
+impl<'r> InstantRows<'r> {
+    pub(super) fn new(
+        run: &'r Run<'r>,
+        select: InstantSelect,
+        grid: Grid,
+        times: bool,
+    ) -> Result<Self, EvalError> {
+        Ok(InstantRows {
+            run,
+            feed: run.open(select.select)?,
+            select,
+            grid,
+            names: times.then(NameDrop::default),
+            columns: Columns::default(),
+        })
+    }
+}
+
+impl Operator for InstantRows<'_> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        tile.reset(self.grid.count);
+        let select = &self.select;
+        let last_ms = select.first_ms + select.step_ms * (self.grid.count as i64 - 1);
+        let range = TimeRange::new(select.first_ms.saturating_sub(select.lookback_ms - 1), last_ms);
+        let (columns, names) = (&mut self.columns, &mut self.names);
+        let mut read = 0;
+        while !tile.is_full() {
+            let more = self.feed.next(|series| {
+                columns.clear();
+                series.samples.read(range, columns)?;
+                read += columns.len() as u64;
+                if columns.is_empty() {
+                    return Ok(());
+                }
+                let times = names.is_some();
+                let mut row = tile.push(series.labels.clone());
+                if select.step_ms == 0 {
+                    held(columns, select, times, self.grid.count, &mut row);
+                } else {
+                    look(columns, select, times, self.grid.count, &mut row);
+                }
+                if tile.pop_if_absent()
+                    && let Some(names) = names
+                {
+                    let (labels, _) = tile.row_mut(tile.len() - 1);
+                    *labels = names.drop_name(labels)?;
+                }
+                Ok(())
+            })?;
+            if more.is_none() {
+                break;
+            }
+        }
+        let present = tile.count();
+        self.run.count_samples(read, present);
+        self.run.hold(present)?;
+        Ok(!tile.is_empty())
+    }
+}
+
+/// Sets each step to the last sample at or before it that is younger than the lookback.
+fn look(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, row: &mut Row<'_>) {
+    let (timestamps, values) = (columns.timestamps.as_slice(), columns.values.as_slice());
+    let mut next = 0;
+    let mut at_ms = select.first_ms;
+    for step in 0..steps {
+        while next < timestamps.len() && timestamps[next] <= at_ms {
+            next += 1;
+        }
+        if next > 0 {
+            let (time, value) = (timestamps[next - 1], values[next - 1]);
+            if time > at_ms - select.lookback_ms && !is_stale(value) {
+                row.set(step, if times { time as f64 / 1000.0 } else { value });
+            }
+        }
+        at_ms += select.step_ms;
+    }
+}
+
+/// With `@`, all steps see the same sample.
+fn held(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, row: &mut Row<'_>) {
+    let (Some(time), Some(value)) = (columns.timestamps.last(), columns.values.last()) else {
+        return;
+    };
+    if *time <= select.first_ms - select.lookback_ms || is_stale(*value) {
+        return;
+    }
+    row.values.fill(if times { *time as f64 / 1000.0 } else { *value });
+    tile::fill(row.present, steps);
+}
+
+/// The samples of a range selector that stands alone: those with `min_ms < t <= max_ms`.
+pub(super) fn samples(
+    run: &Run<'_>,
+    select: usize,
+    min_ms: i64,
+    max_ms: i64,
+) -> Result<Vec<MatrixSeries>, EvalError> {
+    let mut all = Vec::new();
+    let mut feed = run.open(select)?;
+    let range = TimeRange::new(min_ms.saturating_add(1), max_ms);
+    loop {
+        let more = feed.next(|series| {
+            let mut columns = Columns::default();
+            series.samples.read(range, &mut columns)?;
+            run.count_samples(columns.len() as u64, columns.len() as u64);
+            remove_stale(&mut columns);
+            run.hold(columns.len() as u64)?;
+            if !columns.is_empty() {
+                all.push(MatrixSeries { labels: series.labels.clone(), columns });
+            }
+            Ok(())
+        })?;
+        if more.is_none() {
+            break;
+        }
+    }
+    all.sort_by(|a, b| a.labels.cmp(&b.labels));
+    Ok(all)
+}
+
+/// Takes the staleness markers out.
+pub(super) fn remove_stale(columns: &mut Columns) {
+    // Looking through all without an early exit is vectorised; finding one is rare.
+    if !columns.values.iter().fold(false, |any, value| any | is_stale(*value)) {
+        return;
+    }
+    let mut kept = 0;
+    for i in 0..columns.len() {
+        if !is_stale(columns.values[i]) {
+            columns.timestamps[kept] = columns.timestamps[i];
+            columns.values[kept] = columns.values[i];
+            kept += 1;
+        }
+    }
+    columns.timestamps.truncate(kept);
+    columns.values.truncate(kept);
+}

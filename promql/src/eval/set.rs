@@ -1,0 +1,121 @@
+//! `and`, `or`, `unless`.
+
+use super::merge::Merge;
+use super::run::Run;
+use super::signature::Signatures;
+use super::tile::Tile;
+use super::{EvalError, Late, Operator, for_each_tile};
+use crate::parse::ast::BinaryOp;
+use crate::plan::node::{Node, Set};
+
+/// The operator of a set operation.
+pub(super) fn build<'r>(
+    run: &'r Run<'r>,
+    node: &'r Node,
+    set: &'r Set,
+) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    if set.op == BinaryOp::Or {
+        return Ok(Box::new(Late::new(move || union(run, node, set))));
+    }
+    Ok(Box::new(Filtered { run, set, lhs: super::build(run, &set.lhs)?, rhs: None }))
+}
+
+/// For each signature of a side the steps at which it has an element.
+struct Seen<'a> {
+    signatures: Signatures<'a>,
+    words: usize,
+    bits: Vec<u64>,
+}
+
+impl<'a> Seen<'a> {
+    fn new(set: &'a Set, steps: usize) -> Self {
+        let signatures = Signatures::new(&set.matching);
+        Seen { signatures, words: steps.div_ceil(64), bits: Vec::new() }
+    }
+
+    fn add(&mut self, tile: &Tile) {
+        for row in tile.rows() {
+            let at = self.signatures.number(row.labels) * self.words;
+            if self.bits.len() <= at {
+                self.bits.resize(at + self.words, 0);
+            }
+            let seen = &mut self.bits[at..at + self.words];
+            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+        }
+    }
+
+    fn of(&mut self, labels: &isobar_model::Labels) -> Option<&[u64]> {
+        let at = self.signatures.find(labels)? * self.words;
+        Some(&self.bits[at..at + self.words])
+    }
+}
+
+/// `and` and `unless`: the left side at those steps at which the right side has, or has not, an
+/// element of the same signature.
+struct Filtered<'r> {
+    run: &'r Run<'r>,
+    set: &'r Set,
+    lhs: Box<dyn Operator + 'r>,
+    rhs: Option<Seen<'r>>,
+}
+
+impl Operator for Filtered<'_> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        if self.rhs.is_none() {
+            let held = self.run.held();
+            let mut seen = Seen::new(self.set, self.set.rhs.grid.count);
+            for_each_tile(self.run, &self.set.rhs, |tile| {
+                seen.add(tile);
+                Ok(())
+            })?;
+            self.run.release_to(held, 0)?;
+            self.rhs = Some(seen);
+        }
+        let keeps_seen = self.set.op == BinaryOp::And;
+        while self.lhs.next_tile(tile)? {
+            for i in 0..tile.len() {
+                let Some(rhs) = &mut self.rhs else { break };
+                let seen = rhs.of(tile.row(i).labels);
+                let (_, row) = tile.row_mut(i);
+                match seen {
+                    Some(seen) => row.present.iter_mut().zip(seen).for_each(|(bits, seen)| {
+                        *bits &= if keeps_seen { *seen } else { !*seen };
+                    }),
+                    None if keeps_seen => row.present.fill(0),
+                    None => {}
+                }
+            }
+            tile.retain_present();
+            if !tile.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// `or`: the left side, and of the right side what has a signature that the left side has not.
+fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let mut seen = Seen::new(set, node.grid.count);
+    let mut merge = Merge::new(node.grid.count);
+    for_each_tile(run, &set.lhs, |tile| {
+        seen.add(tile);
+        tile.rows().try_for_each(|row| merge.add(row.labels, row.values, row.present))
+    })?;
+    let mut left = Vec::new();
+    for_each_tile(run, &set.rhs, |tile| {
+        for row in tile.rows() {
+            left.clear();
+            left.extend_from_slice(row.present);
+            if let Some(seen) = seen.of(row.labels) {
+                left.iter_mut().zip(seen).for_each(|(bits, seen)| *bits &= !seen);
+            }
+            merge.add(row.labels, row.values, &left)?;
+        }
+        Ok(())
+    })?;
+    let rows = merge.finish();
+    run.release_to(held, rows.count())?;
+    Ok(rows)
+}

@@ -1,0 +1,257 @@
+//! Tiles: blocks of series × steps in columns.
+//!
+//! A tile has a row for each series: its labels, a value per step and a presence bit per step.
+//! Values where the bit is clear mean nothing. Operators hand tiles on that hold at most
+//! [`VALUES_MAX`] values (but always at least one row); an operator that has to keep a whole
+//! input keeps it in a tile without that bound.
+
+use isobar_model::Labels;
+
+use crate::functions::row::Row;
+
+/// The most values that a tile holds on its way between operators: 128 KiB of them, so that what
+/// one operator writes the next still finds in the cache.
+pub(crate) const VALUES_MAX: usize = 16 * 1024;
+/// The most rows of a tile on its way between operators.
+const ROWS_MAX: usize = 1024;
+
+/// A block of series × steps.
+#[derive(Debug, Default)]
+pub(crate) struct Tile {
+    steps: usize,
+    words: usize,
+    labels: Vec<Labels>,
+    values: Vec<f64>,
+    present: Vec<u64>,
+}
+
+/// A row of a tile, to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RowRef<'a> {
+    pub(crate) labels: &'a Labels,
+    pub(crate) values: &'a [f64],
+    pub(crate) present: &'a [u64],
+}
+
+/// The most rows of `steps` steps that a tile carries between operators.
+pub(crate) fn rows_max(steps: usize) -> usize {
+    (VALUES_MAX / steps.max(1)).clamp(1, ROWS_MAX)
+}
+
+impl Tile {
+    /// A tile without rows for `steps` steps.
+    pub(crate) fn new(steps: usize) -> Self {
+        let mut tile = Tile::default();
+        tile.reset(steps);
+        tile
+    }
+
+    /// Drops all rows and takes on another number of steps; keeps the memory.
+    pub(crate) fn reset(&mut self, steps: usize) {
+        self.steps = steps;
+        self.words = steps.div_ceil(64);
+        self.labels.clear();
+        self.values.clear();
+        self.present.clear();
+    }
+
+    /// The number of steps.
+    pub(crate) fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Whether the tile holds as many rows as may travel.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= rows_max(self.steps)
+    }
+
+    /// Adds a row without any value and gives it to be filled.
+    pub(crate) fn push(&mut self, labels: Labels) -> Row<'_> {
+        self.labels.push(labels);
+        let (values, words) = (self.values.len(), self.present.len());
+        self.values.resize(values + self.steps, 0.0);
+        self.present.resize(words + self.words, 0);
+        Row { values: &mut self.values[values..], present: &mut self.present[words..] }
+    }
+
+    /// Adds a copy of a row.
+    pub(crate) fn push_row(&mut self, labels: Labels, values: &[f64], present: &[u64]) {
+        self.labels.push(labels);
+        self.values.extend_from_slice(values);
+        self.present.extend_from_slice(present);
+    }
+
+    /// Takes the last row away when it has no value; says whether it stayed.
+    pub(crate) fn pop_if_absent(&mut self) -> bool {
+        let words = self.present.len() - self.words;
+        if self.present[words..].iter().any(|word| *word != 0) {
+            return true;
+        }
+        self.labels.pop();
+        self.values.truncate(self.labels.len() * self.steps);
+        self.present.truncate(words);
+        false
+    }
+
+    /// Row `i`.
+    pub(crate) fn row(&self, i: usize) -> RowRef<'_> {
+        RowRef {
+            labels: &self.labels[i],
+            values: &self.values[i * self.steps..(i + 1) * self.steps],
+            present: &self.present[i * self.words..(i + 1) * self.words],
+        }
+    }
+
+    /// Row `i`, to be changed.
+    pub(crate) fn row_mut(&mut self, i: usize) -> (&mut Labels, Row<'_>) {
+        let values = &mut self.values[i * self.steps..(i + 1) * self.steps];
+        let present = &mut self.present[i * self.words..(i + 1) * self.words];
+        (&mut self.labels[i], Row { values, present })
+    }
+
+    /// All rows.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = RowRef<'_>> {
+        (0..self.len()).map(|i| self.row(i))
+    }
+
+    /// All values, row after row, those of absent steps among them.
+    pub(crate) fn values_mut(&mut self) -> &mut [f64] {
+        &mut self.values
+    }
+
+    /// Drops the rows without any value.
+    pub(crate) fn retain_present(&mut self) {
+        let mut kept = 0;
+        for i in 0..self.len() {
+            let words = i * self.words..(i + 1) * self.words;
+            if self.present[words.clone()].iter().all(|word| *word == 0) {
+                continue;
+            }
+            if kept != i {
+                self.labels.swap(kept, i);
+                self.present.copy_within(words, kept * self.words);
+                self.values.copy_within(i * self.steps..(i + 1) * self.steps, kept * self.steps);
+            }
+            kept += 1;
+        }
+        self.labels.truncate(kept);
+        self.values.truncate(kept * self.steps);
+        self.present.truncate(kept * self.words);
+    }
+
+    /// The number of values that are present.
+    pub(crate) fn count(&self) -> u64 {
+        count(&self.present)
+    }
+}
+
+impl RowRef<'_> {
+    /// Whether step `step` has a value.
+    pub(crate) fn has(&self, step: usize) -> bool {
+        self.present[step / 64] >> (step % 64) & 1 == 1
+    }
+}
+
+/// The number of bits set.
+pub(crate) fn count(present: &[u64]) -> u64 {
+    present.iter().map(|word| u64::from(word.count_ones())).sum()
+}
+
+/// The word `word` of a row whose `steps` steps are all present.
+pub(crate) fn full_word(steps: usize, word: usize) -> u64 {
+    match steps - (word * 64).min(steps) {
+        0 => 0,
+        left if left >= 64 => u64::MAX,
+        left => (1 << left) - 1,
+    }
+}
+
+/// Sets the bits of all steps.
+pub(crate) fn fill(present: &mut [u64], steps: usize) {
+    for (word, bits) in present.iter_mut().enumerate() {
+        *bits = full_word(steps, word);
+    }
+}
+
+/// Calls `visit` with each step whose bit is set, in order.
+#[inline(always)]
+pub(crate) fn for_each(present: &[u64], mut visit: impl FnMut(usize)) {
+    for (word, bits) in present.iter().enumerate() {
+        let mut bits = *bits;
+        while bits != 0 {
+            visit(word * 64 + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
+        }
+    }
+}
+
+/// Calls `visit` with each run of steps whose bits are set, a run not reaching over 64 steps.
+/// Where all bits of a word are set, loops over the run can be vectorised.
+#[inline(always)]
+pub(crate) fn for_each_run(
+    present: &[u64],
+    steps: usize,
+    mut visit: impl FnMut(std::ops::Range<usize>),
+) {
+    for (word, bits) in present.iter().enumerate() {
+        let from = word * 64;
+        let full = full_word(steps, word);
+        if *bits == full {
+            visit(from..from + full.count_ones() as usize);
+            continue;
+        }
+        let mut bits = *bits;
+        while bits != 0 {
+            let step = from + bits.trailing_zeros() as usize;
+            visit(step..step + 1);
+            bits &= bits - 1;
+        }
+    }
+}
+
+/// The first step whose bit is set in both.
+pub(crate) fn first_common(a: &[u64], b: &[u64]) -> Option<usize> {
+    let word = a.iter().zip(b).position(|(a, b)| a & b != 0)?;
+    Some(word * 64 + (a[word] & b[word]).trailing_zeros() as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_values_and_bits() {
+        let mut tile = Tile::new(70);
+        tile.push(Labels::from_pairs([("a", "1")])).set(69, 1.5);
+        tile.push(Labels::empty());
+        assert!(!tile.pop_if_absent());
+        tile.push(Labels::empty());
+        tile.push(Labels::from_pairs([("b", "2")])).set(0, 2.5);
+        tile.retain_present();
+        assert_eq!((tile.len(), tile.count()), (2, 2));
+        assert!(tile.row(0).has(69) && !tile.row(0).has(0));
+        assert_eq!((tile.row(0).values[69], tile.row(1).values[0]), (1.5, 2.5));
+        assert_eq!(tile.row(1).labels.get("b"), "2");
+    }
+
+    #[test]
+    fn runs_cover_the_bits() {
+        let mut present = vec![0; 3];
+        fill(&mut present, 130);
+        assert_eq!(count(&present), 130);
+        present[1] &= !2;
+        let mut seen = 0;
+        for_each_run(&present, 130, |run| seen += run.len());
+        assert_eq!(seen, 129);
+    }
+}

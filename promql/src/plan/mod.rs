@@ -1,0 +1,135 @@
+//! From an AST to a logical plan: which series are needed, and what is computed from them at
+//! which times.
+//!
+//! The plan of a query is fixed for one range of times: `@`, `offset`, duration expressions and
+//! `step()` are resolved, constants are folded where the arithmetic is the same, and what does
+//! not depend on the step is marked to be evaluated once. Each selector is a numbered
+//! [`Select`]; selectors that read the same series over overlapping times share one.
+//!
+//! In reading order: [`node`] holds what a plan consists of, [`build`] makes it, [`invariant`]
+//! says what does not depend on the step, [`selects`] numbers the selectors, [`duration`]
+//! computes durations.
+
+mod build;
+mod duration;
+mod invariant;
+pub(crate) mod node;
+mod selects;
+
+use isobar_model::series::Select;
+
+use crate::parse::ast::{Expr, ValueType};
+use node::{Grid, Node, Scalar};
+
+/// The times at which a query is evaluated, and what it needs to know besides.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanParams<'a> {
+    /// The text that the expression was read from; remarks give line and column in it.
+    pub query: &'a str,
+    /// The first step in unix milliseconds.
+    pub start_ms: i64,
+    /// The end of the range in unix milliseconds; the last step is not behind it.
+    pub end_ms: i64,
+    /// The distance between steps in milliseconds; 0 for an instant query, which has
+    /// `start_ms == end_ms`.
+    pub step_ms: i64,
+    /// How old a sample may be that an instant selector still sees, in milliseconds.
+    pub lookback_ms: i64,
+    /// The step of a subquery that names none, in milliseconds (Prometheus'
+    /// `evaluation_interval`).
+    pub subquery_step_ms: i64,
+}
+
+impl PlanParams<'_> {
+    /// Prometheus' default lookback: 5 minutes.
+    pub const LOOKBACK_MS: i64 = 5 * 60 * 1000;
+    /// Prometheus' default evaluation interval: 1 minute.
+    pub const SUBQUERY_STEP_MS: i64 = 60 * 1000;
+}
+
+impl Default for PlanParams<'_> {
+    fn default() -> Self {
+        PlanParams {
+            query: "",
+            start_ms: 0,
+            end_ms: 0,
+            step_ms: 0,
+            lookback_ms: Self::LOOKBACK_MS,
+            subquery_step_ms: Self::SUBQUERY_STEP_MS,
+        }
+    }
+}
+
+/// Why an expression has no plan.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// The expression means nothing for these times (HTTP 400, `bad_data`), in Prometheus' words.
+    #[error("{0}")]
+    Invalid(String),
+    /// The expression has a mistake that Prometheus finds when it evaluates (HTTP 422,
+    /// `execution`), in its words.
+    #[error("{0}")]
+    Execution(String),
+    /// A part of the language that is not evaluated yet; the text names it.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// A query ready to be evaluated.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) root: Root,
+    pub(crate) grid: Grid,
+    pub(crate) instant: bool,
+    pub(crate) query: String,
+    pub(crate) selects: Vec<Select>,
+    /// How many nodes read each select.
+    pub(crate) readers: Vec<u32>,
+    /// Steps of all grids together.
+    pub(crate) steps: u64,
+}
+
+impl Plan {
+    /// The selects, in the order of their numbers.
+    pub fn selects(&self) -> &[Select] {
+        &self.selects
+    }
+
+    /// The number of steps of the query itself; 1 for an instant query.
+    pub fn steps(&self) -> usize {
+        self.grid.count
+    }
+}
+
+/// What a plan gives.
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// A vector at each step.
+    Vector(Node),
+    /// A number at each step.
+    Scalar(Scalar),
+    /// A string.
+    String(String),
+    /// The samples of a range selector: the select, and the window `min < t <= max`.
+    Samples { select: usize, min_ms: i64, max_ms: i64 },
+    /// The steps of a subquery.
+    Subquery(Node),
+}
+
+/// Plans `expr` for the times of `params`.
+///
+/// # Errors
+/// When the expression is refused for these times, or has parts that are not evaluated yet.
+pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
+    let instant = params.step_ms == 0;
+    if !instant && !matches!(expr.value_type(), ValueType::Vector | ValueType::Scalar) {
+        return Err(PlanError::Invalid(format!(
+            "invalid expression type \"{}\" for range query, must be Scalar or instant Vector",
+            match expr.value_type() {
+                ValueType::Matrix => "range vector",
+                _ => "string",
+            }
+        )));
+    }
+    build::plan(expr, params, instant)
+}
