@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use isobar_model::SelectError;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -43,18 +45,25 @@ pub enum Error {
 impl Error {
     /// A [`Error::Corrupt`].
     pub fn corrupt(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Error::Corrupt {
-            what: what.into(),
-            why: why.into(),
-        }
+        Error::Corrupt { what: what.into(), why: why.into() }
     }
 
     /// Wraps an I/O error with what was being done to which file.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Error::Io {
-            action,
-            path: path.into(),
-            source,
+        Error::Io { action, path: path.into(), source }
+    }
+}
+
+/// What a query is told.
+impl From<Error> for SelectError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Corrupt { what, why } => SelectError::Corrupt(format!("{what}: {why}")),
+            Error::Unsupported(text) => SelectError::Unsupported(text),
+            Error::LimitExceeded(text) => SelectError::LimitExceeded(text),
+            Error::Unavailable(text) => SelectError::Unavailable(text),
+            Error::Locked { .. } => SelectError::Unavailable(error.to_string()),
+            Error::Io { ref source, .. } => SelectError::Unavailable(format!("{error}: {source}")),
         }
     }
 }

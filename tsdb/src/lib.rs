@@ -9,13 +9,16 @@
 //! This crate is synchronous: no runtime, no network. Decoders take slices and never trust a
 //! length before it is checked; bytes from disk give [`Error::Corrupt`], never a panic.
 
+pub mod block;
 pub mod chunks;
 pub mod db;
 pub mod encoding;
 pub mod error;
 pub mod head;
+pub mod index;
 pub mod merge;
 pub mod mmap;
+pub mod tombstones;
 
 pub use db::Db;
 pub use error::Error;

@@ -1,9 +1,20 @@
-//! Many sources of series, each sorted by labels, as one.
+//! Many sources of series, each sorted by labels, as one; and chunks that overlap, as samples.
+//!
+//! Where two chunks have a sample for the same time, that of the chunk that begins first is
+//! taken, and of chunks that begin together that of the earlier source.
 
-use isobar_model::Labels;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
+use isobar_model::series::Samples;
+use isobar_model::{Columns, Labels, SelectError, TimeRange};
 
 use crate::Error;
-use crate::chunks::Chunk;
+use crate::chunks::{Chunk, XorAppender, sort_from};
+
+/// The most samples of a chunk that is written here, as in Prometheus.
+pub const CHUNK_SAMPLES_MAX: usize = 120;
 
 /// A series with its chunks, ordered by their first time. Chunks may overlap where the series
 /// was merged from several sources.
@@ -17,3 +28,320 @@ pub struct SeriesChunks {
 
 /// Series in label order, each label set once. Owns what it reads from.
 pub type SeriesIter = Box<dyn Iterator<Item = Result<SeriesChunks, Error>> + Send>;
+
+/// The series of all sources in label order. Series with equal labels are one; of equal chunks
+/// one stays. After an error there is nothing more.
+pub fn merge(mut sources: Vec<SeriesIter>) -> SeriesIter {
+    if sources.len() == 1
+        && let Some(only) = sources.pop()
+    {
+        return only;
+    }
+    Box::new(Merge { heads: BinaryHeap::with_capacity(sources.len()), sources, started: false })
+}
+
+struct Merge {
+    sources: Vec<SeriesIter>,
+    /// The next series of each source, the first labels and of equal ones the first source on top.
+    heads: BinaryHeap<Reverse<Head>>,
+    started: bool,
+}
+
+struct Head {
+    source: usize,
+    series: SeriesChunks,
+}
+
+impl Head {
+    fn key(&self) -> (&Labels, usize) {
+        (&self.series.labels, self.source)
+    }
+}
+
+impl Ord for Head {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Head {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Head {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Head {}
+
+impl Merge {
+    fn step(&mut self) -> Result<Option<SeriesChunks>, Error> {
+        if !self.started {
+            self.started = true;
+            for (source, series) in self.sources.iter_mut().enumerate() {
+                if let Some(series) = series.next().transpose()? {
+                    self.heads.push(Reverse(Head { source, series }));
+                }
+            }
+        }
+        let Some(mut merged) = self.take()? else { return Ok(None) };
+        let mut joined = false;
+        while self.heads.peek().is_some_and(|head| head.0.series.labels == merged.labels) {
+            let Some(more) = self.take()? else { break };
+            merged.chunks.extend(more.chunks);
+            joined = true;
+        }
+        if joined {
+            merged.chunks.sort_by_key(|chunk| chunk.min_ms);
+            merged.chunks.dedup();
+        }
+        Ok(Some(merged))
+    }
+
+    /// Takes the first series and draws the next one from its source.
+    fn take(&mut self) -> Result<Option<SeriesChunks>, Error> {
+        let Some(mut top) = self.heads.peek_mut() else { return Ok(None) };
+        let source = self.sources.get_mut(top.0.source).and_then(Iterator::next);
+        match source.transpose()? {
+            Some(next) => Ok(Some(std::mem::replace(&mut top.0.series, next))),
+            None => Ok(Some(PeekMut::pop(top).0.series)),
+        }
+    }
+}
+
+impl Iterator for Merge {
+    type Item = Result<SeriesChunks, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step = self.step();
+        if step.is_err() {
+            self.heads.clear();
+            self.sources.clear();
+        }
+        step.transpose()
+    }
+}
+
+/// Appends the samples of chunks, ordered by their first time, that lie in `range`, with one
+/// value for each time.
+///
+/// # Errors
+/// As [`Chunk::decode_into`].
+pub fn read_samples(
+    chunks: &[Chunk],
+    range: TimeRange,
+    columns: &mut Columns,
+) -> Result<(), Error> {
+    let start = columns.len();
+    let mut rising = true;
+    for chunk in chunks.iter().filter(|chunk| chunk.range().overlaps(&range)) {
+        let at = columns.len();
+        chunk.decode_into(range, columns)?;
+        // Within a chunk they rise. It may hold more than the range that it is said to have, so
+        // what counts is how the samples lie.
+        if at > start && columns.timestamps.get(at) <= columns.timestamps.get(at - 1) {
+            rising &= at == columns.len();
+        }
+    }
+    if !rising {
+        sort_from(start, columns);
+    }
+    Ok(())
+}
+
+/// The chunks without overlap: those that overlap others are decoded, joined and written anew,
+/// the others are passed on. The input is ordered by first time.
+///
+/// # Errors
+/// As [`Chunk::decode_into`].
+pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
+    if chunks.windows(2).all(|pair| matches!(pair, [a, b] if a.max_ms < b.min_ms)) {
+        return Ok(chunks);
+    }
+    let mut result = Vec::with_capacity(chunks.len());
+    let mut columns = Columns::default();
+    for group in overlapping(&chunks) {
+        if let [alone] = group {
+            result.push(alone.clone());
+            continue;
+        }
+        columns.clear();
+        read_samples(group, TimeRange::ALL, &mut columns)?;
+        result.extend(encode(&columns));
+    }
+    Ok(result)
+}
+
+/// The samples as chunks of at most [`CHUNK_SAMPLES_MAX`].
+pub fn encode(columns: &Columns) -> Vec<Chunk> {
+    let times = columns.timestamps.chunks(CHUNK_SAMPLES_MAX);
+    let chunks =
+        times.zip(columns.values.chunks(CHUNK_SAMPLES_MAX)).filter_map(|(times, values)| {
+            let mut appender = XorAppender::new();
+            for (timestamp_ms, value) in times.iter().zip(values) {
+                appender.append(*timestamp_ms, *value);
+            }
+            appender.into_chunk()
+        });
+    chunks.collect()
+}
+
+/// A chunk without the samples of deleted times: nothing when none is left, and the chunk itself,
+/// not decoded, when all are.
+///
+/// # Errors
+/// As [`Chunk::decode_into`].
+pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error> {
+    if deleted.iter().any(|it| it.min_ms <= chunk.min_ms && chunk.max_ms <= it.max_ms) {
+        return Ok(Vec::new());
+    }
+    if !deleted.iter().any(|it| it.overlaps(&chunk.range())) {
+        return Ok(vec![chunk.clone()]);
+    }
+    let mut all = Columns::default();
+    chunk.decode_into(TimeRange::ALL, &mut all)?;
+    let mut kept = Columns::default();
+    for (timestamp_ms, value) in all.timestamps.into_iter().zip(all.values) {
+        if !deleted.iter().any(|it| it.contains(timestamp_ms)) {
+            kept.push(timestamp_ms, value);
+        }
+    }
+    Ok(encode(&kept))
+}
+
+/// Divides chunks, ordered by first time, where one begins behind all before it.
+fn overlapping(chunks: &[Chunk]) -> impl Iterator<Item = &[Chunk]> {
+    let mut end_ms = i64::MIN;
+    chunks.chunk_by(move |before, chunk| {
+        end_ms = end_ms.max(before.max_ms);
+        chunk.min_ms <= end_ms
+    })
+}
+
+/// Chunks as the samples of a series in a query.
+#[derive(Debug, Clone)]
+pub struct ChunkSamples(pub Vec<Chunk>);
+
+impl Samples for ChunkSamples {
+    fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
+        Ok(read_samples(&self.0, range, columns)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Points<'a> = &'a [(i64, f64)];
+
+    fn chunk(points: Points<'_>) -> Chunk {
+        let mut appender = XorAppender::new();
+        points.iter().for_each(|(timestamp_ms, value)| appender.append(*timestamp_ms, *value));
+        appender.into_chunk().unwrap()
+    }
+
+    fn check_samples(chunks: &[Points<'_>], range: TimeRange, expected: Points<'_>) {
+        let chunks: Vec<_> = chunks.iter().map(|points| chunk(points)).collect();
+        let mut columns = Columns::default();
+        read_samples(&chunks, range, &mut columns).unwrap();
+        let got: Vec<_> = columns.timestamps.iter().copied().zip(columns.values).collect();
+        assert_eq!(got, expected);
+
+        let mut rewritten = Columns::default();
+        for chunk in without_overlap(chunks).unwrap() {
+            chunk.decode_into(range, &mut rewritten).unwrap();
+        }
+        assert_eq!(rewritten.timestamps, columns.timestamps);
+    }
+
+    #[test]
+    fn overlap_is_resolved_the_same_way_always() {
+        let a: Points<'_> = &[(10, 1.0), (20, 1.0), (30, 1.0)];
+        let b: Points<'_> = &[(20, 2.0), (25, 2.0), (40, 2.0)];
+        let c: Points<'_> = &[(41, 3.0)];
+        let joined: Points<'_> =
+            &[(10, 1.0), (20, 1.0), (25, 2.0), (30, 1.0), (40, 2.0), (41, 3.0)];
+        check_samples(&[a, b, c], TimeRange::ALL, joined);
+        check_samples(&[a, b, c], TimeRange::new(20, 30), &joined[1..4]);
+        check_samples(&[a, a, a], TimeRange::ALL, a);
+        check_samples(&[], TimeRange::ALL, &[]);
+    }
+
+    #[test]
+    fn what_does_not_overlap_is_passed_on() {
+        let chunks = vec![chunk(&[(1, 1.0), (5, 1.0)]), chunk(&[(6, 1.0)])];
+        let pointers: Vec<_> = chunks.iter().map(|chunk| chunk.data.as_ptr()).collect();
+        let passed = without_overlap(chunks).unwrap();
+        assert_eq!(passed.iter().map(|chunk| chunk.data.as_ptr()).collect::<Vec<_>>(), pointers);
+    }
+
+    #[test]
+    fn long_runs_are_cut_at_120_samples() {
+        let points: Vec<_> = (0..300).map(|i| (i, 1.0)).collect();
+        let late: Vec<_> = (100..400).map(|i| (i, 1.0)).collect();
+        let chunks = without_overlap(vec![chunk(&points), chunk(&late)]).unwrap();
+        let counts: Vec<_> = chunks.iter().map(|it| it.sample_count().unwrap()).collect();
+        assert_eq!(counts, [120, 120, 120, 40]);
+    }
+
+    #[test]
+    fn deleted_samples_go() {
+        let chunk = chunk(&[(10, 1.0), (20, 2.0), (30, 3.0)]);
+        let check = |deleted: &[(i64, i64)], expected: &[i64]| {
+            let deleted: Vec<_> = deleted.iter().map(|it| TimeRange::new(it.0, it.1)).collect();
+            let mut columns = Columns::default();
+            for chunk in without(&chunk, &deleted).unwrap() {
+                chunk.decode_into(TimeRange::ALL, &mut columns).unwrap();
+            }
+            assert_eq!(columns.timestamps, expected);
+        };
+        check(&[], &[10, 20, 30]);
+        check(&[(15, 25)], &[10, 30]);
+        check(&[(0, 10), (30, 30)], &[20]);
+        check(&[(0, 100)], &[]);
+        check(&[(0, 20), (21, 30)], &[]);
+        check(&[(31, 40)], &[10, 20, 30]);
+    }
+
+    #[test]
+    fn sources_are_merged_by_labels() {
+        let series = |name: &str, points: Points<'_>| SeriesChunks {
+            labels: Labels::from_pairs([("__name__", name)]),
+            chunks: vec![chunk(points)],
+        };
+        let source =
+            |series: Vec<SeriesChunks>| -> SeriesIter { Box::new(series.into_iter().map(Ok)) };
+        let merged = merge(vec![
+            source(vec![series("a", &[(5, 1.0)]), series("c", &[(5, 1.0)])]),
+            source(vec![]),
+            source(vec![series("b", &[(1, 1.0)]), series("c", &[(5, 1.0)])]),
+            source(vec![series("c", &[(1, 1.0)]), series("d", &[(1, 1.0)])]),
+        ]);
+        let merged: Vec<_> = merged
+            .map(|series| {
+                let series = series.unwrap();
+                let mins: Vec<_> = series.chunks.iter().map(|chunk| chunk.min_ms).collect();
+                (series.labels.metric_name().to_owned(), mins)
+            })
+            .collect();
+        let expected: Vec<(String, Vec<i64>)> = vec![
+            ("a".into(), vec![5]),
+            ("b".into(), vec![1]),
+            ("c".into(), vec![1, 5]),
+            ("d".into(), vec![1]),
+        ];
+        assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn an_error_ends_it() {
+        let fail: SeriesIter = Box::new(std::iter::once(Err(Error::corrupt("index", "test"))));
+        let mut merged = merge(vec![fail, Box::new(std::iter::empty())]);
+        assert!(merged.next().unwrap().is_err());
+        assert!(merged.next().is_none());
+    }
+}

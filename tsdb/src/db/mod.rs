@@ -39,9 +39,7 @@ impl Db {
     /// Calls `done` when the write is durable, at once if it is so already; otherwise from the
     /// thread that writes the log, so `done` must be quick and must not block.
     pub fn when_durable(&self, _ticket: CommitTicket, done: OnDurable) {
-        done(Err(Error::Unsupported(
-            "commit is not built yet".to_owned(),
-        )));
+        done(Err(Error::Unsupported("commit is not built yet".to_owned())));
     }
 
     /// The series that match, with the chunks that overlap `range`, of one tenant or of all.
@@ -68,9 +66,7 @@ impl Db {
         _matchers: &[Matcher],
         _range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        Err(Error::Unsupported(
-            "label names are not built yet".to_owned(),
-        ))
+        Err(Error::Unsupported("label names are not built yet".to_owned()))
     }
 
     /// The values of label `name` of the series that match and have samples in `range`, sorted.
@@ -84,8 +80,6 @@ impl Db {
         _matchers: &[Matcher],
         _range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        Err(Error::Unsupported(
-            "label values are not built yet".to_owned(),
-        ))
+        Err(Error::Unsupported("label values are not built yet".to_owned()))
     }
 }

@@ -1,0 +1,24 @@
+//! A block: a directory with the series of a stretch of time, never changed once it is there.
+//!
+//! ```text
+//! 01M81ZQE8YAM9Z23KC71TDJHDJ/   named by its ULID
+//! ├── meta.json                 what it holds and comes from      meta
+//! ├── index                     which series, where their chunks  crate::index
+//! ├── chunks/000001 …           the samples                       crate::chunks
+//! └── tombstones                what was deleted since            crate::tombstones
+//! ```
+//!
+//! [`BlockReader`] reads one, [`BlockWriter`] writes one.
+
+pub mod meta;
+pub mod reader;
+pub mod writer;
+
+pub use meta::BlockMeta;
+pub use reader::BlockReader;
+pub use writer::BlockWriter;
+
+const META_FILE: &str = "meta.json";
+const INDEX_FILE: &str = "index";
+const CHUNKS_DIR: &str = "chunks";
+const TOMBSTONES_FILE: &str = "tombstones";

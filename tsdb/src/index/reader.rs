@@ -1,0 +1,202 @@
+//! Reads an index: opening it checks symbols and postings offset table, all else is checked when
+//! it is read.
+
+use bytes::Bytes;
+
+use super::symbols::Symbols;
+use super::table::PostingsTable;
+use super::{ChunkMeta, HEADER_BYTES, MAGIC, Postings, SERIES_ALIGN, SeriesRef, Toc, Version};
+use crate::Error;
+use crate::chunks::ChunkRef;
+use crate::encoding::{DecodeError, Decoder};
+
+/// An index that is in memory or mapped.
+#[derive(Debug)]
+pub struct IndexReader {
+    /// What the file is called in errors.
+    name: String,
+    index: Bytes,
+    version: Version,
+    symbols: Symbols,
+    table: PostingsTable,
+}
+
+/// What the index says of a series. Reused from series to series.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SeriesEntry {
+    /// The symbols of names and values, in name order.
+    pub labels: Vec<(u32, u32)>,
+    /// The chunks in time order.
+    pub chunks: Vec<ChunkMeta>,
+}
+
+impl IndexReader {
+    /// Reads from the bytes of an index file; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when header, table of contents, symbols or postings offset table do not
+    /// follow the format, [`Error::Unsupported`] when the version is unknown.
+    pub fn open(name: impl Into<String>, index: Bytes) -> Result<Self, Error> {
+        let name = name.into();
+        let version = read_header(&name, &index)?;
+        let toc = Toc::decode(&name, &index)?;
+        let symbols = Symbols::open(&name, index.clone(), version, toc.symbols)?;
+        let table = PostingsTable::open(&name, &index, version, toc.postings_table)?;
+        Ok(IndexReader { name, index, version, symbols, table })
+    }
+
+    /// The length of the file in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// The heap memory held, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        self.symbols.heap_bytes() + self.table.heap_bytes()
+    }
+
+    /// The number of symbols.
+    pub fn symbol_count(&self) -> u32 {
+        self.symbols.len()
+    }
+
+    /// All symbols, sorted by bytes.
+    pub fn symbols(&self) -> impl Iterator<Item = Result<&str, Error>> {
+        self.symbols.iter().map(|symbol| symbol.map_err(|e| e.at(&self.name, "symbols")))
+    }
+
+    /// The text of a symbol.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is no such symbol.
+    pub fn symbol(&self, symbol: u32) -> Result<&str, Error> {
+        self.symbols.get(symbol).map_err(|e| e.at(&self.name, format!("symbol {symbol}")))
+    }
+
+    /// The number that series write for a text, when it is a symbol.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the symbols cannot be read.
+    pub fn find_symbol(&self, text: &str) -> Result<Option<u32>, Error> {
+        self.symbols.find(text).map_err(|e| e.at(&self.name, "symbols"))
+    }
+
+    /// All label names, sorted.
+    pub fn label_names(&self) -> impl Iterator<Item = &str> {
+        self.table.names()
+    }
+
+    /// The number of values of a label.
+    pub fn value_count(&self, label: &str) -> usize {
+        self.table.value_count(label)
+    }
+
+    /// The values of a label with the offsets of their postings, sorted, from the first on that
+    /// is not before `from`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the postings offset table cannot be read.
+    pub fn label_values<'a>(
+        &'a self,
+        label: &str,
+        from: &str,
+    ) -> Result<impl Iterator<Item = Result<(&'a str, u64), Error>> + use<'a>, Error> {
+        let values = self.table.values_from(label, from).map_err(|e| self.in_table(e))?;
+        Ok(values.map(|value| value.map_err(|e| self.in_table(e))))
+    }
+
+    /// The series that have a label pair.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the postings cannot be read.
+    pub fn postings(&self, label: &str, value: &str) -> Result<Postings<'_>, Error> {
+        match self.table.find(label, value).map_err(|e| self.in_table(e))? {
+            Some(offset) => self.postings_at(offset),
+            None => Ok(Postings::EMPTY),
+        }
+    }
+
+    /// The postings at an offset that [`IndexReader::label_values`] gave.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the postings cannot be read.
+    pub fn postings_at(&self, offset: u64) -> Result<Postings<'_>, Error> {
+        Postings::decode(&self.index, offset)
+            .map_err(|e| e.at(&self.name, format!("postings at {offset}")))
+    }
+
+    /// All series.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the postings cannot be read.
+    pub fn all_postings(&self) -> Result<Postings<'_>, Error> {
+        self.postings("", "")
+    }
+
+    /// Reads what the index says of a series into `entry`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is no such series or it does not follow the format.
+    pub fn series(&self, series: SeriesRef, entry: &mut SeriesEntry) -> Result<(), Error> {
+        let offset = match self.version {
+            Version::V1 => u64::from(series.0),
+            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
+        };
+        entry.read(&self.index, offset).map_err(|e| e.at(&self.name, format!("series at {offset}")))
+    }
+
+    fn in_table(&self, error: DecodeError) -> Error {
+        error.at(&self.name, "postings offset table")
+    }
+}
+
+impl SeriesEntry {
+    fn read(&mut self, index: &[u8], offset: u64) -> Result<(), DecodeError> {
+        self.labels.clear();
+        self.chunks.clear();
+        let mut decoder = Decoder::at(index, offset)?;
+        let content = decoder.uvarint_bytes()?;
+        decoder.checksum(content)?;
+        let mut content = Decoder::new(content);
+        for _ in 0..content.uvarint()? {
+            self.labels.push((content.uvarint32()?, content.uvarint32()?));
+        }
+        self.read_chunks(&mut content)
+    }
+
+    fn read_chunks(&mut self, content: &mut Decoder<'_>) -> Result<(), DecodeError> {
+        let count = content.uvarint()?;
+        let (mut last_ms, mut reference) = (0i64, 0i64);
+        for i in 0..count {
+            let min_ms = match i {
+                0 => content.varint()?,
+                _ => add(last_ms, content.uvarint()?)?,
+            };
+            last_ms = add(min_ms, content.uvarint()?)?;
+            reference = match i {
+                0 => content.uvarint()?.cast_signed(),
+                _ => reference.wrapping_add(content.varint()?),
+            };
+            let reference = ChunkRef::from_u64(reference.cast_unsigned());
+            self.chunks.push(ChunkMeta { reference, min_ms, max_ms: last_ms });
+        }
+        Ok(())
+    }
+}
+
+fn add(time_ms: i64, distance_ms: u64) -> Result<i64, DecodeError> {
+    time_ms.checked_add_unsigned(distance_ms).ok_or(DecodeError::NumberTooLarge)
+}
+
+fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
+    let mut header = Decoder::new(index.get(..HEADER_BYTES).unwrap_or_default());
+    let magic = header.be32().map_err(|e| e.at(name, "header"))?;
+    if magic != MAGIC {
+        return Err(Error::corrupt(name, format!("header: magic number {magic:08x}")));
+    }
+    match header.u8().map_err(|e| e.at(name, "header"))? {
+        1 => Ok(Version::V1),
+        2 | 3 => Ok(Version::V2),
+        other => Err(Error::Unsupported(format!("{name}: index version {other} is unknown"))),
+    }
+}

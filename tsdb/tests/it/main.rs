@@ -1,0 +1,6 @@
+//! What the crate does as a whole, against blocks that others wrote and tools that others made.
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod data;
