@@ -16,9 +16,11 @@ pub mod encoding;
 pub mod error;
 pub mod head;
 pub mod index;
+pub mod lock;
 pub mod merge;
 pub mod mmap;
 pub mod tombstones;
+pub mod wal;
 
 pub use db::Db;
 pub use error::Error;

@@ -1,18 +1,89 @@
 //! Head and blocks of one data directory behind one interface.
+//!
+//! The directory holds the blocks, each in a directory named by its ULID, the log in
+//! `isobar-wal/`, and a lock file.
+
+pub mod config;
+pub mod event;
+pub(crate) mod files;
+mod maintain;
+pub mod stats;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use isobar_model::{Matcher, Tenant, TimeRange};
 
 use crate::Error;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
+use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
+use crate::lock::DirLock;
 use crate::merge::SeriesIter;
+use crate::wal::log::Log;
+use crate::wal::{WAL_DIR, replay};
+
+pub use crate::head::RestoreCounts;
+pub use config::{DbConfig, Sync};
+pub use event::{Event, Events};
+pub use stats::{Cardinality, HeadStats};
 
 /// Called once when a write is durable, or with the reason why it may not be.
 pub type OnDurable = Box<dyn FnOnce(Result<(), Error>) + Send>;
 
 /// A data directory that is open for reading and writing.
-pub struct Db {}
+pub struct Db {
+    config: DbConfig,
+    wal_dir: PathBuf,
+    head: Arc<Head>,
+    log: Log,
+    replayed: RestoreCounts,
+    // Released last.
+    _lock: DirLock,
+}
 
 impl Db {
+    /// Opens a data directory, or makes one.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has it, [`Error::Io`] when it cannot be read and
+    /// written. Damage in the log or in a block is no error: it is told to
+    /// [`DbConfig::events`], and all else is served.
+    pub fn open(config: DbConfig) -> Result<Self, Error> {
+        files::create_dir(&config.dir)?;
+        let lock = DirLock::take(&config.dir)?;
+        let wal_dir = config.dir.join(WAL_DIR);
+        files::create_dir(&wal_dir)?;
+        files::sync_dir(&config.dir)?;
+        let head = Arc::new(Head::new(hash_secret(&wal_dir)?));
+        let mut restore = Restore::new(&head);
+        let next_segment = replay::replay(&wal_dir, &mut restore, &config.events)?;
+        let replayed = restore.finish();
+        let log = Log::start(
+            &wal_dir,
+            next_segment,
+            config.sync,
+            Arc::clone(&config.events),
+        )?;
+        Ok(Db {
+            config,
+            wal_dir,
+            head,
+            log,
+            replayed,
+            _lock: lock,
+        })
+    }
+
+    /// The data directory.
+    pub fn dir(&self) -> &Path {
+        &self.config.dir
+    }
+
+    /// What came back from the log when the database was opened.
+    pub fn replayed(&self) -> RestoreCounts {
+        self.replayed
+    }
+
     /// Stores the samples of a request in the head and puts them into the log. They are visible
     /// at once, and durable when [`Db::commit_wait`] or [`Db::when_durable`] says so.
     ///
@@ -21,10 +92,14 @@ impl Db {
     /// and samples are no error: they are counted in [`Append::rejected`].
     pub fn append<S: IncomingSeries>(
         &self,
-        _tenant: &Tenant,
-        _series: &[S],
+        tenant: &Tenant,
+        series: &[S],
     ) -> Result<Append, Error> {
-        Err(Error::Unsupported("append is not built yet".to_owned()))
+        self.log.check_writable()?;
+        let tenant = self.head.tenants().find_or_add(tenant);
+        Ok(self
+            .head
+            .append(&self.log, &tenant, series, self.config.clock.now_ms()))
     }
 
     /// Blocks until the write is durable.
@@ -32,14 +107,14 @@ impl Db {
     /// # Errors
     /// [`Error::Unavailable`] when the log could not be written: the write may be lost, and the
     /// sender has to repeat it.
-    pub fn commit_wait(&self, _ticket: CommitTicket) -> Result<(), Error> {
-        Err(Error::Unsupported("commit is not built yet".to_owned()))
+    pub fn commit_wait(&self, ticket: CommitTicket) -> Result<(), Error> {
+        self.log.wait(ticket)
     }
 
     /// Calls `done` when the write is durable, at once if it is so already; otherwise from the
     /// thread that writes the log, so `done` must be quick and must not block.
-    pub fn when_durable(&self, _ticket: CommitTicket, done: OnDurable) {
-        done(Err(Error::Unsupported("commit is not built yet".to_owned())));
+    pub fn when_durable(&self, ticket: CommitTicket, done: OnDurable) {
+        self.log.when_durable(ticket, done);
     }
 
     /// The series that match, with the chunks that overlap `range`, of one tenant or of all.
@@ -49,37 +124,85 @@ impl Db {
     /// When a block cannot be read.
     pub fn select(
         &self,
-        _tenant: Option<&Tenant>,
-        _matchers: &[Matcher],
-        _range: TimeRange,
+        tenant: Option<&Tenant>,
+        matchers: &[Matcher],
+        range: TimeRange,
     ) -> Result<SeriesIter, Error> {
-        Err(Error::Unsupported("select is not built yet".to_owned()))
+        match self.head_tenant(tenant) {
+            Some(tenant) => Ok(Box::new(self.head.select(tenant, matchers, range))),
+            None => Ok(Box::new(std::iter::empty())),
+        }
     }
 
-    /// The names of all labels of the series that match and have samples in `range`, sorted.
+    /// The names of all labels of the series that match, in the head and in blocks that overlap
+    /// `range`; sorted.
     ///
     /// # Errors
     /// When a block cannot be read.
     pub fn label_names(
         &self,
-        _tenant: Option<&Tenant>,
-        _matchers: &[Matcher],
+        tenant: Option<&Tenant>,
+        matchers: &[Matcher],
         _range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        Err(Error::Unsupported("label names are not built yet".to_owned()))
+        let tenant = self.head_tenant(tenant);
+        Ok(tenant
+            .map(|tenant| self.head.label_names(tenant, matchers))
+            .unwrap_or_default())
     }
 
-    /// The values of label `name` of the series that match and have samples in `range`, sorted.
+    /// The values of label `name` of the series that match, in the head and in blocks that
+    /// overlap `range`; sorted.
     ///
     /// # Errors
     /// When a block cannot be read.
     pub fn label_values(
         &self,
-        _tenant: Option<&Tenant>,
-        _name: &str,
-        _matchers: &[Matcher],
+        tenant: Option<&Tenant>,
+        name: &str,
+        matchers: &[Matcher],
         _range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        Err(Error::Unsupported("label values are not built yet".to_owned()))
+        let tenant = self.head_tenant(tenant);
+        Ok(tenant
+            .map(|tenant| self.head.label_values(tenant, name, matchers))
+            .unwrap_or_default())
     }
+
+    /// Writes what is left of the log and refuses further writes. Reading goes on.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the log cannot be written.
+    pub fn close(&self) -> Result<(), Error> {
+        self.log.close()
+    }
+
+    /// The number of a tenant in the head, `Some(None)` for all; `None` when it has none there.
+    fn head_tenant(&self, tenant: Option<&Tenant>) -> Option<Option<TenantId>> {
+        match tenant {
+            None => Some(None),
+            Some(name) => self.head.tenants().find(name).map(|tenant| Some(tenant.id)),
+        }
+    }
+}
+
+/// The secret of the label hashes, kept with the log so that series stay in their shards.
+fn hash_secret(wal_dir: &Path) -> Result<[u8; SECRET_BYTES], Error> {
+    use std::hash::{BuildHasher, Hasher};
+    let path = wal_dir.join("hash-secret");
+    if let Ok(found) = std::fs::read(&path)
+        && let Ok(secret) = found.try_into()
+    {
+        return Ok(secret);
+    }
+    // A lost secret costs some speed and nothing else.
+    let mut secret = [0; SECRET_BYTES];
+    for eight in secret.as_chunks_mut::<8>().0 {
+        *eight = std::hash::RandomState::new()
+            .build_hasher()
+            .finish()
+            .to_le_bytes();
+    }
+    std::fs::write(&path, secret).map_err(|e| Error::io("write", &path, e))?;
+    Ok(secret)
 }

@@ -76,8 +76,13 @@ impl RejectReason {
     }
 }
 
-const KIND_NAMES: [&str; RejectReason::KINDS] =
-    ["out_of_order", "duplicate_timestamp", "out_of_bounds", "too_far_in_future", "bad_labels"];
+const KIND_NAMES: [&str; RejectReason::KINDS] = [
+    "out_of_order",
+    "duplicate_timestamp",
+    "out_of_bounds",
+    "too_far_in_future",
+    "bad_labels",
+];
 
 /// The texts that senders know from Prometheus, so that they treat them alike.
 impl fmt::Display for RejectReason {
@@ -144,7 +149,11 @@ impl Rejections {
 
     /// The counts by reason, as [`RejectReason::as_str`] names them, zeros left out.
     pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        KIND_NAMES.iter().copied().zip(self.counts).filter(|(_, count)| *count > 0)
+        KIND_NAMES
+            .iter()
+            .copied()
+            .zip(self.counts)
+            .filter(|(_, count)| *count > 0)
     }
 
     /// Counts a refusal, and keeps it while there is room; `series` is asked for its text only then.
@@ -156,7 +165,11 @@ impl Rejections {
     ) {
         self.counts[reason.kind()] += 1;
         if self.first.len() < REJECTIONS_KEPT_MAX {
-            self.first.push(Rejection { series: series(), sample, reason });
+            self.first.push(Rejection {
+                series: series(),
+                sample,
+                reason,
+            });
         }
     }
 }
@@ -170,7 +183,9 @@ mod tests {
         let mut rejections = Rejections::default();
         assert!(rejections.is_empty());
         for t in 0..20 {
-            rejections.add(RejectReason::DuplicateTimestamp, Some((t, 1.5)), || "{a=\"b\"}".into());
+            rejections.add(RejectReason::DuplicateTimestamp, Some((t, 1.5)), || {
+                "{a=\"b\"}".into()
+            });
         }
         rejections.add(RejectReason::BadLabels("no name".into()), None, String::new);
         assert_eq!(rejections.total(), 21);

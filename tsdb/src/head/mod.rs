@@ -1,3 +1,190 @@
 //! The head: series that are still written to, in memory, backed by the log.
+//!
+//! One head serves all tenants. [`index`] knows which series exist, the shards ([`shard`]) hold
+//! their samples, [`append`] is the way in, [`select`] the way out, [`restore`] the way back after
+//! a start. Locks are taken in this order and never the other way round: the catalog (ids and
+//! index), then one shard, then the log's buffer.
 
+mod append;
 pub mod incoming;
+mod index;
+mod postings;
+mod restore;
+mod select;
+mod series;
+mod shard;
+mod snapshot;
+mod tenants;
+
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, RwLock};
+
+pub use series::{BLOCK_RANGE_MS, CHUNK_SAMPLES_MAX};
+
+pub(crate) use restore::Restore;
+pub use restore::RestoreCounts;
+pub(crate) use shard::SECRET_BYTES;
+pub(crate) use tenants::{TenantId, TenantState};
+
+use index::Index;
+use shard::{Hasher, SHARDS, Shard, shard_of};
+use tenants::Tenants;
+
+/// Series in memory, of all tenants.
+pub(crate) struct Head {
+    tenants: Tenants,
+    catalog: RwLock<Catalog>,
+    shards: Box<[Mutex<Shard>; SHARDS]>,
+    hasher: Hasher,
+}
+
+/// Which series exist, and which ids are free.
+#[derive(Default)]
+struct Catalog {
+    index: Index,
+    ids: Ids,
+}
+
+/// Hands out ids. An id that was freed may still stand for its old series in the log, so it is
+/// handed out again only when a snapshot has replaced that part of the log.
+#[derive(Default)]
+struct Ids {
+    next: [u32; SHARDS],
+    free: [Vec<u32>; SHARDS],
+    freed: Vec<u32>,
+}
+
+impl Ids {
+    fn take_slot(&mut self, shard: usize) -> u32 {
+        self.free[shard].pop().unwrap_or_else(|| {
+            let slot = self.next[shard];
+            self.next[shard] += 1;
+            slot
+        })
+    }
+
+    /// Makes sure that an id is not handed out.
+    fn reserve(&mut self, id: u32) {
+        let next = &mut self.next[shard_of(id)];
+        *next = (*next).max(shard::slot_of(id) + 1);
+    }
+}
+
+impl Head {
+    /// An empty head. `secret` keys the hashes of labels; with the same secret as in an earlier
+    /// run, series are found in the shards they were in then.
+    pub(crate) fn new(secret: [u8; SECRET_BYTES]) -> Self {
+        Head {
+            tenants: Tenants::default(),
+            catalog: RwLock::default(),
+            shards: Box::default(),
+            hasher: Hasher::new(secret),
+        }
+    }
+
+    pub(crate) fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// Drops the samples of a tenant before `before_ms`, and the series that have none left.
+    #[expect(dead_code, reason = "cutting blocks is what calls it")]
+    pub(crate) fn truncate(&self, tenant: &TenantState, before_ms: i64) {
+        let ids = self.catalog.read().index.all(Some(tenant.id));
+        // Forgotten first and found anew: a sample that comes in meanwhile is either in its shard
+        // when that is visited, or its appender sets the time after this.
+        tenant.min_ms.store(i64::MAX, Ordering::Release);
+        let mut empty = Vec::new();
+        for (shard, locked) in self.shards.iter().enumerate() {
+            let mut locked = locked.lock();
+            for id in ids.iter().filter(|id| shard_of(*id) == shard) {
+                let Some(series) = locked.get_mut(id) else {
+                    continue;
+                };
+                series.truncate(before_ms);
+                match series.first_ms() {
+                    Some(first_ms) => tenant.widen(first_ms, i64::MIN),
+                    None => empty.push(id),
+                }
+            }
+        }
+        self.drop_empty(&empty);
+    }
+
+    /// Forgets those of the series that have no sample.
+    fn drop_empty(&self, ids: &[u32]) {
+        if ids.is_empty() {
+            return;
+        }
+        let mut catalog = self.catalog.write();
+        let mut dropped = Vec::new();
+        for id in ids {
+            let mut shard = self.shards[shard_of(*id)].lock();
+            if shard.get(*id).is_some_and(series::MemSeries::is_empty) {
+                shard.remove(*id);
+                catalog.index.remove(*id);
+                dropped.push(*id);
+            }
+        }
+        let gone: roaring::RoaringBitmap = dropped.iter().copied().collect();
+        for shard in self.shards.iter() {
+            shard.lock().retain_keys(|id| !gone.contains(id));
+        }
+        catalog.ids.freed.extend(dropped);
+    }
+
+    /// Ids that were freed until now: to be given back when a snapshot that is begun after this
+    /// call has replaced the log before it.
+    pub(crate) fn take_freed(&self) -> FreedIds {
+        FreedIds(std::mem::take(&mut self.catalog.write().ids.freed))
+    }
+
+    /// Lets freed ids be handed out again.
+    pub(crate) fn reuse(&self, freed: FreedIds) {
+        let mut catalog = self.catalog.write();
+        for id in freed.0 {
+            catalog.ids.free[shard_of(id)].push(shard::slot_of(id));
+        }
+    }
+
+    /// Puts freed ids back where they wait for the next snapshot.
+    pub(crate) fn keep_freed(&self, freed: FreedIds) {
+        self.catalog.write().ids.freed.extend(freed.0);
+    }
+
+    /// The number of series of a tenant, or of all.
+    pub(crate) fn series_count(&self, tenant: Option<TenantId>) -> u64 {
+        self.catalog.read().index.series_count(tenant)
+    }
+
+    /// The number of chunks, and the memory in bytes that series and their chunks take.
+    pub(crate) fn chunk_count_and_bytes(&self) -> (u64, u64) {
+        let (mut chunks, mut bytes) = (0, 0);
+        for shard in self.shards.iter() {
+            let shard = shard.lock();
+            bytes += shard.table_bytes();
+            for series in shard.series() {
+                chunks += series.chunk_count();
+                bytes += series.heap_bytes();
+            }
+        }
+        (chunks as u64, bytes as u64)
+    }
+
+    /// The series that carry each value of a label, of one tenant or of all.
+    pub(crate) fn value_counts(&self, name: &str, tenant: Option<TenantId>) -> Vec<(String, u64)> {
+        self.catalog.read().index.value_counts(name, tenant)
+    }
+
+    /// Calls `each` with name, value and number of series of every label pair.
+    pub(crate) fn for_each_pair(
+        &self,
+        tenant: Option<TenantId>,
+        each: impl FnMut(&str, &str, u64),
+    ) {
+        self.catalog.read().index.for_each_pair(tenant, each);
+    }
+}
+
+/// Ids that stand for no series any more, but may in the log.
+pub(crate) struct FreedIds(Vec<u32>);

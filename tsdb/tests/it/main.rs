@@ -4,3 +4,7 @@
 mod contract;
 #[cfg(test)]
 mod data;
+#[cfg(test)]
+mod head_basics;
+#[cfg(test)]
+mod support;

@@ -1,0 +1,42 @@
+//! How a database is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isobar_model::Clock;
+
+use super::event::Events;
+pub use crate::wal::log::Sync;
+
+/// How a database is opened.
+#[derive(Clone)]
+pub struct DbConfig {
+    /// The data directory; made when it does not exist.
+    pub dir: PathBuf,
+    /// Blocks that end this long before the newest are removed; `None` keeps them for ever.
+    pub retention_time: Option<Duration>,
+    /// The oldest blocks are removed while blocks and log take more bytes than this; `None` is no
+    /// limit.
+    pub retention_size: Option<u64>,
+    /// When a write counts as durable.
+    pub sync: Sync,
+    /// Tells the time, for what lies in the future and for the names of blocks.
+    pub clock: Clock,
+    /// Called with what happens.
+    pub events: Events,
+}
+
+impl DbConfig {
+    /// Everything kept, every write synced, the machine's clock, nobody listening.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        DbConfig {
+            dir: dir.into(),
+            retention_time: None,
+            retention_size: None,
+            sync: Sync::Always,
+            clock: Clock::system(),
+            events: Arc::new(|_| {}),
+        }
+    }
+}

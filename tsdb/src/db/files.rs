@@ -1,0 +1,55 @@
+//! The few things that are done to files and directories, with errors that name them.
+
+use std::fs::{self, File};
+use std::path::Path;
+
+use crate::Error;
+
+/// Creates a directory and those above it.
+pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
+    let dir = File::open(path).map_err(|e| Error::io("open directory", path, e))?;
+    dir.sync_all()
+        .map_err(|e| Error::io("sync directory", path, e))
+}
+
+/// Removes a file.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).map_err(|e| Error::io("remove", path, e))
+}
+
+/// Renames a file or directory and makes its new name durable.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::rename(from, to).map_err(|e| Error::io("rename", from, e))?;
+    sync_dir(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// The names in a directory that are UTF-8, sorted.
+pub(crate) fn names(path: &Path) -> Result<Vec<String>, Error> {
+    let wrap = |e| Error::io("list directory", path, e);
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path).map_err(wrap)? {
+        names.extend(entry.map_err(wrap)?.file_name().into_string());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The bytes of all files in a directory and below. What disappears meanwhile counts nothing.
+pub(crate) fn dir_bytes(path: &Path) -> Result<u64, Error> {
+    let mut bytes = 0;
+    for name in names(path)? {
+        let path = path.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => bytes += dir_bytes(&path)?,
+            Ok(meta) => bytes += meta.len(),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io("stat", &path, e)),
+        }
+    }
+    Ok(bytes)
+}

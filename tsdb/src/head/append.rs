@@ -1,0 +1,310 @@
+//! The way in: a request's series are grouped by shard, each shard is locked once, and what the
+//! head takes goes into the log under the same lock, so that both have the same order.
+
+use std::cell::RefCell;
+use std::sync::atomic::Ordering;
+
+use isobar_model::Labels;
+
+use crate::wal::log::Log;
+use crate::wal::record::{self, Kind, SamplesEncoder};
+
+use super::Head;
+use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
+use super::series::{Bounds, MemSeries, Outcome};
+use super::shard::{Key, SHARDS, id_of, shard_of};
+use super::tenants::TenantState;
+
+/// A sample may be this much older than the newest of its tenant: half a block range, so that a
+/// block is only cut from what nobody writes to any more (Prometheus does the same).
+const AGE_MS_MAX: i64 = super::series::BLOCK_RANGE_MS / 2;
+/// A sample may be this far ahead of the clock.
+const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
+/// Records are ended near this size.
+const RECORD_BYTES: usize = 1 << 20;
+/// The most bytes of a series' labels.
+const LABELS_BYTES_MAX: usize = 1 << 20;
+
+/// A series of the request: where it stands there, and its key.
+#[derive(Clone, Copy)]
+struct Todo {
+    at: u32,
+    key: Key,
+}
+
+/// A series of the request whose id is known.
+#[derive(Clone, Copy)]
+struct Known {
+    at: u32,
+    id: u32,
+}
+
+/// Memory that is kept from request to request.
+#[derive(Default)]
+struct Scratch {
+    todo: Vec<Todo>,
+    sorted: Vec<Todo>,
+    known: Vec<Known>,
+    encoder: SamplesEncoder,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl Head {
+    /// Stores samples and pushes them into the log.
+    pub(crate) fn append<S: IncomingSeries>(
+        &self,
+        log: &Log,
+        tenant: &TenantState,
+        series: &[S],
+        now_ms: i64,
+    ) -> Append {
+        let mut scratch = SCRATCH.take();
+        let mut batch = Batch {
+            head: self,
+            log,
+            tenant,
+            series,
+            age_limit_ms: tenant
+                .max_ms
+                .load(Ordering::Acquire)
+                .saturating_sub(AGE_MS_MAX),
+            max_ms: now_ms.saturating_add(AHEAD_MS_MAX),
+            encoder: std::mem::take(&mut scratch.encoder),
+            appended: 0,
+            duplicates: 0,
+            rejected: Rejections::default(),
+            range: (i64::MAX, i64::MIN),
+        };
+        batch.run(&mut scratch);
+        let Batch {
+            encoder,
+            appended,
+            duplicates,
+            rejected,
+            ..
+        } = batch;
+        scratch.encoder = encoder;
+        SCRATCH.replace(scratch);
+        tenant.appended.fetch_add(appended, Ordering::Relaxed);
+        // Taken at the end, and of all that was pushed: a repeated sample may be one whose first
+        // copy is not durable yet.
+        Append {
+            appended,
+            duplicates,
+            rejected,
+            ticket: log.ticket(),
+        }
+    }
+}
+
+struct Batch<'a, S> {
+    head: &'a Head,
+    log: &'a Log,
+    tenant: &'a TenantState,
+    series: &'a [S],
+    age_limit_ms: i64,
+    max_ms: i64,
+    encoder: SamplesEncoder,
+    appended: u64,
+    duplicates: u64,
+    rejected: Rejections,
+    /// The oldest and newest sample taken from the shard that is locked.
+    range: (i64, i64),
+}
+
+impl<S: IncomingSeries> Batch<'_, S> {
+    fn run(&mut self, scratch: &mut Scratch) {
+        let tenant = self.head.hasher.tenant(self.tenant.name.as_str());
+        scratch.todo.clear();
+        scratch
+            .todo
+            .extend(self.series.iter().zip(0..).map(|(series, at)| Todo {
+                at,
+                key: self.head.hasher.key(tenant, series.encoded_labels()),
+            }));
+        let ends = group(&scratch.todo, &mut scratch.sorted, |todo| todo.key.shard());
+
+        let mut elsewhere: Vec<Known> = Vec::new();
+        let mut unknown: Vec<Todo> = Vec::new();
+        let mut start = 0;
+        for (shard, end) in ends.into_iter().enumerate() {
+            let group = &scratch.sorted[start..end];
+            start = end;
+            if group.is_empty() {
+                continue;
+            }
+            let mut locked = self.head.shards[shard].lock();
+            // Two loops, so that the processor overlaps the waits for memory of many probes.
+            scratch.known.clear();
+            for todo in group {
+                match locked.find(todo.key) {
+                    Some(id) if shard_of(id) == shard => {
+                        scratch.known.push(Known { at: todo.at, id });
+                    }
+                    Some(id) => elsewhere.push(Known { at: todo.at, id }),
+                    None => unknown.push(*todo),
+                }
+            }
+            let bounds = self.bounds();
+            for known in &scratch.known {
+                if let Some(series) = locked.get_mut(known.id) {
+                    self.append_series(series, *known, bounds);
+                } else {
+                    unknown.extend(group.iter().find(|todo| todo.at == known.at));
+                }
+            }
+            self.end_shard();
+        }
+        // Ends after the first round, unless a series is dropped between its making and its first
+        // sample, which takes a truncation of the head.
+        while !elsewhere.is_empty() || !unknown.is_empty() {
+            self.register(&unknown, &mut elsewhere);
+            unknown.clear();
+            self.append_known(&mut elsewhere, &scratch.todo, &mut unknown);
+        }
+    }
+
+    /// The times that are taken. Asked for under the lock of a shard: a block is cut by raising
+    /// the limit first and then locking each shard.
+    fn bounds(&self) -> Bounds {
+        let min_valid_ms = self.tenant.min_valid_ms.load(Ordering::Acquire);
+        Bounds {
+            min_ms: min_valid_ms.max(self.age_limit_ms),
+            max_ms: self.max_ms,
+        }
+    }
+
+    fn append_known(&mut self, known: &mut Vec<Known>, todo: &[Todo], unknown: &mut Vec<Todo>) {
+        known.sort_by_key(|known| shard_of(known.id));
+        for group in known.chunk_by(|a, b| shard_of(a.id) == shard_of(b.id)) {
+            let Some(first) = group.first() else { continue };
+            let mut shard = self.head.shards[shard_of(first.id)].lock();
+            let bounds = self.bounds();
+            for known in group {
+                match shard.get_mut(known.id) {
+                    Some(series) => self.append_series(series, *known, bounds),
+                    None => unknown.extend(todo.get(known.at as usize)),
+                }
+            }
+            self.end_shard();
+        }
+        known.clear();
+    }
+
+    #[inline]
+    fn append_series(&mut self, series: &mut MemSeries, known: Known, bounds: Bounds) {
+        let incoming = &self.series[known.at as usize];
+        incoming.samples(
+            |timestamp_ms, value| match series.append(timestamp_ms, value, bounds) {
+                Outcome::Appended => {
+                    self.appended += 1;
+                    self.range.0 = self.range.0.min(timestamp_ms);
+                    self.range.1 = self.range.1.max(timestamp_ms);
+                    self.encoder.put(known.id, timestamp_ms, value);
+                    if self.encoder.as_bytes().len() >= RECORD_BYTES {
+                        self.log.push(Kind::Samples, self.encoder.as_bytes());
+                        self.encoder.clear();
+                    }
+                }
+                Outcome::Duplicate => self.duplicates += 1,
+                Outcome::Rejected(reason) => {
+                    let text = || incoming.labels().map(|l| l.to_string()).unwrap_or_default();
+                    self.rejected.add(reason, Some((timestamp_ms, value)), text);
+                }
+            },
+        );
+    }
+
+    /// Hands over what was taken while a shard was locked. Called before it is unlocked, so that
+    /// who locks it next sees log and times as the shard is.
+    fn end_shard(&mut self) {
+        if !self.encoder.as_bytes().is_empty() {
+            self.log.push(Kind::Samples, self.encoder.as_bytes());
+            self.encoder.clear();
+        }
+        let (min_ms, max_ms) = std::mem::replace(&mut self.range, (i64::MAX, i64::MIN));
+        self.tenant.widen(min_ms, max_ms);
+    }
+
+    /// Finds series by their parsed labels, or makes them, and remembers their keys.
+    fn register(&mut self, unknown: &[Todo], known: &mut Vec<Known>) {
+        if unknown.is_empty() {
+            return;
+        }
+        let mut parsed: Vec<(Todo, Labels)> = Vec::with_capacity(unknown.len());
+        for todo in unknown {
+            match self.series[todo.at as usize].labels() {
+                Ok(labels) if labels.as_bytes().len() > LABELS_BYTES_MAX => {
+                    let len = labels.as_bytes().len();
+                    let why = format!("labels have {len} bytes, more than {LABELS_BYTES_MAX}");
+                    self.rejected
+                        .add(RejectReason::BadLabels(why), None, String::new);
+                }
+                Ok(labels) => parsed.push((*todo, labels)),
+                Err(why) => self
+                    .rejected
+                    .add(RejectReason::BadLabels(why), None, String::new),
+            }
+        }
+        let mut catalog = self.head.catalog.write();
+        let mut payload = Vec::new();
+        let mut made = Vec::new();
+        let mut keys = Vec::new();
+        for (todo, labels) in parsed {
+            let id = match catalog.index.find(self.tenant.id, &labels) {
+                Some(id) => id,
+                None => {
+                    let shard = todo.key.shard();
+                    let id = id_of(shard, catalog.ids.take_slot(shard));
+                    catalog.index.insert(id, self.tenant.id, &labels);
+                    if payload.is_empty() {
+                        record::put_series_tenant(&mut payload, self.tenant.name.as_str());
+                    }
+                    record::put_series(&mut payload, id, &labels);
+                    made.push(id);
+                    if payload.len() >= RECORD_BYTES {
+                        self.log.push(Kind::Series, &payload);
+                        payload.clear();
+                    }
+                    id
+                }
+            };
+            known.push(Known { at: todo.at, id });
+            keys.push((todo.key, id));
+        }
+        if !payload.is_empty() {
+            self.log.push(Kind::Series, &payload);
+        }
+        // Only now can samples of the new series come into the log: behind their labels.
+        for id in made {
+            self.head.shards[shard_of(id)].lock().get_or_add(id);
+        }
+        for (key, id) in keys {
+            self.head.shards[key.shard()].lock().add_key(key, id);
+        }
+    }
+}
+
+/// Sorts by shard, keeping the order within each; gives the end of each shard's group.
+fn group(todo: &[Todo], sorted: &mut Vec<Todo>, shard: impl Fn(&Todo) -> usize) -> [usize; SHARDS] {
+    let mut ends = [0; SHARDS];
+    todo.iter().for_each(|todo| ends[shard(todo)] += 1);
+    let mut at = [0; SHARDS];
+    let mut sum = 0;
+    for (end, at) in ends.iter_mut().zip(&mut at) {
+        *at = sum;
+        sum += *end;
+        *end = sum;
+    }
+    sorted.clear();
+    sorted.extend_from_slice(todo);
+    for todo in todo {
+        let place = &mut at[shard(todo)];
+        sorted[*place] = *todo;
+        *place += 1;
+    }
+    ends
+}

@@ -1,0 +1,247 @@
+//! The way back: records of the log, in order, become the head again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use isobar_model::{Labels, Tenant};
+use parking_lot::{MutexGuard, RwLockWriteGuard};
+
+use crate::Error;
+use crate::chunks::Chunk;
+use crate::wal::record::{self, Kind};
+
+use super::series::Bounds;
+use super::shard::{SHARDS, Shard, id_of, shard_of};
+use super::tenants::TenantState;
+use super::{Catalog, Head};
+
+/// Ids of the log are below this, or the log is corrupt.
+const IDS_END: u32 = 1 << 26;
+
+/// Applies records to a head that nobody else uses yet.
+pub(crate) struct Restore<'a> {
+    head: &'a Head,
+    catalog: RwLockWriteGuard<'a, Catalog>,
+    shards: Vec<MutexGuard<'a, Shard>>,
+    /// Ids of the log that stand for a series which has another id already.
+    aliases: HashMap<u32, u32>,
+    tenants: Vec<TenantTimes>,
+    /// What was applied.
+    pub(crate) counts: RestoreCounts,
+}
+
+/// A tenant's times, gathered without atomics.
+struct TenantTimes {
+    state: Arc<TenantState>,
+    min_valid_ms: i64,
+    min_ms: i64,
+    max_ms: i64,
+}
+
+/// What a replay has found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestoreCounts {
+    /// Series that were defined.
+    pub series: u64,
+    /// Samples and samples of chunks that came back.
+    pub samples: u64,
+    /// Chunks that came back.
+    pub chunks: u64,
+    /// Samples that lie in blocks already.
+    pub samples_in_blocks: u64,
+    /// Samples whose series is not known, because its definition was lost.
+    pub samples_without_series: u64,
+}
+
+impl<'a> Restore<'a> {
+    pub(crate) fn new(head: &'a Head) -> Self {
+        Restore {
+            head,
+            catalog: head.catalog.write(),
+            shards: head.shards.iter().map(|shard| shard.lock()).collect(),
+            aliases: HashMap::new(),
+            tenants: Vec::new(),
+            counts: RestoreCounts::default(),
+        }
+    }
+
+    /// Applies one record.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the record contradicts its format or an earlier one; what could be
+    /// applied of it is.
+    pub(crate) fn apply(&mut self, kind: Kind, payload: &[u8]) -> Result<(), Error> {
+        let corrupt = |why: String| Error::corrupt("record", why);
+        let mut trouble: Option<String> = None;
+        let read = match kind {
+            Kind::Series => record::read_series(payload, |tenant, id, labels| {
+                if let Err(why) = self.define(tenant, id, labels) {
+                    trouble.get_or_insert(why);
+                }
+            }),
+            Kind::Samples => record::read_samples(payload, |id, timestamp_ms, value| {
+                self.sample(id, timestamp_ms, value);
+            }),
+            Kind::Chunks => record::read_chunks(payload, |id, chunk| {
+                if let Err(e) = self.chunk(id, chunk) {
+                    trouble.get_or_insert(e.to_string());
+                }
+            }),
+            Kind::Tenant => record::read_tenant(payload).map(|times| {
+                if let Err(why) = self.tenant_times(&times) {
+                    trouble.get_or_insert(why);
+                }
+            }),
+            Kind::End => Ok(()),
+        };
+        read.map_err(|e| corrupt(e.to_string()))?;
+        trouble.map_or(Ok(()), |why| Err(corrupt(why)))
+    }
+
+    fn tenant(&mut self, name: &str) -> Result<usize, String> {
+        let tenant = Tenant::new(name).map_err(|e| e.to_string())?;
+        let state = self.head.tenants.find_or_add(&tenant);
+        let at = state.id.0 as usize;
+        for known in self.head.tenants.all().into_iter().skip(self.tenants.len()) {
+            let min_valid_ms = known.min_valid_ms.load(Ordering::Acquire);
+            let times = TenantTimes {
+                state: known,
+                min_valid_ms,
+                min_ms: i64::MAX,
+                max_ms: i64::MIN,
+            };
+            self.tenants.push(times);
+        }
+        Ok(at)
+    }
+
+    fn tenant_times(&mut self, times: &record::TenantTimes<'_>) -> Result<(), String> {
+        let at = self.tenant(times.tenant)?;
+        let tenant = &mut self.tenants[at];
+        tenant.min_valid_ms = tenant.min_valid_ms.max(times.min_valid_ms);
+        tenant.max_ms = tenant.max_ms.max(times.max_ms);
+        Ok(())
+    }
+
+    fn define(&mut self, tenant: &str, id: u32, labels: Labels) -> Result<(), String> {
+        if id >= IDS_END {
+            return Err(format!("series id {id} is too large"));
+        }
+        let at = self.tenant(tenant)?;
+        let tenant = self.tenants[at].state.id;
+        self.catalog.ids.reserve(id);
+        match self.catalog.index.find(tenant, &labels) {
+            Some(known) if known == id => return Ok(()),
+            Some(known) => {
+                self.aliases.insert(id, known);
+                return Ok(());
+            }
+            None => {}
+        }
+        if self.catalog.index.tenant_of(id).is_some() {
+            return Err(format!(
+                "series id {id} stands for {labels} and for another series"
+            ));
+        }
+        self.catalog.index.insert(id, tenant, &labels);
+        self.shards[shard_of(id)].get_or_add(id);
+        self.counts.series += 1;
+        Ok(())
+    }
+
+    fn resolve(&self, id: u32) -> u32 {
+        if self.aliases.is_empty() {
+            id
+        } else {
+            self.aliases.get(&id).copied().unwrap_or(id)
+        }
+    }
+
+    fn sample(&mut self, id: u32, timestamp_ms: i64, value: f64) {
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
+        let series = self.shards[shard_of(id)].get_mut(id);
+        let (Some(tenant), Some(series)) = (tenant, series) else {
+            if id < IDS_END {
+                self.catalog.ids.reserve(id);
+            }
+            self.counts.samples_without_series += 1;
+            return;
+        };
+        if timestamp_ms < tenant.min_valid_ms {
+            self.counts.samples_in_blocks += 1;
+            return;
+        }
+        // What is there already, from a snapshot or an earlier copy of the record, is older than
+        // the newest of its series.
+        if series
+            .last_ms()
+            .is_some_and(|last_ms| last_ms >= timestamp_ms)
+        {
+            return;
+        }
+        let bounds = Bounds {
+            min_ms: i64::MIN,
+            max_ms: i64::MAX,
+        };
+        series.append(timestamp_ms, value, bounds);
+        tenant.min_ms = tenant.min_ms.min(timestamp_ms);
+        tenant.max_ms = tenant.max_ms.max(timestamp_ms);
+        self.counts.samples += 1;
+    }
+
+    fn chunk(&mut self, id: u32, chunk: Chunk) -> Result<(), Error> {
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
+        let series = self.shards[shard_of(id)].get_mut(id);
+        let samples = u64::from(crate::chunks::xor::sample_count(&chunk.data)?);
+        let (Some(tenant), Some(series)) = (tenant, series) else {
+            self.counts.samples_without_series += samples;
+            return Ok(());
+        };
+        // A chunk never crosses the border between blocks.
+        if chunk.max_ms < tenant.min_valid_ms {
+            self.counts.samples_in_blocks += samples;
+            return Ok(());
+        }
+        let (min_ms, max_ms) = (chunk.min_ms, chunk.max_ms);
+        series.restore(chunk)?;
+        tenant.min_ms = tenant.min_ms.min(min_ms);
+        tenant.max_ms = tenant.max_ms.max(max_ms);
+        self.counts.samples += samples;
+        self.counts.chunks += 1;
+        Ok(())
+    }
+
+    /// Makes the times known, drops series without samples, and finds the ids that stand for no
+    /// series.
+    pub(crate) fn finish(mut self) -> RestoreCounts {
+        for times in &self.tenants {
+            times
+                .state
+                .min_valid_ms
+                .fetch_max(times.min_valid_ms, Ordering::AcqRel);
+            times.state.widen(times.min_ms, times.max_ms);
+        }
+        let mut empty = Vec::new();
+        let mut free = Vec::new();
+        for shard in 0..SHARDS {
+            for slot in 0..self.catalog.ids.next[shard] {
+                let id = id_of(shard, slot);
+                match self.shards[shard].get(id) {
+                    Some(series) if series.is_empty() => empty.push(id),
+                    Some(_) => {}
+                    None => free.push(id),
+                }
+            }
+        }
+        self.catalog.ids.freed.extend(free);
+        let (head, counts) = (self.head, self.counts);
+        drop(self);
+        head.drop_empty(&empty);
+        counts
+    }
+}

@@ -1,0 +1,321 @@
+//! One series of the head: the chunk that is being written and those that are sealed.
+//!
+//! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, and at the end of the block range
+//! it began in, so that no chunk crosses the border between two blocks.
+
+use isobar_model::{Columns, TimeRange};
+
+use crate::Error;
+use crate::chunks::xor::{self, XorAppender};
+use crate::chunks::{Chunk, Encoding};
+
+use super::incoming::RejectReason;
+
+/// The length of a block in milliseconds: two hours, aligned to the unix epoch.
+pub const BLOCK_RANGE_MS: i64 = 2 * 60 * 60 * 1000;
+
+/// The most samples of a chunk (Prometheus `tsdb.DefaultSamplesPerChunk`).
+pub const CHUNK_SAMPLES_MAX: u16 = 120;
+
+/// The start of the block range that `timestamp_ms` lies in.
+pub(crate) fn block_start_ms(timestamp_ms: i64) -> i64 {
+    timestamp_ms.saturating_sub(timestamp_ms.rem_euclid(BLOCK_RANGE_MS))
+}
+
+/// What became of a sample.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Appended,
+    Duplicate,
+    Rejected(RejectReason),
+}
+
+/// The times that a head takes at present.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub(crate) min_ms: i64,
+    pub(crate) max_ms: i64,
+}
+
+/// A series in memory. Lives in its shard; its labels live in the index.
+#[derive(Debug, Default)]
+pub(crate) struct MemSeries {
+    open: XorAppender,
+    sealed: Vec<Chunk>,
+}
+
+const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active series");
+
+impl MemSeries {
+    /// The time of the newest sample.
+    pub(crate) fn last_ms(&self) -> Option<i64> {
+        self.open
+            .last_ms()
+            .or_else(|| self.sealed.last().map(|chunk| chunk.max_ms))
+    }
+
+    /// Whether there is no sample.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.sealed.is_empty()
+    }
+
+    /// The time of the oldest sample.
+    pub(crate) fn first_ms(&self) -> Option<i64> {
+        self.sealed
+            .first()
+            .map(|chunk| chunk.min_ms)
+            .or_else(|| self.open.first_ms())
+    }
+
+    /// The number of chunks, the open one included.
+    pub(crate) fn chunk_count(&self) -> usize {
+        self.sealed.len() + usize::from(!self.open.is_empty())
+    }
+
+    /// Appends a sample if its time allows.
+    #[inline]
+    pub(crate) fn append(&mut self, timestamp_ms: i64, value: f64, bounds: Bounds) -> Outcome {
+        match self.last_ms() {
+            Some(last_ms) if timestamp_ms <= last_ms => {
+                self.meet_known(timestamp_ms, value, bounds)
+            }
+            _ if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
+            _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
+            last_ms => {
+                self.push(timestamp_ms, value, last_ms);
+                Outcome::Appended
+            }
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, timestamp_ms: i64, value: f64, last_ms: Option<i64>) {
+        let samples = self.open.sample_count();
+        let crosses = || {
+            last_ms.is_some_and(|last_ms| block_start_ms(last_ms) != block_start_ms(timestamp_ms))
+        };
+        if samples >= CHUNK_SAMPLES_MAX || (samples > 0 && crosses()) {
+            self.seal();
+        }
+        self.open.append(timestamp_ms, value);
+    }
+
+    fn seal(&mut self) {
+        let open = std::mem::take(&mut self.open);
+        if let Some(chunk) = open.into_chunk() {
+            self.sealed.reserve_exact(1);
+            self.sealed.push(chunk);
+        }
+    }
+
+    /// A sample that is not newer than the newest: known already, contradicting, or late.
+    #[cold]
+    fn meet_known(&self, timestamp_ms: i64, value: f64, bounds: Bounds) -> Outcome {
+        let known = if self.open.last_ms() == Some(timestamp_ms) {
+            Some(self.open.last_value())
+        } else {
+            self.value_at(timestamp_ms)
+        };
+        match known {
+            Some(known) if known.to_bits() == value.to_bits() => Outcome::Duplicate,
+            Some(_) => Outcome::Rejected(RejectReason::DuplicateTimestamp),
+            None if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
+            None => Outcome::Rejected(RejectReason::OutOfOrder),
+        }
+    }
+
+    fn value_at(&self, timestamp_ms: i64) -> Option<f64> {
+        let at = TimeRange::new(timestamp_ms, timestamp_ms);
+        let mut columns = Columns::default();
+        for chunk in self.sealed.iter().filter(|chunk| overlaps(chunk, at)) {
+            // Only XOR chunks that were encoded or checked here are in a head.
+            xor::decode(&chunk.data, &mut columns).ok()?;
+        }
+        if self
+            .open
+            .first_ms()
+            .is_some_and(|first_ms| first_ms <= timestamp_ms)
+        {
+            xor::decode(self.open.as_bytes(), &mut columns).ok()?;
+        }
+        let found = columns.timestamps.binary_search(&timestamp_ms).ok()?;
+        columns.values.get(found).copied()
+    }
+
+    /// Appends the chunks that overlap `range` to `chunks`. Sealed ones share their bytes, the
+    /// open one is copied.
+    pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Chunk>) {
+        chunks.extend(
+            self.sealed
+                .iter()
+                .filter(|chunk| overlaps(chunk, range))
+                .cloned(),
+        );
+        let open_overlaps = match (self.open.first_ms(), self.open.last_ms()) {
+            (Some(first), Some(last)) => range.overlaps(&TimeRange::new(first, last)),
+            _ => false,
+        };
+        if open_overlaps {
+            chunks.extend(self.open.to_chunk());
+        }
+    }
+
+    /// Drops all chunks that end before `before_ms`, and says whether there were any.
+    pub(crate) fn truncate(&mut self, before_ms: i64) -> bool {
+        let chunks = self.chunk_count();
+        self.sealed.retain(|chunk| chunk.max_ms >= before_ms);
+        self.sealed.shrink_to_fit();
+        if self
+            .open
+            .last_ms()
+            .is_some_and(|last_ms| last_ms < before_ms)
+        {
+            self.open = XorAppender::default();
+        }
+        self.chunk_count() < chunks
+    }
+
+    /// Puts back a chunk from a snapshot. Chunks come in time order; what is not newer than what
+    /// is there is left out.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the chunk is no XOR chunk, or is not what its times say.
+    pub(crate) fn restore(&mut self, chunk: Chunk) -> Result<(), Error> {
+        if chunk.encoding != Encoding::Xor {
+            return Err(Error::corrupt(
+                "snapshot chunk",
+                "the encoding is none that a head writes",
+            ));
+        }
+        if self
+            .last_ms()
+            .is_some_and(|last_ms| last_ms >= chunk.min_ms)
+        {
+            return Ok(());
+        }
+        let mut columns = Columns::default();
+        let rising = xor::decode(&chunk.data, &mut columns)?;
+        let ends = (
+            columns.timestamps.first().copied(),
+            columns.timestamps.last().copied(),
+        );
+        if !rising || ends != (Some(chunk.min_ms), Some(chunk.max_ms)) {
+            return Err(Error::corrupt(
+                "snapshot chunk",
+                "its times are not those announced",
+            ));
+        }
+        self.seal();
+        if columns.len() < usize::from(CHUNK_SAMPLES_MAX) {
+            self.open = XorAppender::resume(&chunk.data)?;
+        } else {
+            self.sealed.push(chunk);
+        }
+        Ok(())
+    }
+
+    /// The memory that the series holds outside of itself, in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let sealed: usize = self.sealed.iter().map(|chunk| chunk.data.len()).sum();
+        self.open.heap_bytes() + self.sealed.capacity() * size_of::<Chunk>() + sealed
+    }
+}
+
+fn overlaps(chunk: &Chunk, range: TimeRange) -> bool {
+    range.overlaps(&TimeRange::new(chunk.min_ms, chunk.max_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANY: Bounds = Bounds {
+        min_ms: i64::MIN,
+        max_ms: i64::MAX,
+    };
+
+    fn check_chunks(times: impl IntoIterator<Item = i64>, expected: &[(i64, i64)]) {
+        let mut series = MemSeries::default();
+        for t in times {
+            assert_eq!(series.append(t, t as f64, ANY), Outcome::Appended);
+        }
+        let mut chunks = Vec::new();
+        series.chunks(TimeRange::ALL, &mut chunks);
+        let ranges: Vec<_> = chunks.iter().map(|c| (c.min_ms, c.max_ms)).collect();
+        assert_eq!(ranges, expected);
+    }
+
+    #[test]
+    fn seals_by_samples_and_at_block_borders() {
+        check_chunks((0..121).map(|i| i * 10), &[(0, 1190), (1200, 1200)]);
+        check_chunks(
+            [BLOCK_RANGE_MS - 1, BLOCK_RANGE_MS],
+            &[
+                (BLOCK_RANGE_MS - 1, BLOCK_RANGE_MS - 1),
+                (BLOCK_RANGE_MS, BLOCK_RANGE_MS),
+            ],
+        );
+        check_chunks([-1, 0, 1], &[(-1, -1), (0, 1)]);
+        check_chunks(
+            [i64::MIN, i64::MAX],
+            &[(i64::MIN, i64::MIN), (i64::MAX, i64::MAX)],
+        );
+    }
+
+    #[test]
+    fn tells_repeats_from_contradictions_and_late_samples() {
+        let mut series = MemSeries::default();
+        for t in 0..300 {
+            series.append(t * 10, 1.0, ANY);
+        }
+        let bounds = Bounds {
+            min_ms: 500,
+            max_ms: 5000,
+        };
+        for (t, value, expected) in [
+            (2990, 1.0, Outcome::Duplicate),
+            (
+                2990,
+                2.0,
+                Outcome::Rejected(RejectReason::DuplicateTimestamp),
+            ),
+            (20, 1.0, Outcome::Duplicate),
+            (
+                20,
+                f64::NAN,
+                Outcome::Rejected(RejectReason::DuplicateTimestamp),
+            ),
+            (1205, 1.0, Outcome::Rejected(RejectReason::OutOfOrder)),
+            (25, 1.0, Outcome::Rejected(RejectReason::OutOfBounds)),
+            (5001, 1.0, Outcome::Rejected(RejectReason::TooFarInFuture)),
+            (5000, 1.0, Outcome::Appended),
+        ] {
+            assert_eq!(series.append(t, value, bounds), expected, "{t} {value}");
+        }
+    }
+
+    #[test]
+    fn a_restored_series_goes_on_where_it_stopped() {
+        let mut series = MemSeries::default();
+        for t in 0..200 {
+            series.append(t * 15_000, t as f64 * 0.1, ANY);
+        }
+        let mut chunks = Vec::new();
+        series.chunks(TimeRange::ALL, &mut chunks);
+        let mut restored = MemSeries::default();
+        for chunk in &chunks {
+            restored.restore(chunk.clone()).unwrap();
+            restored.restore(chunk.clone()).unwrap();
+        }
+        for both in [&mut series, &mut restored] {
+            both.append(200 * 15_000, 7.5, ANY);
+        }
+        let (mut a, mut b) = (Vec::new(), Vec::new());
+        series.chunks(TimeRange::ALL, &mut a);
+        restored.chunks(TimeRange::ALL, &mut b);
+        assert_eq!(a, b);
+        assert!(series.truncate(120 * 15_000));
+        assert_eq!(series.first_ms(), Some(120 * 15_000));
+        assert!(series.truncate(i64::MAX) && series.is_empty());
+    }
+}

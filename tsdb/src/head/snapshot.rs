@@ -1,0 +1,120 @@
+//! The head as records: what stands for the log before it.
+
+use std::sync::atomic::Ordering;
+
+use isobar_model::{Labels, TimeRange};
+
+use crate::Error;
+use crate::chunks::Chunk;
+use crate::wal::record::{self, Kind, TenantTimes};
+
+use super::shard::{SHARDS, shard_of};
+use super::{Head, TenantId};
+
+/// Series are read this many at a time.
+const SERIES_BATCH: u32 = 1024;
+/// Records are ended near this size.
+const RECORD_BYTES: usize = 256 << 10;
+
+impl Head {
+    /// Gives `put` the records from which [`super::Restore`] makes this head again, in batches so
+    /// that writes go on meanwhile.
+    ///
+    /// # Errors
+    /// Those of `put`.
+    pub(crate) fn snapshot(
+        &self,
+        mut put: impl FnMut(Kind, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut payload = Vec::new();
+        let tenants = self.tenants.all();
+        for tenant in &tenants {
+            payload.clear();
+            let times = TenantTimes {
+                tenant: tenant.name.as_str(),
+                min_valid_ms: tenant.min_valid_ms.load(Ordering::Acquire),
+                max_ms: tenant.max_ms.load(Ordering::Acquire),
+            };
+            record::put_tenant(&mut payload, &times);
+            put(Kind::Tenant, &payload)?;
+        }
+        let ids_end = self.catalog.read().index.ids_end();
+        let mut first = 0;
+        while first < ids_end {
+            let batch = self.labels_between(first, first.saturating_add(SERIES_BATCH));
+            for of_tenant in batch.chunk_by(|a, b| a.1 == b.1) {
+                let Some((_, tenant, _)) = of_tenant.first() else {
+                    continue;
+                };
+                let Some(tenant) = tenants.get(tenant.0 as usize) else {
+                    continue;
+                };
+                payload.clear();
+                for (id, _, labels) in of_tenant {
+                    if payload.is_empty() {
+                        record::put_series_tenant(&mut payload, tenant.name.as_str());
+                    }
+                    record::put_series(&mut payload, *id, labels);
+                    if payload.len() >= RECORD_BYTES {
+                        put(Kind::Series, &payload)?;
+                        payload.clear();
+                    }
+                }
+                if !payload.is_empty() {
+                    put(Kind::Series, &payload)?;
+                }
+            }
+            self.put_chunks(&batch, &mut payload, &mut put)?;
+            first = first.saturating_add(SERIES_BATCH);
+        }
+        Ok(())
+    }
+
+    /// Ids, tenants and labels of the series with ids in `first..end`, sorted by tenant.
+    fn labels_between(&self, first: u32, end: u32) -> Vec<(u32, TenantId, Labels)> {
+        let mut text = String::new();
+        let catalog = self.catalog.read();
+        let mut batch: Vec<_> = (first..end)
+            .filter_map(|id| {
+                let (tenant, labels) = catalog.index.labels(id, &mut text)?;
+                Some((id, tenant, labels))
+            })
+            .collect();
+        batch.sort_by_key(|(_, tenant, _)| *tenant);
+        batch
+    }
+
+    fn put_chunks(
+        &self,
+        batch: &[(u32, TenantId, Labels)],
+        payload: &mut Vec<u8>,
+        put: &mut impl FnMut(Kind, &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut chunks: Vec<Chunk> = Vec::new();
+        payload.clear();
+        for shard in 0..SHARDS {
+            let locked = self.shards[shard].lock();
+            let mut records = Vec::new();
+            for (id, _, _) in batch.iter().filter(|(id, _, _)| shard_of(*id) == shard) {
+                let Some(series) = locked.get(*id) else {
+                    continue;
+                };
+                chunks.clear();
+                series.chunks(TimeRange::ALL, &mut chunks);
+                record::put_chunks(payload, *id, &chunks);
+                if payload.len() >= RECORD_BYTES {
+                    records.push(std::mem::take(payload));
+                }
+            }
+            drop(locked);
+            for record in records {
+                put(Kind::Chunks, &record)?;
+            }
+        }
+        if !payload.is_empty() {
+            put(Kind::Chunks, payload)?;
+            payload.clear();
+        }
+        Ok(())
+    }
+}

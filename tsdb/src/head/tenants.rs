@@ -1,0 +1,95 @@
+//! What the head knows of each tenant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use isobar_model::Tenant;
+use parking_lot::RwLock;
+
+/// A dense number for a tenant, valid for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct TenantId(pub(crate) u32);
+
+/// Times and counts of one tenant. Whoever appends widens the times while the shard is locked.
+#[derive(Debug)]
+pub(crate) struct TenantState {
+    pub(crate) name: Tenant,
+    pub(crate) id: TenantId,
+    /// The oldest and newest sample in the head; `MAX` and `MIN` when there was none.
+    pub(crate) min_ms: AtomicI64,
+    pub(crate) max_ms: AtomicI64,
+    /// What is older lies in blocks, and is refused.
+    pub(crate) min_valid_ms: AtomicI64,
+    /// Samples appended since the process started.
+    pub(crate) appended: AtomicU64,
+}
+
+impl TenantState {
+    /// The times of the oldest and newest sample, when there was one.
+    pub(crate) fn range(&self) -> Option<(i64, i64)> {
+        let (min, max) = (
+            self.min_ms.load(Ordering::Acquire),
+            self.max_ms.load(Ordering::Acquire),
+        );
+        (min <= max).then_some((min, max))
+    }
+
+    /// Takes note of samples between `min_ms` and `max_ms`.
+    pub(crate) fn widen(&self, min_ms: i64, max_ms: i64) {
+        if self.min_ms.load(Ordering::Relaxed) > min_ms {
+            self.min_ms.fetch_min(min_ms, Ordering::AcqRel);
+        }
+        if self.max_ms.load(Ordering::Relaxed) < max_ms {
+            self.max_ms.fetch_max(max_ms, Ordering::AcqRel);
+        }
+    }
+}
+
+/// All tenants, by name and by number.
+#[derive(Debug, Default)]
+pub(crate) struct Tenants {
+    inner: RwLock<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_name: HashMap<Tenant, Arc<TenantState>>,
+    by_id: Vec<Arc<TenantState>>,
+}
+
+impl Tenants {
+    /// The tenant of this name, if it ever wrote.
+    pub(crate) fn find(&self, name: &Tenant) -> Option<Arc<TenantState>> {
+        self.inner.read().by_name.get(name).cloned()
+    }
+
+    /// The tenant of this name, made when it is new.
+    pub(crate) fn find_or_add(&self, name: &Tenant) -> Arc<TenantState> {
+        if let Some(found) = self.find(name) {
+            return found;
+        }
+        let mut inner = self.inner.write();
+        if let Some(found) = inner.by_name.get(name) {
+            return Arc::clone(found);
+        }
+        let id =
+            u32::try_from(inner.by_id.len()).expect("fewer tenants than series, which are u32");
+        let tenant = Arc::new(TenantState {
+            name: name.clone(),
+            id: TenantId(id),
+            min_ms: AtomicI64::new(i64::MAX),
+            max_ms: AtomicI64::new(i64::MIN),
+            min_valid_ms: AtomicI64::new(i64::MIN),
+            appended: AtomicU64::new(0),
+        });
+        inner.by_id.push(Arc::clone(&tenant));
+        inner.by_name.insert(name.clone(), Arc::clone(&tenant));
+        tenant
+    }
+
+    /// All tenants in the order of their first write.
+    pub(crate) fn all(&self) -> Vec<Arc<TenantState>> {
+        self.inner.read().by_id.clone()
+    }
+}

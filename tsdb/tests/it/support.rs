@@ -1,0 +1,110 @@
+//! What the tests of head and database share: series to write, databases to open, text to compare.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use isobar_model::{Clock, Columns, Labels, Matcher, Tenant, TimeRange};
+use isobar_tsdb::Db;
+use isobar_tsdb::chunks::xor;
+use isobar_tsdb::db::DbConfig;
+use isobar_tsdb::head::incoming::IncomingSeries;
+
+/// A series as a request would bring it. The encoding is the text of the labels.
+#[derive(Clone)]
+pub(crate) struct TestSeries {
+    pub(crate) encoded: Vec<u8>,
+    pub(crate) samples: Vec<(i64, f64)>,
+}
+
+impl TestSeries {
+    /// `labels` is written `a=1,b=2`; names need not be sorted.
+    pub(crate) fn new(labels: &str, samples: &[(i64, f64)]) -> Self {
+        TestSeries {
+            encoded: labels.as_bytes().to_vec(),
+            samples: samples.to_vec(),
+        }
+    }
+}
+
+impl IncomingSeries for TestSeries {
+    fn encoded_labels(&self) -> &[u8] {
+        &self.encoded
+    }
+
+    fn labels(&self) -> Result<Labels, String> {
+        let text = std::str::from_utf8(&self.encoded).map_err(|e| e.to_string())?;
+        let pairs: Option<Vec<_>> = text.split(',').map(|pair| pair.split_once('=')).collect();
+        pairs
+            .map(Labels::from_pairs)
+            .ok_or_else(|| format!("no labels: {text}"))
+    }
+
+    fn samples(&self, mut each: impl FnMut(i64, f64)) {
+        self.samples.iter().for_each(|(t, v)| each(*t, *v));
+    }
+}
+
+/// A configuration whose clock stands in the year 2100, and the list that its events go to.
+pub(crate) fn config(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let mut config = DbConfig::new(dir);
+    config.clock = Clock::manual(4_102_444_800_000);
+    let sink = Arc::clone(&events);
+    config.events = Arc::new(move |event| sink.lock().unwrap().push(event.to_string()));
+    (config, events)
+}
+
+/// Opens a database and tells its events to nobody.
+pub(crate) fn open(dir: &Path) -> Db {
+    Db::open(config(dir).0).unwrap()
+}
+
+/// Writes and waits until it is durable; gives what was refused as text.
+pub(crate) fn write(db: &Db, tenant: &str, series: &[TestSeries]) -> Vec<String> {
+    let append = db.append(&Tenant::new(tenant).unwrap(), series).unwrap();
+    db.commit_wait(append.ticket).unwrap();
+    append
+        .rejected
+        .first()
+        .iter()
+        .map(ToString::to_string)
+        .collect()
+}
+
+/// All series and samples, a line for each series. Equal samples count once.
+pub(crate) fn dump(
+    db: &Db,
+    tenant: Option<&str>,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Vec<String> {
+    let tenant = tenant.map(|tenant| Tenant::new(tenant).unwrap());
+    let mut lines = Vec::new();
+    for series in db.select(tenant.as_ref(), matchers, range).unwrap() {
+        let series = series.unwrap();
+        let mut columns = Columns::default();
+        for chunk in &series.chunks {
+            xor::decode(&chunk.data, &mut columns).unwrap();
+        }
+        let mut samples: Vec<(i64, u64)> = columns
+            .timestamps
+            .iter()
+            .zip(&columns.values)
+            .filter(|(t, _)| range.contains(**t))
+            .map(|(t, v)| (*t, v.to_bits()))
+            .collect();
+        samples.sort_unstable();
+        samples.dedup();
+        let samples: Vec<String> = samples
+            .iter()
+            .map(|(t, v)| format!("{t}:{}", f64::from_bits(*v)))
+            .collect();
+        lines.push(format!("{} {}", series.labels, samples.join(" ")));
+    }
+    lines
+}
+
+/// [`dump`] of everything.
+pub(crate) fn dump_all(db: &Db) -> Vec<String> {
+    dump(db, None, &[], TimeRange::ALL)
+}
