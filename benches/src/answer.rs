@@ -21,7 +21,11 @@ impl Answer {
     /// Reads the body of an answer of the query, series or labels endpoints.
     pub fn parse(body: &str) -> anyhow::Result<Answer> {
         let body: Value = serde_json::from_str(body).context("the answer is not JSON")?;
-        ensure!(body["status"] == "success", "the answer says {}", body["status"]);
+        ensure!(
+            body["status"] == "success",
+            "the answer says {}",
+            body["status"]
+        );
         let mut series = BTreeMap::new();
         match &body["data"] {
             Value::Array(items) => {
@@ -30,7 +34,10 @@ impl Answer {
                 }
             }
             data => {
-                for item in data["result"].as_array().context("the answer has no result")? {
+                for item in data["result"]
+                    .as_array()
+                    .context("the answer has no result")?
+                {
                     let points = match (&item["values"], &item["value"]) {
                         (Value::Array(points), _) => {
                             points.iter().map(point).collect::<anyhow::Result<_>>()?
@@ -65,31 +72,46 @@ impl Answer {
 
     /// The first way in which `other` is not the same, or none.
     pub fn difference(&self, other: &Answer) -> Option<String> {
-        if let Some(missing) = self.series.keys().find(|it| !other.series.contains_key(*it)) {
+        if let Some(missing) = self
+            .series
+            .keys()
+            .find(|it| !other.series.contains_key(*it))
+        {
             return Some(format!("lacks {missing}"));
         }
-        if let Some(more) = other.series.keys().find(|it| !self.series.contains_key(*it)) {
+        if let Some(more) = other
+            .series
+            .keys()
+            .find(|it| !self.series.contains_key(*it))
+        {
             return Some(format!("adds {more}"));
         }
-        self.series.iter().zip(other.series.values()).find_map(|((name, ours), theirs)| {
-            if ours.len() != theirs.len() {
-                return Some(format!(
-                    "{} points instead of {} in {name}",
-                    theirs.len(),
-                    ours.len()
-                ));
-            }
-            let (left, right) =
-                ours.iter().zip(theirs).find(|(left, right)| !same_point(left, right))?;
-            Some(format!("{right:?} instead of {left:?} in {name}"))
-        })
+        self.series
+            .iter()
+            .zip(other.series.values())
+            .find_map(|((name, ours), theirs)| {
+                if ours.len() != theirs.len() {
+                    return Some(format!(
+                        "{} points instead of {} in {name}",
+                        theirs.len(),
+                        ours.len()
+                    ));
+                }
+                let (left, right) = ours
+                    .iter()
+                    .zip(theirs)
+                    .find(|(left, right)| !same_point(left, right))?;
+                Some(format!("{right:?} instead of {left:?} in {name}"))
+            })
     }
 }
 
 fn point(value: &Value) -> anyhow::Result<(f64, f64)> {
     let time = value[0].as_f64().context("a point without a time")?;
-    let number =
-        value[1].as_str().and_then(|it| it.parse().ok()).context("a point without a value")?;
+    let number = value[1]
+        .as_str()
+        .and_then(|it| it.parse().ok())
+        .context("a point without a value")?;
     Ok((time, number))
 }
 
@@ -141,7 +163,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_one_is_an_error() {
-        for body in ["", "{}", r#"{"status":"error"}"#, r#"{"status":"success","data":{}}"#] {
+        for body in [
+            "",
+            "{}",
+            r#"{"status":"error"}"#,
+            r#"{"status":"success","data":{}}"#,
+        ] {
             assert!(Answer::parse(body).is_err(), "{body}");
         }
     }

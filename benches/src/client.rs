@@ -64,8 +64,9 @@ pub fn feed(
     let client = client()?;
     let mut batches = load.batches();
     let share = batches.len().div_ceil(load.connections.max(1));
-    let steps: Vec<i64> =
-        (0..load.steps as i64).map(|it| load.start_ms + it * load.interval_ms).collect();
+    let steps: Vec<i64> = (0..load.steps as i64)
+        .map(|it| load.start_ms + it * load.interval_ms)
+        .collect();
     let mut after_first = Some(after_first);
     let mut spent = Duration::ZERO;
     for steps_ms in steps.chunks(load.samples_per_series.max(1)) {
@@ -75,7 +76,8 @@ pub fn feed(
                 .chunks_mut(share)
                 .map(|mine| {
                     scope.spawn(|| {
-                        mine.iter_mut().try_for_each(|batch| send(&client, url, batch, steps_ms))
+                        mine.iter_mut()
+                            .try_for_each(|batch| send(&client, url, batch, steps_ms))
                     })
                 })
                 .collect();
@@ -102,8 +104,14 @@ fn send(client: &Client, url: &str, batch: &mut Batch, steps_ms: &[i64]) -> anyh
         .send()
         .context("send a write request")?;
     let status = response.status();
-    let text = response.text().context("read the answer to a write request")?;
-    ensure!(status.is_success(), "write refused with {status}: {}", text.trim());
+    let text = response
+        .text()
+        .context("read the answer to a write request")?;
+    ensure!(
+        status.is_success(),
+        "write refused with {status}: {}",
+        text.trim()
+    );
     Ok(())
 }
 
@@ -114,10 +122,15 @@ pub fn ask(
     parameters: &[(&str, String)],
 ) -> anyhow::Result<(String, Duration)> {
     let began = Instant::now();
-    let response =
-        client.get(url).query(parameters).send().with_context(|| format!("ask {url}"))?;
+    let response = client
+        .get(url)
+        .query(parameters)
+        .send()
+        .with_context(|| format!("ask {url}"))?;
     let status = response.status();
-    let text = response.text().with_context(|| format!("read the answer of {url}"))?;
+    let text = response
+        .text()
+        .with_context(|| format!("read the answer of {url}"))?;
     let took = began.elapsed();
     ensure!(
         status.is_success(),

@@ -14,8 +14,9 @@
 pub const SERIES_PER_POD: usize = 100;
 
 /// The upper bounds of the histogram's buckets, as `le` writes them.
-const BOUNDS: [&str; 11] =
-    ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "+Inf"];
+const BOUNDS: [&str; 11] = [
+    "0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1", "2.5", "5", "+Inf",
+];
 
 /// About one step in so many restarts a pod.
 const STEPS_PER_RESTART: u64 = 2_000;
@@ -57,13 +58,43 @@ enum Movement {
 
 const FAMILIES: &[Family] = &[
     family("http_requests_total", ("code", ""), 10, Movement::Count),
-    family("container_cpu_usage_seconds_total", ("cpu", "cpu"), 10, Movement::Seconds),
-    family("container_memory_working_set_bytes", ("container", "app-"), 10, Movement::Pages),
-    family("go_memstats_heap_alloc_bytes", ("container", "app-"), 8, Movement::Sawtooth),
-    family("container_load_average_10s", ("container", "app-"), 10, Movement::Load),
+    family(
+        "container_cpu_usage_seconds_total",
+        ("cpu", "cpu"),
+        10,
+        Movement::Seconds,
+    ),
+    family(
+        "container_memory_working_set_bytes",
+        ("container", "app-"),
+        10,
+        Movement::Pages,
+    ),
+    family(
+        "go_memstats_heap_alloc_bytes",
+        ("container", "app-"),
+        8,
+        Movement::Sawtooth,
+    ),
+    family(
+        "container_load_average_10s",
+        ("container", "app-"),
+        10,
+        Movement::Load,
+    ),
     family("workqueue_depth", ("name", "queue-"), 8, Movement::Depth),
-    family("kube_pod_container_info", ("container", "app-"), 10, Movement::Info),
-    family("process_start_time_seconds", ("container", "app-"), 8, Movement::Started),
+    family(
+        "kube_pod_container_info",
+        ("container", "app-"),
+        10,
+        Movement::Info,
+    ),
+    family(
+        "process_start_time_seconds",
+        ("container", "app-"),
+        8,
+        Movement::Started,
+    ),
     family(
         "http_request_duration_seconds",
         ("handler", "/api/v1/resource"),
@@ -78,7 +109,12 @@ const fn family(
     count: usize,
     movement: Movement,
 ) -> Family {
-    Family { name, label, count, movement }
+    Family {
+        name,
+        label,
+        count,
+        movement,
+    }
 }
 
 const _: () = {
@@ -107,7 +143,13 @@ impl Pod {
         let seconds = (interval_ms / 1000).max(1) as u64;
         let offset_ms = (random.below(seconds) * 1000 + 1 + random.below(998)) as i64;
         let started_s = (start_ms / 1000 - random.below(1_000_000) as i64) as f64;
-        let mut pod = Pod { index, random, offset_ms, started_s, values: [0.0; SERIES_PER_POD] };
+        let mut pod = Pod {
+            index,
+            random,
+            offset_ms,
+            started_s,
+            values: [0.0; SERIES_PER_POD],
+        };
         for value in &mut pod.values {
             *value = (pod.random.below(1 << 20)) as f64;
         }
@@ -141,11 +183,23 @@ impl Pod {
             ("endpoint", "http-metrics".to_owned()),
             (
                 "instance",
-                format!("10.{}.{}.{}:8080", pod / 65_536 % 256, pod / 256 % 256, pod % 256),
+                format!(
+                    "10.{}.{}.{}:8080",
+                    pod / 65_536 % 256,
+                    pod / 256 % 256,
+                    pod % 256
+                ),
             ),
             ("job", "kubernetes-pods".to_owned()),
             ("namespace", namespace),
-            ("node", format!("ip-10-0-{}-{}.eu-west-1.compute.internal", pod % 40, pod % 7)),
+            (
+                "node",
+                format!(
+                    "ip-10-0-{}-{}.eu-west-1.compute.internal",
+                    pod % 40,
+                    pod % 7
+                ),
+            ),
             ("pod", pod_name(pod)),
             ("service", format!("web-{}-metrics", pod % 50)),
         ];
@@ -216,8 +270,9 @@ impl Pod {
                 }
                 Movement::Histogram => {
                     for histogram in values.chunks_exact_mut(13) {
-                        let levels =
-                            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 0.7, 11.0];
+                        let levels = [
+                            1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 0.7, 11.0,
+                        ];
                         for (value, times) in histogram.iter_mut().zip(levels) {
                             *value = level * times;
                         }
@@ -272,9 +327,9 @@ fn observe(histogram: &mut [f64], random: &mut Random) {
 /// The names of all metrics.
 pub fn metric_names() -> Vec<String> {
     let names = |family: &Family| match family.movement {
-        Movement::Histogram => {
-            ["_bucket", "_sum", "_count"].map(|it| format!("{}{it}", family.name)).to_vec()
-        }
+        Movement::Histogram => ["_bucket", "_sum", "_count"]
+            .map(|it| format!("{}{it}", family.name))
+            .to_vec(),
         _ => vec![family.name.to_owned()],
     };
     FAMILIES.iter().flat_map(names).collect()
@@ -355,7 +410,10 @@ mod tests {
     fn no_scrape_falls_on_a_whole_second_or_out_of_its_interval() {
         for index in 0..10_000 {
             let offset_ms = Pod::new(1, index, 15_000, 0).offset_ms();
-            assert!(offset_ms % 1000 != 0 && (0..15_000).contains(&offset_ms), "{offset_ms}");
+            assert!(
+                offset_ms % 1000 != 0 && (0..15_000).contains(&offset_ms),
+                "{offset_ms}"
+            );
         }
     }
 

@@ -68,7 +68,8 @@ impl Batch {
         let mut label_start = 0;
         for pod in &mut self.pods {
             self.values.clear();
-            self.values.extend(steps_ms.iter().map(|it| *pod.step(it / 1000)));
+            self.values
+                .extend(steps_ms.iter().map(|it| *pod.step(it / 1000)));
             for series in 0..SERIES_PER_POD {
                 self.samples.clear();
                 for (step_ms, values) in steps_ms.iter().zip(&self.values) {
@@ -83,7 +84,8 @@ impl Batch {
                 self.body.extend_from_slice(&self.samples);
             }
         }
-        self.compressed.resize(snap::raw::max_compress_len(self.body.len()), 0);
+        self.compressed
+            .resize(snap::raw::max_compress_len(self.body.len()), 0);
         let length = snap::raw::Encoder::new()
             .compress(&self.body, &mut self.compressed)
             .context("compress a request")?;
@@ -142,7 +144,10 @@ mod tests {
         assert_eq!(out, b"\x0a\x0e\x0a\x08__name__\x12\x02up");
         out.clear();
         encode_sample(1.0, 300, &mut out);
-        assert_eq!(out, b"\x12\x0c\x09\x00\x00\x00\x00\x00\x00\xf0\x3f\x10\xac\x02");
+        assert_eq!(
+            out,
+            b"\x12\x0c\x09\x00\x00\x00\x00\x00\x00\xf0\x3f\x10\xac\x02"
+        );
     }
 
     #[test]
@@ -150,7 +155,9 @@ mod tests {
         let mut batch = Batch::new(vec![Pod::new(1, 0, 15_000, 0), Pod::new(1, 1, 15_000, 0)]);
         let length = batch.next_request(&[0, 15_000]).unwrap().len();
         let mut raw = vec![0; batch.body.len()];
-        snap::raw::Decoder::new().decompress(&batch.compressed[..length], &mut raw).unwrap();
+        snap::raw::Decoder::new()
+            .decompress(&batch.compressed[..length], &mut raw)
+            .unwrap();
         let (mut at, mut series) = (0, 0);
         while at < raw.len() {
             assert_eq!(raw[at], SERIES_TAG);

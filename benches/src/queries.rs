@@ -58,7 +58,10 @@ pub fn questions(load: &Load) -> Vec<Question> {
     let steps = (duration_s / step_s).clamp(1, RANGE_STEPS);
     let end_s = start_s + (steps - 1) * step_s;
     let pod = load.series / SERIES_PER_POD / 2;
-    let fill = |it: &str| it.replace("POD", &pod_name(pod)).replace("NAMESPACE", &namespace(pod));
+    let fill = |it: &str| {
+        it.replace("POD", &pod_name(pod))
+            .replace("NAMESPACE", &namespace(pod))
+    };
 
     let mut all = Vec::new();
     for template in RANGES {
@@ -84,13 +87,25 @@ pub fn questions(load: &Load) -> Vec<Question> {
     let mut ask = |name: &str, path: &str, matching: Option<&str>| {
         let mut parameters = span();
         parameters.extend(matching.map(|it| ("match[]", fill(it))));
-        all.push(Question { name: name.to_owned(), path: path.to_owned(), parameters });
+        all.push(Question {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            parameters,
+        });
     };
     ask("label names", "/api/v1/labels", None);
     ask("values of `pod`", "/api/v1/label/pod/values", None);
     let matching = "kube_pod_container_info{namespace=\"NAMESPACE\"}";
-    ask("values of `pod` in a namespace", "/api/v1/label/pod/values", Some(matching));
-    ask("series of a metric in a namespace", "/api/v1/series", Some(matching));
+    ask(
+        "values of `pod` in a namespace",
+        "/api/v1/label/pod/values",
+        Some(matching),
+    );
+    ask(
+        "series of a metric in a namespace",
+        "/api/v1/series",
+        Some(matching),
+    );
     all
 }
 

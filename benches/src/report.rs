@@ -20,13 +20,19 @@ pub fn table(servers: &[String], base: Option<usize>, rows: &[Row]) -> String {
     let mut cells = vec!["".to_owned()];
     cells.extend(servers.iter().cloned());
     cells.extend(
-        ratios.iter().filter_map(|it| Some(format!("{} ÷ {}", servers[*it], servers[base?]))),
+        ratios
+            .iter()
+            .filter_map(|it| Some(format!("{} ÷ {}", servers[*it], servers[base?]))),
     );
     let mut text = line(&cells);
     let _infallible = writeln!(text, "|---|{}", "---:|".repeat(cells.len() - 1));
     for row in rows {
         let mut cells = vec![row.name.replace('|', "\\|")];
-        cells.extend(row.figures.iter().map(|it| it.map_or("–".to_owned(), number)));
+        cells.extend(
+            row.figures
+                .iter()
+                .map(|it| it.map_or("–".to_owned(), number)),
+        );
         for other in &ratios {
             let ratio = base.and_then(|base| Some(row.figures[*other]? / row.figures[base]?));
             cells.push(
@@ -60,8 +66,14 @@ mod tests {
     #[test]
     fn divides_by_the_base() {
         let rows = [
-            Row { name: "a|b, µs".to_owned(), figures: vec![Some(9.0), Some(3.0)] },
-            Row { name: "c".to_owned(), figures: vec![None, Some(1234.5)] },
+            Row {
+                name: "a|b, µs".to_owned(),
+                figures: vec![Some(9.0), Some(3.0)],
+            },
+            Row {
+                name: "c".to_owned(),
+                figures: vec![None, Some(1234.5)],
+            },
         ];
         let servers = ["prometheus".to_owned(), "isobar".to_owned()];
         assert_eq!(

@@ -46,11 +46,21 @@ pub struct Peer {
 impl Peer {
     /// The line in which the program names its version.
     pub fn version(&self) -> String {
-        let flag = if self.kind == Kind::VictoriaMetrics { "-version" } else { "--version" };
+        let flag = if self.kind == Kind::VictoriaMetrics {
+            "-version"
+        } else {
+            "--version"
+        };
         let output = Command::new(&self.binary).arg(flag).output();
-        let text = output.map(|it| [it.stdout, it.stderr].concat()).unwrap_or_default();
+        let text = output
+            .map(|it| [it.stdout, it.stderr].concat())
+            .unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        text.lines().find(|it| !it.trim().is_empty()).unwrap_or("version unknown").trim().to_owned()
+        text.lines()
+            .find(|it| !it.trim().is_empty())
+            .unwrap_or("version unknown")
+            .trim()
+            .to_owned()
     }
 
     fn arguments(&self, root: &Path, ports: [u16; 2]) -> Vec<String> {
@@ -90,7 +100,11 @@ impl Peer {
     }
 
     fn ready_path(&self) -> &'static str {
-        if self.kind == Kind::VictoriaMetrics { "/health" } else { "/-/ready" }
+        if self.kind == Kind::VictoriaMetrics {
+            "/health"
+        } else {
+            "/-/ready"
+        }
     }
 }
 
@@ -131,11 +145,19 @@ impl Server {
             .spawn()
             .with_context(|| format!("start {}", peer.binary.display()))?;
         let pid = child.id();
-        let process =
-            Arc::new(Running { child: Mutex::new(child), root: Mutex::new(Some(root)), path });
+        let process = Arc::new(Running {
+            child: Mutex::new(child),
+            root: Mutex::new(Some(root)),
+            path,
+        });
         lock(&RUNNING).push(Arc::clone(&process));
         let url = format!("http://127.0.0.1:{}", ports[0]);
-        let server = Server { peer: peer.clone(), url, process, pid };
+        let server = Server {
+            peer: peer.clone(),
+            url,
+            process,
+            pid,
+        };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -145,17 +167,30 @@ impl Server {
         let url = format!("{}{}", self.url, self.peer.ready_path());
         let began = Instant::now();
         while began.elapsed() < READY_WITHIN {
-            if client.get(&url).send().is_ok_and(|it| it.status().is_success()) {
+            if client
+                .get(&url)
+                .send()
+                .is_ok_and(|it| it.status().is_success())
+            {
                 return Ok(());
             }
-            if let Some(status) =
-                lock(&self.process.child).try_wait().context("look after the server")?
+            if let Some(status) = lock(&self.process.child)
+                .try_wait()
+                .context("look after the server")?
             {
-                bail!("{} ended with {status}:\n{}", self.peer.name, self.log_tail());
+                bail!(
+                    "{} ended with {status}:\n{}",
+                    self.peer.name,
+                    self.log_tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        bail!("{} was not ready in {READY_WITHIN:?}:\n{}", self.peer.name, self.log_tail())
+        bail!(
+            "{} was not ready in {READY_WITHIN:?}:\n{}",
+            self.peer.name,
+            self.log_tail()
+        )
     }
 
     /// Where it takes remote write.
@@ -189,11 +224,16 @@ impl Server {
         let mut folder = self.process.path.join("data");
         if self.peer.kind == Kind::Prometheus {
             let url = format!("{}/api/v1/admin/tsdb/snapshot", self.url);
-            let answer = crate::client::client()?.post(url).send().context("ask for a snapshot")?;
+            let answer = crate::client::client()?
+                .post(url)
+                .send()
+                .context("ask for a snapshot")?;
             let answer: serde_json::Value =
                 serde_json::from_str(&answer.text().context("read the answer")?)
                     .context("parse the answer")?;
-            let name = answer["data"]["name"].as_str().context("the snapshot has no name")?;
+            let name = answer["data"]["name"]
+                .as_str()
+                .context("the snapshot has no name")?;
             folder = folder.join("snapshots").join(name);
         }
         let mut total = (0, 0);
@@ -265,7 +305,9 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
     for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
         let entry = entry.with_context(|| format!("list {}", folder.display()))?;
         // A file may be renamed or removed meanwhile: then it is not there.
-        let Ok(metadata) = entry.metadata() else { continue };
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         if metadata.is_dir() {
             sum += folder_bytes(&entry.path())?;
         } else {
@@ -283,7 +325,9 @@ fn add_blocks(folder: &Path, total: &mut (u64, u64)) -> anyhow::Result<()> {
         return Ok(());
     }
     for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
-        let path = entry.with_context(|| format!("list {}", folder.display()))?.path();
+        let path = entry
+            .with_context(|| format!("list {}", folder.display()))?
+            .path();
         if path.is_dir() {
             add_blocks(&path, total)?;
         }

@@ -10,7 +10,9 @@ fn every_sample_arrives_and_the_answers_agree() {
     let versus = Path::new(env!("CARGO_BIN_EXE_versus"));
     let isobar = versus.with_file_name("isobar");
     let prometheus = std::env::var_os("PATH").and_then(|path| {
-        std::env::split_paths(&path).map(|it| it.join("prometheus")).find(|it| it.is_file())
+        std::env::split_paths(&path)
+            .map(|it| it.join("prometheus"))
+            .find(|it| it.is_file())
     });
     for (name, found) in [
         ("isobar, which `cargo build` makes", isobar.is_file()),
@@ -23,9 +25,18 @@ fn every_sample_arrives_and_the_answers_agree() {
             return;
         }
     }
-    let output = Command::new(versus).arg("--smoke").output().expect("run versus");
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{}\n{stderr}\n{stdout}", output.status);
+    let output = Command::new(versus)
+        .arg("--smoke")
+        .output()
+        .expect("run versus");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success(),
+        "{}\n{stderr}\n{stdout}",
+        output.status
+    );
     assert!(stdout.contains("| prometheus ÷ isobar |"), "{stdout}");
 }

@@ -24,10 +24,34 @@ const EDGES: &[(&str, &[&str])] = &[
     ("compactor", &["model", "tsdb", "store"]),
     ("query", &["model", "proto", "tsdb", "promql", "store"]),
     ("ui", &[]),
-    ("cli", &["model", "proto", "tsdb", "promql", "store", "ingest", "compactor", "query", "ui"]),
+    (
+        "cli",
+        &[
+            "model",
+            "proto",
+            "tsdb",
+            "promql",
+            "store",
+            "ingest",
+            "compactor",
+            "query",
+            "ui",
+        ],
+    ),
     (
         "benches",
-        &["model", "proto", "tsdb", "promql", "store", "ingest", "compactor", "query", "cli", "ui"],
+        &[
+            "model",
+            "proto",
+            "tsdb",
+            "promql",
+            "store",
+            "ingest",
+            "compactor",
+            "query",
+            "cli",
+            "ui",
+        ],
     ),
 ];
 
@@ -38,8 +62,17 @@ const DEV_EDGES: &[(&str, &[&str])] = &[];
 const RUNTIME_FREE: &[&str] = &["model", "tsdb", "promql"];
 
 /// What would bring a runtime or the network into them.
-const RUNTIMES: &[&str] =
-    &["tokio", "tokio-util", "futures", "axum", "reqwest", "hyper", "hyper-util", "tonic", "tower"];
+const RUNTIMES: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "futures",
+    "axum",
+    "reqwest",
+    "hyper",
+    "hyper-util",
+    "tonic",
+    "tower",
+];
 
 /// The only files that may hold unsafe code.
 const UNSAFE_FILES: &[&str] = &["tsdb/src/mmap.rs"];
@@ -55,7 +88,11 @@ const LONG_FILES: &[(&str, usize)] = &[];
 const FUNCTION_LINES_MAX: usize = 120;
 
 /// Names of places on one person's machine.
-const FORBIDDEN: &[&str] = &[concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+const FORBIDDEN: &[&str] = &[
+    concat!("/wo", "rk/"),
+    concat!("/ro", "ot/"),
+    concat!("/ho", "me/"),
+];
 
 /// One broken rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -116,8 +153,10 @@ fn unsafe_code_stays_in_its_place() {
 #[test]
 fn files_do_not_grow_without_end() {
     let files = rust_files();
-    let mut found: Vec<Finding> =
-        files.iter().flat_map(|file| file_length(file, LONG_FILES)).collect();
+    let mut found: Vec<Finding> = files
+        .iter()
+        .flat_map(|file| file_length(file, LONG_FILES))
+        .collect();
     found.extend(stale_long_files(&files, LONG_FILES));
     report(found);
 }
@@ -137,7 +176,12 @@ fn no_file_names_a_place_on_one_machine() {
 fn report(mut found: Vec<Finding>) {
     found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     let lines: Vec<String> = found.iter().map(Finding::to_string).collect();
-    assert!(lines.is_empty(), "{} broken rules:\n{}", lines.len(), lines.join("\n"));
+    assert!(
+        lines.is_empty(),
+        "{} broken rules:\n{}",
+        lines.len(),
+        lines.join("\n")
+    );
 }
 
 // ---- the rules ----
@@ -145,23 +189,34 @@ fn report(mut found: Vec<Finding>) {
 fn edges(manifest: &Source) -> Vec<Finding> {
     let name = crate_folder(manifest);
     let listed = |table: &[(&str, &'static [&'static str])]| -> &'static [&'static str] {
-        table.iter().find(|(krate, _)| *krate == name).map_or(&[], |(_, uses)| *uses)
+        table
+            .iter()
+            .find(|(krate, _)| *krate == name)
+            .map_or(&[], |(_, uses)| *uses)
     };
     if !EDGES.iter().any(|(krate, _)| *krate == name) {
-        return vec![
-            manifest.finding(1, format!("`{name}` has no place in the table of permitted edges")),
-        ];
+        return vec![manifest.finding(
+            1,
+            format!("`{name}` has no place in the table of permitted edges"),
+        )];
     }
     let mut found = Vec::new();
     for dependency in dependencies(manifest) {
-        let Some(used) = dependency.package.strip_prefix("isobar-") else { continue };
+        let Some(used) = dependency.package.strip_prefix("isobar-") else {
+            continue;
+        };
         let permitted = listed(EDGES).contains(&used)
             || (dependency.kind == Kind::Dev && listed(DEV_EDGES).contains(&used));
         if !permitted {
-            let tests = if dependency.kind == Kind::Dev { " in its tests" } else { "" };
-            found.push(
-                manifest.finding(dependency.line, format!("`{name}` must not use `{used}`{tests}")),
-            );
+            let tests = if dependency.kind == Kind::Dev {
+                " in its tests"
+            } else {
+                ""
+            };
+            found.push(manifest.finding(
+                dependency.line,
+                format!("`{name}` must not use `{used}`{tests}"),
+            ));
         }
     }
     found
@@ -176,7 +231,10 @@ fn runtime_free(manifest: &Source) -> Vec<Finding> {
         .into_iter()
         .filter(|it| it.kind != Kind::Dev && RUNTIMES.contains(&it.package.as_str()))
         .map(|it| {
-            manifest.finding(it.line, format!("`{name}` is synchronous: no `{}`", it.package))
+            manifest.finding(
+                it.line,
+                format!("`{name}` is synchronous: no `{}`", it.package),
+            )
         })
         .collect()
 }
@@ -198,7 +256,10 @@ fn module_doc(file: &Source) -> Vec<Finding> {
     if !in_src || file.path.contains("/gen/") || file.text.starts_with("//!") {
         return Vec::new();
     }
-    vec![file.finding(1, "a file opens with `//!`: what it is for, what it does not do")]
+    vec![file.finding(
+        1,
+        "a file opens with `//!`: what it is for, what it does not do",
+    )]
 }
 
 /// An attribute that begins a line, on that line or over several.
@@ -214,7 +275,9 @@ fn exception_reasons(file: &Source) -> Vec<Finding> {
         {
             open = Some((number, String::new()));
         }
-        let Some((began, mut text)) = open.take() else { continue };
+        let Some((began, mut text)) = open.take() else {
+            continue;
+        };
         text.push_str(line);
         text.push(' ');
         if !text.contains(")]") {
@@ -245,7 +308,10 @@ fn unsafe_code(file: &Source) -> Vec<Finding> {
     file.lines()
         .filter(|(_, line)| has_unsafe(line))
         .map(|(number, _)| {
-            file.finding(number, format!("unsafe code belongs in {}", UNSAFE_FILES.join(", ")))
+            file.finding(
+                number,
+                format!("unsafe code belongs in {}", UNSAFE_FILES.join(", ")),
+            )
         })
         .collect()
 }
@@ -256,7 +322,9 @@ fn has_unsafe(line: &str) -> bool {
     while let Some(word) = words.next() {
         let next = words.peek().copied().unwrap_or_default();
         if word.trim_start_matches(['(', '{', '|']) == "unsafe"
-            && ["{", "fn", "impl", "extern", "trait"].iter().any(|it| next.starts_with(it))
+            && ["{", "fn", "impl", "extern", "trait"]
+                .iter()
+                .any(|it| next.starts_with(it))
         {
             return true;
         }
@@ -269,13 +337,18 @@ fn file_length(file: &Source, long_files: &[(&str, usize)]) -> Option<Finding> {
     let known = long_files.iter().find(|(path, _)| *path == file.path);
     let max = known.map_or(FILE_LINES_MAX, |(_, lines)| *lines);
     (lines > max && !file.path.contains("/gen/")).then(|| {
-        file.finding(lines, format!("{lines} lines, more than {max}: two subjects, two files"))
+        file.finding(
+            lines,
+            format!("{lines} lines, more than {max}: two subjects, two files"),
+        )
     })
 }
 
 fn stale_long_files(files: &[Source], long_files: &[(&str, usize)]) -> Vec<Finding> {
     let still_long = |path: &str| {
-        files.iter().any(|file| file.path == path && file.text.lines().count() > FILE_LINES_MAX)
+        files
+            .iter()
+            .any(|file| file.path == path && file.text.lines().count() > FILE_LINES_MAX)
     };
     long_files
         .iter()

@@ -5,7 +5,11 @@
 //! and what they were is in `benches/RESULTS.md`. Ends with status 1 when a server lost a sample or
 //! gave another answer than Prometheus.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the command line")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for the command line"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -109,7 +113,12 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
 
     let mut measured = Vec::new();
     for peer in &peers {
-        eprintln!("{}: {} series, {} samples …", peer.name, load.series, load.samples());
+        eprintln!(
+            "{}: {} series, {} samples …",
+            peer.name,
+            load.series,
+            load.samples()
+        );
         measured
             .push(measure(peer, &load, &questions, &arguments).with_context(|| peer.name.clone())?);
     }
@@ -130,14 +139,20 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
 fn load(arguments: &Arguments) -> anyhow::Result<Load> {
     let interval_ms =
         i64::try_from(arguments.interval.as_millis()).context("--interval is too long")?;
-    ensure!(interval_ms >= 1000 && interval_ms % 1000 == 0, "--interval is in whole seconds");
+    ensure!(
+        interval_ms >= 1000 && interval_ms % 1000 == 0,
+        "--interval is in whole seconds"
+    );
     let steps = arguments.duration.as_millis() / arguments.interval.as_millis();
     let steps = usize::try_from(steps).context("--duration is too long")?;
     ensure!(steps > 0, "--duration is shorter than --interval");
     let end_ms = Clock::system().now_ms() / 15_000 * 15_000;
     Ok(Load {
         seed: arguments.seed,
-        series: arguments.series.next_multiple_of(SERIES_PER_POD).max(SERIES_PER_POD),
+        series: arguments
+            .series
+            .next_multiple_of(SERIES_PER_POD)
+            .max(SERIES_PER_POD),
         interval_ms,
         start_ms: end_ms - steps as i64 * interval_ms,
         steps,
@@ -149,7 +164,11 @@ fn load(arguments: &Arguments) -> anyhow::Result<Load> {
 
 /// The servers that are there: Isobar comes last, so that what it must beat is known by then.
 fn find_peers(arguments: &Arguments) -> Vec<Peer> {
-    let peer = |name: &str, kind, binary| Peer { name: name.to_owned(), kind, binary };
+    let peer = |name: &str, kind, binary| Peer {
+        name: name.to_owned(),
+        kind,
+        binary,
+    };
     let isobar = arguments.isobar.clone().or_else(|| {
         let beside = std::env::current_exe().ok()?.parent()?.join("isobar");
         beside.exists().then_some(beside)
@@ -174,7 +193,9 @@ fn find_peers(arguments: &Arguments) -> Vec<Peer> {
 
 fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|it| it.join(program)).find(|it| it.is_file())
+    std::env::split_paths(&path)
+        .map(|it| it.join(program))
+        .find(|it| it.is_file())
 }
 
 fn measure(
@@ -203,7 +224,10 @@ fn measure(
 
     let mut samples = 0.0;
     for question in count_samples(load) {
-        samples += ask_once(&http, &server, &question)?.1.single().unwrap_or(0.0);
+        samples += ask_once(&http, &server, &question)?
+            .1
+            .single()
+            .unwrap_or(0.0);
     }
     let before_queries = server.cpu_seconds()?;
     let queries = questions
@@ -256,8 +280,14 @@ fn ask_often(
 fn heading(peers: &[Peer], load: &Load) -> String {
     let mut lines = vec![
         format!("Machine: {}", machine()),
-        format!("Commit: {}", first_line("git", &["describe", "--always", "--dirty"])),
-        format!("Command: versus {}", std::env::args().skip(1).collect::<Vec<_>>().join(" ")),
+        format!(
+            "Commit: {}",
+            first_line("git", &["describe", "--always", "--dirty"])
+        ),
+        format!(
+            "Command: versus {}",
+            std::env::args().skip(1).collect::<Vec<_>>().join(" ")
+        ),
         format!(
             "Data: {} series × {} samples, {} s apart; {} samples per series and request, {} series per \
              request, {} connections",
@@ -269,14 +299,22 @@ fn heading(peers: &[Peer], load: &Load) -> String {
             load.connections
         ),
     ];
-    lines.extend(peers.iter().map(|it| format!("{}: {}", it.name, it.version())));
+    lines.extend(
+        peers
+            .iter()
+            .map(|it| format!("{}: {}", it.name, it.version())),
+    );
     lines.iter().map(|it| format!("    {it}\n")).collect()
 }
 
 fn machine() -> String {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
-        let line = text.lines().find(|it| it.starts_with(name)).unwrap_or_default().to_owned();
+        let line = text
+            .lines()
+            .find(|it| it.starts_with(name))
+            .unwrap_or_default()
+            .to_owned();
         line.split(':').nth(1).unwrap_or("?").trim().to_owned()
     };
     let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
@@ -289,9 +327,16 @@ fn machine() -> String {
 }
 
 fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output =
-        Command::new(program).args(arguments).output().map(|it| it.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&output).lines().next().unwrap_or("unknown").to_owned()
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .map(|it| it.stdout)
+        .unwrap_or_default();
+    String::from_utf8_lossy(&output)
+        .lines()
+        .next()
+        .unwrap_or("unknown")
+        .to_owned()
 }
 
 fn print_table(
@@ -308,26 +353,45 @@ fn print_table(
         figures: measured.iter().map(figure).collect(),
     };
     let mut rows = vec![
-        row("ingest: CPU µs per sample", &|it| Some(it.cpu / samples * 1e6)),
+        row("ingest: CPU µs per sample", &|it| {
+            Some(it.cpu / samples * 1e6)
+        }),
         row("… once every series is known", &|it| {
             (later > 0.0).then(|| (it.cpu - it.first_cpu) / later * 1e6)
         }),
-        row("… CPU µs per new series", &|it| Some(it.first_cpu / series * 1e6)),
-        row("ingest: wall µs per sample", &|it| Some(it.sent_in.as_secs_f64() / samples * 1e6)),
-        row("memory: peak bytes per series", &|it| Some(it.memory_max as f64 / series)),
+        row("… CPU µs per new series", &|it| {
+            Some(it.first_cpu / series * 1e6)
+        }),
+        row("ingest: wall µs per sample", &|it| {
+            Some(it.sent_in.as_secs_f64() / samples * 1e6)
+        }),
+        row("memory: peak bytes per series", &|it| {
+            Some(it.memory_max as f64 / series)
+        }),
         row("… after ingest", &|it| Some(it.memory as f64 / series)),
-        row("disk: bytes per sample, all files", &|it| Some(it.disk as f64 / samples)),
-        row("… in blocks", &|it| it.blocks.map(|(bytes, count)| bytes as f64 / count as f64)),
+        row("disk: bytes per sample, all files", &|it| {
+            Some(it.disk as f64 / samples)
+        }),
+        row("… in blocks", &|it| {
+            it.blocks.map(|(bytes, count)| bytes as f64 / count as f64)
+        }),
         row("queries: CPU s, all runs", &|it| Some(it.queries_cpu)),
     ];
     for (index, question) in questions.iter().enumerate() {
         let milliseconds = |it: &Figures| {
-            it.queries[index].as_ref().ok().map(|(took, _)| took.as_secs_f64() * 1e3)
+            it.queries[index]
+                .as_ref()
+                .ok()
+                .map(|(took, _)| took.as_secs_f64() * 1e3)
         };
         rows.push(row(&format!("ms, {}", question.name), &milliseconds));
     }
     let names: Vec<String> = peers.iter().map(|it| it.name.clone()).collect();
-    table(&names, peers.iter().position(|it| it.kind == Kind::Isobar), &rows)
+    table(
+        &names,
+        peers.iter().position(|it| it.kind == Kind::Isobar),
+        &rows,
+    )
 }
 
 /// Samples that are missing, queries that failed, answers that differ from those of the first server
@@ -374,13 +438,16 @@ fn findings(
 /// Servers must not outlive this program when it is interrupted from the keyboard or told to end.
 fn stop_servers_on_signals() {
     std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
+            let (Ok(mut interrupt), Ok(mut terminate)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
                 return;
             };
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
@@ -413,5 +480,9 @@ fn parse_peer(text: &str) -> Result<Peer, String> {
     if !Path::new(path).is_file() {
         return Err(format!("there is no file {path}"));
     }
-    Ok(Peer { name: name.to_owned(), kind: Kind::Prometheus, binary: PathBuf::from(path) })
+    Ok(Peer {
+        name: name.to_owned(),
+        kind: Kind::Prometheus,
+        binary: PathBuf::from(path),
+    })
 }

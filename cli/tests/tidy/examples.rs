@@ -9,7 +9,10 @@ fn check<I: IntoIterator<Item = Finding>>(
     text: &str,
     expected: &str,
 ) {
-    let source = Source { path: path.to_owned(), text: text.to_owned() };
+    let source = Source {
+        path: path.to_owned(),
+        text: text.to_owned(),
+    };
     let found: Vec<String> = rule(&source).into_iter().map(|it| it.to_string()).collect();
     assert_eq!(found.join("\n"), expected);
 }
@@ -17,7 +20,12 @@ fn check<I: IntoIterator<Item = Finding>>(
 #[test]
 fn finds_a_forbidden_edge() {
     let text = "[dependencies]\nisobar-model.workspace = true\nbytes = \"1\"\nisobar-tsdb = { path = \"../tsdb\" }\n";
-    check(edges, "promql/Cargo.toml", text, "promql/Cargo.toml:4: `promql` must not use `tsdb`");
+    check(
+        edges,
+        "promql/Cargo.toml",
+        text,
+        "promql/Cargo.toml:4: `promql` must not use `tsdb`",
+    );
     check(edges, "store/Cargo.toml", text, "");
     let text = "[dependencies.isobar-query]\nworkspace = true\n[dev-dependencies]\nengine = { package = \"isobar-promql\" }\n";
     check(
@@ -50,7 +58,12 @@ fn finds_a_runtime() {
 
 #[test]
 fn finds_missing_lints() {
-    check(inherits_lints, "a/Cargo.toml", "[lints]\nworkspace = true\n", "");
+    check(
+        inherits_lints,
+        "a/Cargo.toml",
+        "[lints]\nworkspace = true\n",
+        "",
+    );
     check(
         inherits_lints,
         "a/Cargo.toml",

@@ -16,12 +16,19 @@ pub(crate) struct Source {
 
 impl Source {
     pub(crate) fn finding(&self, line: usize, rule: impl Into<String>) -> Finding {
-        Finding { file: self.path.clone(), line, rule: rule.into() }
+        Finding {
+            file: self.path.clone(),
+            line,
+            rule: rule.into(),
+        }
     }
 
     /// The lines with their numbers, counted from one.
     pub(crate) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.text.lines().enumerate().map(|(index, line)| (index + 1, line))
+        self.text
+            .lines()
+            .enumerate()
+            .map(|(index, line)| (index + 1, line))
     }
 
     fn is_rust(&self) -> bool {
@@ -55,15 +62,25 @@ pub(crate) fn dependencies(manifest: &Source) -> Vec<Dependency> {
             let (table, own_name) = split_header(header);
             inside = kind_of(table).filter(|_| own_name.is_none());
             if let (Some(kind), Some(name)) = (kind_of(table), own_name) {
-                found.push(Dependency { package: name.to_owned(), kind, line: number });
+                found.push(Dependency {
+                    package: name.to_owned(),
+                    kind,
+                    line: number,
+                });
             }
         } else if let (Some(kind), Some((key, value))) = (inside, line.split_once('=')) {
             if line.starts_with('#') {
                 continue;
             }
-            let renamed =
-                value.split_once("package = \"").and_then(|(_, rest)| rest.split('"').next());
-            let key = key.split('.').next().unwrap_or_default().trim().trim_matches('"');
+            let renamed = value
+                .split_once("package = \"")
+                .and_then(|(_, rest)| rest.split('"').next());
+            let key = key
+                .split('.')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .trim_matches('"');
             found.push(Dependency {
                 package: renamed.unwrap_or(key).to_owned(),
                 kind,
@@ -105,13 +122,21 @@ pub(crate) fn manifests() -> Vec<Source> {
         .into_iter()
         .filter(|it| it.path.split('/').skip(1).eq(["Cargo.toml"]))
         .collect();
-    assert!(found.len() >= 5, "found {} manifests, so looked in the wrong place", found.len());
+    assert!(
+        found.len() >= 5,
+        "found {} manifests, so looked in the wrong place",
+        found.len()
+    );
     found
 }
 
 pub(crate) fn rust_files() -> Vec<Source> {
     let found: Vec<Source> = text_files().into_iter().filter(Source::is_rust).collect();
-    assert!(found.len() >= 20, "found {} files, so looked in the wrong place", found.len());
+    assert!(
+        found.len() >= 20,
+        "found {} files, so looked in the wrong place",
+        found.len()
+    );
     found
 }
 
@@ -123,7 +148,10 @@ pub(crate) fn text_files() -> Vec<Source> {
         .into_iter()
         .filter_map(|path| {
             let relative = path.strip_prefix(root()).ok()?.to_str()?.to_owned();
-            Some(Source { text: std::fs::read_to_string(&path).ok()?, path: relative })
+            Some(Source {
+                text: std::fs::read_to_string(&path).ok()?,
+                path: relative,
+            })
         })
         .collect()
 }
@@ -132,13 +160,25 @@ fn walk(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
     let entries =
         std::fs::read_dir(folder).unwrap_or_else(|err| panic!("list {}: {err}", folder.display()));
     for entry in entries {
-        let path = entry.unwrap_or_else(|err| panic!("list {}: {err}", folder.display())).path();
-        let name = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+        let path = entry
+            .unwrap_or_else(|err| panic!("list {}: {err}", folder.display()))
+            .path();
+        let name = path
+            .file_name()
+            .and_then(|it| it.to_str())
+            .unwrap_or_default();
         if path.is_dir() {
             let hidden = name.starts_with('.') && name != ".ci";
             if !hidden
-                && !["target", "corpus", "artifacts", "testdata", "golden", "isobar-data"]
-                    .contains(&name)
+                && ![
+                    "target",
+                    "corpus",
+                    "artifacts",
+                    "testdata",
+                    "golden",
+                    "isobar-data",
+                ]
+                .contains(&name)
             {
                 walk(&path, paths);
             }
