@@ -92,7 +92,10 @@ mod tests {
     use super::*;
 
     fn same(got: f64, want: f64) {
-        assert!(got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(), "{got} {want}");
+        assert!(
+            got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan(),
+            "{got} {want}"
+        );
     }
 
     #[test]

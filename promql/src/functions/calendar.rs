@@ -99,9 +99,17 @@ impl Date {
         let before_march = if is_leap(year) { 60 } else { 59 };
         Date {
             year,
-            month: if next_year { march_month - 9 } else { march_month + 3 },
+            month: if next_year {
+                march_month - 9
+            } else {
+                march_month + 3
+            },
             day: march_day - (153 * march_month + 2) / 5 + 1,
-            day_of_year: if next_year { march_day - 305 } else { march_day + before_march + 1 },
+            day_of_year: if next_year {
+                march_day - 305
+            } else {
+                march_day + before_march + 1
+            },
         }
     }
 
@@ -136,7 +144,9 @@ mod tests {
         ];
         let table = include_str!("testdata/calendar.txt");
         for line in table.lines().filter(|line| !line.starts_with('#')) {
-            let mut fields = line.split(' ').map(|field| field.parse::<f64>().expect("a number"));
+            let mut fields = line
+                .split(' ')
+                .map(|field| field.parse::<f64>().expect("a number"));
             let seconds = fields.next().expect("seconds");
             let parts = names.map(|name| DatePart::from_name(name).expect(name));
             let got: Vec<f64> = parts.iter().map(|part| part.of_seconds(seconds)).collect();

@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use isobar_model::regexp::Regexp;
+use isobar_model::regexp::CaptureRegexp;
 use isobar_model::{Labels, LabelsBuilder};
 
 /// Why a label function was refused, in the words of Prometheus.
@@ -33,7 +33,7 @@ pub enum LabelFnError {
 pub struct LabelReplace {
     dst: String,
     src: String,
-    regexp: Regexp,
+    regexp: CaptureRegexp,
     template: Vec<Piece>,
 }
 
@@ -43,10 +43,16 @@ impl LabelReplace {
     /// # Errors
     /// When `regex` does not compile or `dst` is no label name. Any non-empty text is one.
     pub fn new(dst: &str, replacement: &str, src: &str, regex: &str) -> Result<Self, LabelFnError> {
-        let regexp = Regexp::new(regex).map_err(|_| LabelFnError::Regexp(regex.to_owned()))?;
+        let regexp =
+            CaptureRegexp::new(regex).map_err(|_| LabelFnError::Regexp(regex.to_owned()))?;
         check_destination("label_replace", dst)?;
         let template = parse_template(replacement, &regexp);
-        Ok(LabelReplace { dst: dst.to_owned(), src: src.to_owned(), regexp, template })
+        Ok(LabelReplace {
+            dst: dst.to_owned(),
+            src: src.to_owned(),
+            regexp,
+            template,
+        })
     }
 
     /// The label that is written. Writing `__name__` keeps the name from being dropped.
@@ -56,14 +62,14 @@ impl LabelReplace {
 
     /// The labels after replacing; `None` when the expression does not match and they stay.
     pub fn apply(&self, labels: &Labels) -> Option<Labels> {
-        let groups = self.regexp.as_regex().captures(labels.get(&self.src))?;
+        let groups = self.regexp.captures(labels.get(&self.src))?;
         let mut value = String::new();
         for piece in &self.template {
             match piece {
                 Piece::Text(text) => value.push_str(text),
                 Piece::Group(candidates) => {
                     let set = candidates.iter().find_map(|index| groups.get(*index));
-                    value.push_str(set.map_or("", |group| group.as_str()));
+                    value.push_str(set.unwrap_or_default());
                 }
             }
         }
@@ -96,7 +102,11 @@ impl LabelJoin {
             return Err(LabelFnError::Source(bad.clone()));
         }
         check_destination("label_join", dst)?;
-        Ok(LabelJoin { dst: dst.to_owned(), separator: separator.to_owned(), sources })
+        Ok(LabelJoin {
+            dst: dst.to_owned(),
+            separator: separator.to_owned(),
+            sources,
+        })
     }
 
     /// The label that is written. Writing `__name__` keeps the name from being dropped.
@@ -106,7 +116,11 @@ impl LabelJoin {
 
     /// The labels after joining. When nothing is left of the joined value, `dst` is removed.
     pub fn apply(&self, labels: &Labels) -> Labels {
-        let values: Vec<&str> = self.sources.iter().map(|source| labels.get(source)).collect();
+        let values: Vec<&str> = self
+            .sources
+            .iter()
+            .map(|source| labels.get(source))
+            .collect();
         let mut builder = LabelsBuilder::new(labels);
         builder.set(&self.dst, &values.join(&self.separator));
         builder.build()
@@ -115,7 +129,10 @@ impl LabelJoin {
 
 fn check_destination(function: &'static str, name: &str) -> Result<(), LabelFnError> {
     if name.is_empty() {
-        return Err(LabelFnError::Destination { function, name: name.to_owned() });
+        return Err(LabelFnError::Destination {
+            function,
+            name: name.to_owned(),
+        });
     }
     Ok(())
 }
@@ -131,7 +148,7 @@ enum Piece {
 /// Reads a replacement as Go's `Regexp.Expand`: `$1`, `$name` (as long as letters, digits and
 /// underscores go), `${name}`, `$$` for a dollar. A dollar that begins none of these stands for
 /// itself; a group that does not exist is empty.
-fn parse_template(template: &str, regexp: &Regexp) -> Vec<Piece> {
+fn parse_template(template: &str, regexp: &CaptureRegexp) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let mut text = String::new();
     let mut rest = template;
@@ -168,7 +185,11 @@ fn group_name(text: &str) -> Option<(&str, &str)> {
     if name.is_empty() {
         return None;
     }
-    if braced { Some((name, after.strip_prefix('}')?)) } else { Some((name, after)) }
+    if braced {
+        Some((name, after.strip_prefix('}')?))
+    } else {
+        Some((name, after))
+    }
 }
 
 /// Whether Unicode counts `c` as a decimal digit (Go's `unicode.IsDigit`); beyond ASCII the
@@ -177,15 +198,14 @@ fn is_digit(c: char) -> bool {
     c.is_ascii_digit() || !c.is_ascii() && c.is_numeric()
 }
 
-fn group_indices(name: &str, regexp: &Regexp) -> Vec<usize> {
+fn group_indices(name: &str, regexp: &CaptureRegexp) -> Vec<usize> {
     let is_number = name.bytes().all(|b| b.is_ascii_digit())
         && (name.len() == 1 || !name.starts_with('0'))
         && name.len() <= 9;
     if is_number {
         return name.parse().into_iter().collect();
     }
-    let names = regexp.as_regex().capture_names().enumerate();
-    names.filter(|(_, candidate)| *candidate == Some(name)).map(|(index, _)| index).collect()
+    regexp.group_indices(name)
 }
 
 /// The order of `sort_by_label` for two values: runs of digits compare as numbers.
@@ -205,12 +225,17 @@ pub fn natural_order(a: &str, b: &str) -> Ordering {
 }
 
 fn chunk_order(a: &str, b: &str) -> Ordering {
-    let both_digits = [a, b].iter().all(|chunk| chunk.starts_with(|c: char| c.is_ascii_digit()));
+    let both_digits = [a, b]
+        .iter()
+        .all(|chunk| chunk.starts_with(|c: char| c.is_ascii_digit()));
     if !both_digits {
         return a.cmp(b);
     }
     let (a_digits, b_digits) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
-    a_digits.len().cmp(&b_digits.len()).then_with(|| a_digits.cmp(b_digits))
+    a_digits
+        .len()
+        .cmp(&b_digits.len())
+        .then_with(|| a_digits.cmp(b_digits))
 }
 
 /// Splits into runs of digits and runs of anything else.
@@ -218,7 +243,9 @@ fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let first_is_digit = rest.chars().next()?.is_ascii_digit();
-        let end = rest.find(|c: char| c.is_ascii_digit() != first_is_digit).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit() != first_is_digit)
+            .unwrap_or(rest.len());
         let (chunk, after) = rest.split_at(end);
         rest = after;
         Some(chunk)
@@ -240,23 +267,47 @@ mod tests {
     #[test]
     fn label_replace_expands_like_go() {
         for (args, want) in [
-            (["dst", "$1-x", "src", "a(.*)"], r#"{dst="bc-x", src="abc"}"#),
+            (
+                ["dst", "$1-x", "src", "a(.*)"],
+                r#"{dst="bc-x", src="abc"}"#,
+            ),
             (["dst", "$1x", "src", "a(.*)"], r#"{src="abc"}"#),
-            (["dst", "${1}x", "src", "a(.*)"], r#"{dst="bcx", src="abc"}"#),
-            (["dst", "$rest.", "src", "a(?P<rest>.*)"], r#"{dst="bc.", src="abc"}"#),
-            (["dst", "${rest}", "src", "a(?<rest>.*)"], r#"{dst="bc", src="abc"}"#),
+            (
+                ["dst", "${1}x", "src", "a(.*)"],
+                r#"{dst="bcx", src="abc"}"#,
+            ),
+            (
+                ["dst", "$rest.", "src", "a(?P<rest>.*)"],
+                r#"{dst="bc.", src="abc"}"#,
+            ),
+            (
+                ["dst", "${rest}", "src", "a(?<rest>.*)"],
+                r#"{dst="bc", src="abc"}"#,
+            ),
             (["dst", "$$1", "src", "a(.*)"], r#"{dst="$1", src="abc"}"#),
             (["dst", "$", "src", ".*"], r#"{dst="$", src="abc"}"#),
             (["dst", "${1", "src", "a(.*)"], r#"{dst="${1", src="abc"}"#),
             (["dst", "${}", "src", "a(.*)"], r#"{dst="${}", src="abc"}"#),
-            (["dst", "$01|$9|$0", "src", "a(.*)"], r#"{dst="||abc", src="abc"}"#),
+            (
+                ["dst", "$01|$9|$0", "src", "a(.*)"],
+                r#"{dst="||abc", src="abc"}"#,
+            ),
             (["dst", "v", "src", "bc"], r#"{src="abc"}"#),
             (["dst", "v", "none", ""], r#"{dst="v", src="abc"}"#),
             (["src", "", "src", ".*"], "{}"),
             (["é 1", "v", "src", ".*"], r#"{src="abc", "é 1"="v"}"#),
-            (["dst", "$2$1", "src", "a(x)?(b)c"], r#"{dst="b", src="abc"}"#),
-            (["", "v", "src", ".*"], "invalid destination label name in label_replace(): "),
-            (["d", "v", "src", "(.*"], "invalid regular expression in label_replace(): (.*"),
+            (
+                ["dst", "$2$1", "src", "a(x)?(b)c"],
+                r#"{dst="b", src="abc"}"#,
+            ),
+            (
+                ["", "v", "src", ".*"],
+                "invalid destination label name in label_replace(): ",
+            ),
+            (
+                ["d", "v", "src", "(.*"],
+                "invalid regular expression in label_replace(): (.*",
+            ),
         ] {
             assert_eq!(replace("src=abc", args), want, "{args:?}");
         }
@@ -266,14 +317,20 @@ mod tests {
     fn label_join_joins_absent_labels_as_empty() {
         let base = Labels::from_pairs([("a", "1"), ("c", "3")]);
         let join = LabelJoin::new("dst", "-", &["a", "b", "c"]).expect("valid");
-        assert_eq!(join.apply(&base).to_string(), r#"{a="1", c="3", dst="1--3"}"#);
+        assert_eq!(
+            join.apply(&base).to_string(),
+            r#"{a="1", c="3", dst="1--3"}"#
+        );
         let join = LabelJoin::new("a", "", &["b"]).expect("valid");
         assert_eq!(join.apply(&base).to_string(), r#"{c="3"}"#);
         let none: [&str; 0] = [];
         let join = LabelJoin::new("a", ",", &none).expect("valid");
         assert_eq!(join.apply(&base).to_string(), r#"{c="3"}"#);
         let error = LabelJoin::new("dst", "-", &[""]).expect_err("no name");
-        assert_eq!(error.to_string(), "invalid source label name in label_join(): ");
+        assert_eq!(
+            error.to_string(),
+            "invalid source label name in label_join(): "
+        );
     }
 
     #[test]

@@ -43,7 +43,8 @@ pub fn quantile_sorted(q: f64, values: &[f64]) -> f64 {
 
 /// The order in which quantiles see values: NaN first, then ascending.
 pub fn nan_first(a: &f64, b: &f64) -> Ordering {
-    a.partial_cmp(b).unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
+    a.partial_cmp(b)
+        .unwrap_or_else(|| b.is_nan().cmp(&a.is_nan()))
 }
 
 fn without_values(q: f64, count: usize) -> Option<f64> {
@@ -69,7 +70,11 @@ impl Rank {
     fn new(q: f64, count: usize) -> Rank {
         let rank = q * (count - 1) as f64;
         let lower = (rank.floor() as usize).min(count - 1);
-        Rank { lower, upper: (lower + 1).min(count - 1), weight: rank - rank.floor() }
+        Rank {
+            lower,
+            upper: (lower + 1).min(count - 1),
+            weight: rank - rank.floor(),
+        }
     }
 
     fn between(&self, lower: f64, upper: f64) -> f64 {
@@ -146,7 +151,10 @@ fn parse_hex(text: &str) -> Option<f64> {
 /// -Inf when `q < 0`, +Inf when `q > 1`.
 pub fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
     buckets.sort_by(by_bound);
-    let plain = |value| BucketQuantile { value, forced_monotonicity: None };
+    let plain = |value| BucketQuantile {
+        value,
+        forced_monotonicity: None,
+    };
     if q.is_nan() || buckets.is_empty() {
         return plain(f64::NAN);
     }
@@ -161,7 +169,10 @@ pub fn bucket_quantile(q: f64, buckets: &mut Vec<Bucket>) -> BucketQuantile {
     }
     coalesce(buckets);
     let forced_monotonicity = ensure_monotonic(buckets);
-    BucketQuantile { value: quantile_of_monotonic(q, buckets), forced_monotonicity }
+    BucketQuantile {
+        value: quantile_of_monotonic(q, buckets),
+        forced_monotonicity,
+    }
 }
 
 fn quantile_of_monotonic(q: f64, buckets: &[Bucket]) -> f64 {
@@ -216,7 +227,11 @@ pub fn bucket_fraction(lower: f64, upper: f64, buckets: &mut Vec<Bucket>) -> f64
 
 /// How many observations lie below `value`; `None` when it is +Inf or beyond all buckets.
 fn rank_in(buckets: &[Bucket], value: f64) -> Option<f64> {
-    let mut lower = if buckets[0].upper_bound <= 0.0 { f64::NEG_INFINITY } else { 0.0 };
+    let mut lower = if buckets[0].upper_bound <= 0.0 {
+        f64::NEG_INFINITY
+    } else {
+        0.0
+    };
     let mut rank = 0.0;
     for bucket in buckets {
         if lower >= value {
@@ -241,7 +256,9 @@ fn by_bound(a: &Bucket, b: &Bucket) -> Ordering {
 }
 
 fn ends_in_infinity(buckets: &[Bucket]) -> bool {
-    buckets.last().is_some_and(|bucket| bucket.upper_bound == f64::INFINITY)
+    buckets
+        .last()
+        .is_some_and(|bucket| bucket.upper_bound == f64::INFINITY)
 }
 
 /// Merges neighbours of one bound by adding their counts.
@@ -316,7 +333,9 @@ mod tests {
     use super::*;
 
     fn buckets(text: &str) -> Vec<Bucket> {
-        let pairs = text.split_whitespace().filter_map(|pair| pair.split_once(':'));
+        let pairs = text
+            .split_whitespace()
+            .filter_map(|pair| pair.split_once(':'));
         pairs
             .map(|(bound, count)| Bucket {
                 upper_bound: parse_upper_bound(bound).expect("a bound"),
@@ -327,7 +346,10 @@ mod tests {
 
     fn check(q: f64, text: &str, want: f64) {
         let got = bucket_quantile(q, &mut buckets(text)).value;
-        assert!(got == want || got.is_nan() && want.is_nan(), "{q} of {text}: {got}");
+        assert!(
+            got == want || got.is_nan() && want.is_nan(),
+            "{q} of {text}: {got}"
+        );
     }
 
     #[test]
@@ -353,7 +375,10 @@ mod tests {
                 sorted.sort_by(nan_first);
                 quantile_sorted(q, &sorted)
             }] {
-                assert!(got == want || got.is_nan() && want.is_nan(), "{q} of {values:?}: {got}");
+                assert!(
+                    got == want || got.is_nan() && want.is_nan(),
+                    "{q} of {values:?}: {got}"
+                );
             }
         }
     }
@@ -383,8 +408,18 @@ mod tests {
     fn falling_counts_are_lifted_and_told() {
         let mut falling = buckets("1:5 2:4 3:7 4:1 inf:9");
         let got = bucket_quantile(0.5, &mut falling);
-        let told = ForcedMonotonicity { min_bucket: 2.0, max_bucket: 4.0, max_diff: 6.0 };
-        assert_eq!(got, BucketQuantile { value: 0.9, forced_monotonicity: Some(told) });
+        let told = ForcedMonotonicity {
+            min_bucket: 2.0,
+            max_bucket: 4.0,
+            max_diff: 6.0,
+        };
+        assert_eq!(
+            got,
+            BucketQuantile {
+                value: 0.9,
+                forced_monotonicity: Some(told)
+            }
+        );
         let mut rounded = buckets("1:5 2:4.9999999999999999 inf:5.0000000000000009");
         assert_eq!(bucket_quantile(0.5, &mut rounded).forced_monotonicity, None);
     }
@@ -405,7 +440,10 @@ mod tests {
             (-inf, -0.5, "-1:5 0:10 inf:10", 0.75),
         ] {
             let got = bucket_fraction(lower, upper, &mut buckets(text));
-            assert!(got == want || got.is_nan() && want.is_nan(), "{lower} {upper} {text}: {got}");
+            assert!(
+                got == want || got.is_nan() && want.is_nan(),
+                "{lower} {upper} {text}: {got}"
+            );
         }
     }
 
@@ -435,7 +473,12 @@ mod tests {
 
     #[test]
     fn nan_bounds_do_no_harm() {
-        for text in ["nan:1 inf:3", "nan:1 nan:2", "1:nan 2:3 inf:nan", "1:1 nan:2 inf:3"] {
+        for text in [
+            "nan:1 inf:3",
+            "nan:1 nan:2",
+            "1:nan 2:3 inf:nan",
+            "1:1 nan:2 inf:3",
+        ] {
             bucket_quantile(0.5, &mut buckets(text));
             bucket_fraction(0.0, 1.0, &mut buckets(text));
         }

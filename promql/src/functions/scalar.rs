@@ -156,11 +156,19 @@ pub fn clamp_is_empty(min: f64, max: f64) -> bool {
 const LARGE: f64 = (1u64 << 28) as f64;
 
 fn acosh(x: f64) -> f64 {
-    if x > LARGE { x.ln() + std::f64::consts::LN_2 } else { x.acosh() }
+    if x > LARGE {
+        x.ln() + std::f64::consts::LN_2
+    } else {
+        x.acosh()
+    }
 }
 
 fn asinh(x: f64) -> f64 {
-    if x.abs() > LARGE { (x.abs().ln() + std::f64::consts::LN_2).copysign(x) } else { x.asinh() }
+    if x.abs() > LARGE {
+        (x.abs().ln() + std::f64::consts::LN_2).copysign(x)
+    } else {
+        x.asinh()
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +178,10 @@ mod tests {
     fn check(name: &str, x: f64, want: f64) {
         let got = ScalarFn::from_name(name).expect(name).eval(x);
         let close = (got - want).abs() <= want.abs() * 1e-14;
-        assert!(close || got == want || got.is_nan() && want.is_nan(), "{name}({x}) = {got}");
+        assert!(
+            close || got == want || got.is_nan() && want.is_nan(),
+            "{name}({x}) = {got}"
+        );
     }
 
     #[test]

@@ -34,7 +34,11 @@ impl KahanSum {
     /// The sum of what was added; 0 when nothing was.
     #[inline]
     pub fn value(&self) -> f64 {
-        if self.sum.is_infinite() { self.sum } else { self.sum + self.compensation }
+        if self.sum.is_infinite() {
+            self.sum
+        } else {
+            self.sum + self.compensation
+        }
     }
 }
 
@@ -69,8 +73,11 @@ impl KahanMean {
             self.compensation /= self.count - 1.0;
         }
         let weight = (self.count - 1.0) / self.count;
-        (self.sum, self.compensation) =
-            kahan_inc(value / self.count, weight * self.sum, weight * self.compensation);
+        (self.sum, self.compensation) = kahan_inc(
+            value / self.count,
+            weight * self.sum,
+            weight * self.compensation,
+        );
     }
 
     /// The number of values added.

@@ -39,7 +39,14 @@ pub(super) fn rate(
         };
         if let Some(increase) = window.increase() {
             let is_rate = func == RangeFn::Rate;
-            out.set(step, if is_rate { increase / range_seconds } else { increase });
+            out.set(
+                step,
+                if is_rate {
+                    increase / range_seconds
+                } else {
+                    increase
+                },
+            );
         }
     }
 }
@@ -74,7 +81,11 @@ impl Window<'_> {
             if self.timestamps[first] <= self.start_ms {
                 first += 1;
             }
-            let inner_end = if self.timestamps[last] >= self.end_ms { last } else { last + 1 };
+            let inner_end = if self.timestamps[last] >= self.end_ms {
+                last
+            } else {
+                last + 1
+            };
             let inner = self.values.get(first..inner_end).unwrap_or(&[]);
             increase += corrections(left, inner, right);
         }

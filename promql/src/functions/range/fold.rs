@@ -22,7 +22,11 @@ pub(super) fn over_time(
 
 fn sum(values: &[f64]) -> f64 {
     let (sum, compensation) = pair(values);
-    if sum.is_infinite() { sum } else { sum + compensation }
+    if sum.is_infinite() {
+        sum
+    } else {
+        sum + compensation
+    }
 }
 
 /// A sum that is finite in the end was so all the way, and the mean is a quotient; else each step
@@ -46,5 +50,7 @@ fn variance(values: &[f64]) -> f64 {
 
 #[inline(always)]
 fn pair(values: &[f64]) -> (f64, f64) {
-    values.iter().fold((0.0, 0.0), |(sum, c), value| kahan_inc(*value, sum, c))
+    values
+        .iter()
+        .fold((0.0, 0.0), |(sum, c), value| kahan_inc(*value, sum, c))
 }

@@ -289,7 +289,10 @@ pub fn apply(
     out: &mut Row<'_>,
     scratch: &mut Scratch,
 ) -> Result<Notes, RangeError> {
-    let input = window::Input { timestamps: &samples.timestamps, values: &samples.values };
+    let input = window::Input {
+        timestamps: &samples.timestamps,
+        values: &samples.values,
+    };
     let mut out = window::Output::new(out);
     let mut invalid_quantiles = Vec::new();
     match (func, args.edges) {
@@ -331,7 +334,10 @@ pub fn apply(
             _,
         ) => counts::simple(func, input, windows, &mut out),
     }
-    Ok(Notes { any_result: out.any_result(), invalid_quantiles })
+    Ok(Notes {
+        any_result: out.any_result(),
+        invalid_quantiles,
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,11 @@ pub(super) fn quantiles(
     let buffer = &mut scratch.values;
     input.fold(windows, out, |step, values| {
         let q = q.at(step);
-        let is_new = || invalid.last().is_none_or(|last| last.to_bits() != q.to_bits());
+        let is_new = || {
+            invalid
+                .last()
+                .is_none_or(|last| last.to_bits() != q.to_bits())
+        };
         if !is_valid_quantile(q) && is_new() {
             invalid.push(q);
         }
@@ -42,7 +46,9 @@ pub(super) fn deviations(
         buffer.clear();
         buffer.extend_from_slice(values);
         let median = quantile(0.5, buffer);
-        buffer.iter_mut().for_each(|value| *value = (*value - median).abs());
+        buffer
+            .iter_mut()
+            .for_each(|value| *value = (*value - median).abs());
         quantile(0.5, buffer)
     });
 }

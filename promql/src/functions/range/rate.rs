@@ -32,8 +32,14 @@ pub(super) fn extrapolated(
         }
         let mut increase = values[last] - values[first];
         if !resets.is_empty() {
-            end_reset += resets[end_reset..].iter().take_while(|i| **i <= last).count();
-            first_reset += resets[first_reset..].iter().take_while(|i| **i <= first).count();
+            end_reset += resets[end_reset..]
+                .iter()
+                .take_while(|i| **i <= last)
+                .count();
+            first_reset += resets[first_reset..]
+                .iter()
+                .take_while(|i| **i <= first)
+                .count();
             for reset in &resets[first_reset.min(end_reset)..end_reset] {
                 increase += values[reset - 1];
             }
@@ -44,7 +50,10 @@ pub(super) fn extrapolated(
             first: values[first],
             intervals: (last - first) as f64,
         };
-        out.set(step, edges.extrapolate(increase, samples, windows.end_ms(step)));
+        out.set(
+            step,
+            edges.extrapolate(increase, samples, windows.end_ms(step)),
+        );
     }
 }
 
@@ -52,8 +61,15 @@ pub(super) fn extrapolated(
 fn has_reset(values: &[f64]) -> bool {
     // Without an early exit the compiler compares several at a time.
     values.chunks(256).enumerate().any(|(i, chunk)| {
-        let before = if i == 0 { chunk[0] } else { values[i * 256 - 1] };
-        chunk[0] < before || chunk.windows(2).fold(false, |any, pair| any | (pair[1] < pair[0]))
+        let before = if i == 0 {
+            chunk[0]
+        } else {
+            values[i * 256 - 1]
+        };
+        chunk[0] < before
+            || chunk
+                .windows(2)
+                .fold(false, |any, pair| any | (pair[1] < pair[0]))
     })
 }
 
@@ -139,8 +155,19 @@ pub(super) fn instant(
         }
         let last = window.end - 1;
         let (before, value) = (input.values[last - 1], input.values[last]);
-        let difference = if is_rate && value < before { value } else { value - before };
+        let difference = if is_rate && value < before {
+            value
+        } else {
+            value - before
+        };
         let interval = seconds(input.timestamps[last] - input.timestamps[last - 1]);
-        out.set(step, if is_rate { difference / interval } else { difference });
+        out.set(
+            step,
+            if is_rate {
+                difference / interval
+            } else {
+                difference
+            },
+        );
     }
 }

@@ -81,7 +81,11 @@ fn columns(random: &mut Random) -> Columns {
                 counter
             }
             2 => {
-                counter = if random.below(8) == 0 { 0.0 } else { counter + random.unit() };
+                counter = if random.below(8) == 0 {
+                    0.0
+                } else {
+                    counter + random.unit()
+                };
                 counter
             }
             3 => random.below(3) as f64 - 1.0,
@@ -91,7 +95,11 @@ fn columns(random: &mut Random) -> Columns {
         let odd = odd_values && random.below(12) == 0;
         columns.push(
             time,
-            if odd { random.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) } else { value },
+            if odd {
+                random.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY])
+            } else {
+                value
+            },
         );
     }
     columns
@@ -114,11 +122,20 @@ fn run(
 ) -> Result<(Vec<Option<f64>>, Notes), RangeError> {
     let mut values = vec![0.0; windows.count];
     let mut present = vec![0; windows.count.div_ceil(64)];
-    let mut row = Row { values: &mut values, present: &mut present };
+    let mut row = Row {
+        values: &mut values,
+        present: &mut present,
+    };
     // Left over from another series.
-    let mut scratch = Scratch { indices: vec![7; 9], values: vec![1.0] };
+    let mut scratch = Scratch {
+        indices: vec![7; 9],
+        values: vec![1.0],
+    };
     let notes = apply(func, samples, windows, args, &mut row, &mut scratch)?;
-    Ok(((0..windows.count).map(|step| row.get(step)).collect(), notes))
+    Ok((
+        (0..windows.count).map(|step| row.get(step)).collect(),
+        notes,
+    ))
 }
 
 /// Windows of samples, as pairs of time and value.
@@ -128,8 +145,12 @@ fn naive(
     windows: &Windows,
     args: &RangeArgs<'_>,
 ) -> Vec<Option<f64>> {
-    let all: Vec<(i64, f64)> =
-        samples.timestamps.iter().copied().zip(samples.values.iter().copied()).collect();
+    let all: Vec<(i64, f64)> = samples
+        .timestamps
+        .iter()
+        .copied()
+        .zip(samples.values.iter().copied())
+        .collect();
     (0..windows.count)
         .map(|step| {
             let end = windows.first_end_ms + windows.step_ms * step as i64;
@@ -180,7 +201,11 @@ fn plain(
         RangeFn::Idelta => last.1 - values[values.len() - 2],
         RangeFn::Irate => {
             let (time, before) = window[window.len() - 2];
-            let difference = if last.1 < before { last.1 } else { last.1 - before };
+            let difference = if last.1 < before {
+                last.1
+            } else {
+                last.1 - before
+            };
             difference / ((last.0 - time) as f64 / 1000.0)
         }
         RangeFn::Deriv | RangeFn::PredictLinear => {
@@ -193,7 +218,11 @@ fn plain(
                 args.first_step_ms + args.step_ms * step as i64
             };
             let (slope, intercept) = line(window, origin);
-            if func == RangeFn::Deriv { slope } else { slope * args.params[0].at(step) + intercept }
+            if func == RangeFn::Deriv {
+                slope
+            } else {
+                slope * args.params[0].at(step) + intercept
+            }
         }
         RangeFn::DoubleExponentialSmoothing => {
             if !two {
@@ -211,9 +240,9 @@ fn plain(
             }
             level
         }
-        RangeFn::Changes => {
-            pairs().filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan())).count() as f64
-        }
+        RangeFn::Changes => pairs()
+            .filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan()))
+            .count() as f64,
         RangeFn::Resets => pairs().filter(|(a, b)| b < a).count() as f64,
         RangeFn::Sum => kahan(&values),
         RangeFn::Avg => kahan(&values) / count,
@@ -294,8 +323,11 @@ fn extended(
 ) -> Option<f64> {
     let counter = func != RangeFn::Delta;
     let last_before = window.iter().rposition(|(t, _)| *t <= start);
-    let inside: Vec<f64> =
-        window.iter().filter(|(t, _)| start < *t && *t < end).map(|(_, v)| *v).collect();
+    let inside: Vec<f64> = window
+        .iter()
+        .filter(|(t, _)| start < *t && *t < end)
+        .map(|(_, v)| *v)
+        .collect();
     if matches!(func, RangeFn::Changes | RangeFn::Resets) {
         let from = last_before.unwrap_or(0);
         if window[window.len() - 1].0 <= start {
@@ -325,7 +357,10 @@ fn extended(
         if window[window.len() - 1].0 <= start {
             return None;
         }
-        (window[last_before.unwrap_or(0)].1, window[window.len() - 1].1)
+        (
+            window[last_before.unwrap_or(0)].1,
+            window[window.len() - 1].1,
+        )
     } else {
         let first_after = window.iter().position(|(t, _)| *t > start)?;
         let left = match (at_start, last_before) {
@@ -356,7 +391,11 @@ fn extended(
         }
         result += lost;
     }
-    Some(if func == RangeFn::Rate { result / ((end - start) as f64 / 1000.0) } else { result })
+    Some(if func == RangeFn::Rate {
+        result / ((end - start) as f64 / 1000.0)
+    } else {
+        result
+    })
 }
 
 /// Two-fold summation in the order of the values.
@@ -385,11 +424,17 @@ fn variance(values: &[f64]) -> f64 {
 fn line(window: &[(i64, f64)], origin: i64) -> (f64, f64) {
     let first = window[0].1;
     if window[1..].iter().all(|(_, v)| *v == first) {
-        return if first.is_infinite() { (f64::NAN, f64::NAN) } else { (0.0, first) };
+        return if first.is_infinite() {
+            (f64::NAN, f64::NAN)
+        } else {
+            (0.0, first)
+        };
     }
     let sum = |term: &dyn Fn(f64, f64) -> f64| {
-        let terms: Vec<f64> =
-            window.iter().map(|(t, v)| term((t - origin) as f64 / 1000.0, *v)).collect();
+        let terms: Vec<f64> = window
+            .iter()
+            .map(|(t, v)| term((t - origin) as f64 / 1000.0, *v))
+            .collect();
         kahan(&terms)
     };
     let n = window.len() as f64;
@@ -403,7 +448,11 @@ fn quantile(q: f64, values: &[f64]) -> f64 {
         return f64::NAN;
     }
     if !(0.0..=1.0).contains(&q) {
-        return if q < 0.0 { f64::NEG_INFINITY } else { f64::INFINITY };
+        return if q < 0.0 {
+            f64::NEG_INFINITY
+        } else {
+            f64::INFINITY
+        };
     }
     let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_nan()).collect();
     let mut numbers: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
@@ -432,7 +481,11 @@ fn agree(a: Option<f64>, b: Option<f64>, scale: f64) -> bool {
 /// Means and variances are defined here in another way than they are computed; where values
 /// cancel out, both are off by this much.
 fn scale(func: RangeFn, samples: &Columns) -> f64 {
-    let largest = samples.values.iter().filter(|v| v.is_finite()).fold(0.0, |m, v| v.abs().max(m));
+    let largest = samples
+        .values
+        .iter()
+        .filter(|v| v.is_finite())
+        .fold(0.0, |m, v| v.abs().max(m));
     match func {
         RangeFn::Avg | RangeFn::Stddev => largest,
         RangeFn::Stdvar => largest * largest,
@@ -445,7 +498,9 @@ fn check(seed: u64, name: &str, edges: impl Fn(&mut Random) -> Edges) {
     let samples = columns(&mut random);
     let windows = windows(&mut random);
     let per_step: Vec<f64> = (0..windows.count).map(|_| random.unit()).collect();
-    let odd: Vec<f64> = (0..windows.count).map(|_| random.pick(&[-1.0, 0.0, 1.0, 2.0])).collect();
+    let odd: Vec<f64> = (0..windows.count)
+        .map(|_| random.pick(&[-1.0, 0.0, 1.0, 2.0]))
+        .collect();
     let func = RangeFn::from_name(name).expect("a name from the list");
     let params = match random.below(3) {
         0 if func == RangeFn::Quantile => [Param::PerStep(&odd); 2],
@@ -459,7 +514,9 @@ fn check(seed: u64, name: &str, edges: impl Fn(&mut Random) -> Edges) {
         first_step_ms: windows.first_end_ms + offset,
         step_ms: windows.step_ms,
     };
-    if params.iter().any(|p| matches!(p, Param::PerStep(v) if v.contains(&0.0)))
+    if params
+        .iter()
+        .any(|p| matches!(p, Param::PerStep(v) if v.contains(&0.0)))
         && func == RangeFn::DoubleExponentialSmoothing
     {
         return;
@@ -472,7 +529,11 @@ fn check(seed: u64, name: &str, edges: impl Fn(&mut Random) -> Edges) {
             "{name} seed {seed} step {step}: got {got:?}, want {want:?}; {windows:?}, {args:?}"
         );
     }
-    assert_eq!(notes.any_result, want.iter().any(Option::is_some), "{name} seed {seed}");
+    assert_eq!(
+        notes.any_result,
+        want.iter().any(Option::is_some),
+        "{name} seed {seed}"
+    );
 }
 
 #[test]
@@ -507,11 +568,22 @@ fn notes_name_odd_quantiles_only_where_there_are_samples() {
     let mut samples = Columns::default();
     samples.push(0, 1.0);
     samples.push(1000, 2.0);
-    let windows = Windows { first_end_ms: 0, step_ms: 1000, count: 4, range_ms: 1000 };
+    let windows = Windows {
+        first_end_ms: 0,
+        step_ms: 1000,
+        count: 4,
+        range_ms: 1000,
+    };
     let q = [2.0, 2.0, f64::NAN, -1.0];
-    let args = RangeArgs { params: [Param::PerStep(&q); 2], ..RangeArgs::plain(&windows) };
+    let args = RangeArgs {
+        params: [Param::PerStep(&q); 2],
+        ..RangeArgs::plain(&windows)
+    };
     let (values, notes) = run(RangeFn::Quantile, &samples, &windows, &args).expect("no error");
-    assert_eq!(values, [Some(f64::INFINITY), Some(f64::INFINITY), None, None]);
+    assert_eq!(
+        values,
+        [Some(f64::INFINITY), Some(f64::INFINITY), None, None]
+    );
     assert_eq!(notes.invalid_quantiles, [2.0]);
 }
 
@@ -520,15 +592,37 @@ fn smoothing_factors_are_checked_where_there_are_samples() {
     let mut samples = Columns::default();
     samples.push(0, 1.0);
     for (factors, want) in [
-        ([1.0, 0.5], "invalid smoothing factor. Expected: 0 < sf < 1, got: 1.000000"),
-        ([0.5, f64::INFINITY], "invalid trend factor. Expected: 0 < tf < 1, got: +Inf"),
+        (
+            [1.0, 0.5],
+            "invalid smoothing factor. Expected: 0 < sf < 1, got: 1.000000",
+        ),
+        (
+            [0.5, f64::INFINITY],
+            "invalid trend factor. Expected: 0 < tf < 1, got: +Inf",
+        ),
     ] {
         for (first_end_ms, fails) in [(0, true), (5000, false)] {
-            let windows = Windows { first_end_ms, step_ms: 0, count: 1, range_ms: 1000 };
+            let windows = Windows {
+                first_end_ms,
+                step_ms: 0,
+                count: 1,
+                range_ms: 1000,
+            };
             let params = factors.map(Param::Const);
-            let args = RangeArgs { params, ..RangeArgs::plain(&windows) };
-            let result = run(RangeFn::DoubleExponentialSmoothing, &samples, &windows, &args);
-            assert_eq!(result.err().map(|e| e.to_string()), fails.then(|| want.to_owned()));
+            let args = RangeArgs {
+                params,
+                ..RangeArgs::plain(&windows)
+            };
+            let result = run(
+                RangeFn::DoubleExponentialSmoothing,
+                &samples,
+                &windows,
+                &args,
+            );
+            assert_eq!(
+                result.err().map(|e| e.to_string()),
+                fails.then(|| want.to_owned())
+            );
         }
     }
 }

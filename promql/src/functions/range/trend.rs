@@ -42,9 +42,15 @@ impl Line {
         let first = values[0];
         if values[1..].iter().all(|value| *value == first) {
             return if first.is_infinite() {
-                Line { slope: f64::NAN, intercept: f64::NAN }
+                Line {
+                    slope: f64::NAN,
+                    intercept: f64::NAN,
+                }
             } else {
-                Line { slope: 0.0, intercept: first }
+                Line {
+                    slope: 0.0,
+                    intercept: first,
+                }
             };
         }
         let [mut sum_x, mut sum_y, mut sum_xy, mut sum_x2] = [KahanSum::default(); 4];
@@ -60,7 +66,10 @@ impl Line {
         let covariance = sum_xy.value() - x * y / n;
         let variance = sum_x2.value() - x * x / n;
         let slope = covariance / variance;
-        Line { slope, intercept: y / n - slope * x / n }
+        Line {
+            slope,
+            intercept: y / n - slope * x / n,
+        }
     }
 }
 

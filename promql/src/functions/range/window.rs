@@ -16,7 +16,13 @@ impl<'a> Input<'a> {
     /// samples.
     #[inline]
     pub(super) fn slide(self, windows: &Windows) -> Slide<'a> {
-        Slide { timestamps: self.timestamps, windows: *windows, step: 0, from: 0, to: 0 }
+        Slide {
+            timestamps: self.timestamps,
+            windows: *windows,
+            step: 0,
+            from: 0,
+            to: 0,
+        }
     }
 
     /// Calls `compute` with the step and the values of each window that holds samples, and keeps
@@ -80,7 +86,10 @@ pub(super) struct Output<'a, 'row> {
 
 impl<'a, 'row> Output<'a, 'row> {
     pub(super) fn new(row: &'a mut Row<'row>) -> Self {
-        Output { row, any_result: false }
+        Output {
+            row,
+            any_result: false,
+        }
     }
 
     #[inline(always)]
