@@ -70,9 +70,6 @@ pub trait Store: Send + Sync + 'static {
         name: String,
         request: LabelsRequest,
     ) -> BoxFuture<'static, Result<Names, StoreError>>;
-
-    /// The times between which this store has samples, `None` while it has none.
-    fn range(&self) -> Option<TimeRange>;
 }
 
 /// Why a store could not answer, by what a caller can do about it.

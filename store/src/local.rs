@@ -1,1 +1,144 @@
-//! A database on a local disk as a store.
+//! A database on a local disk as a store: its head and its blocks.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, ready};
+use futures::stream::{self, StreamExt};
+use isobar_model::Warnings;
+use isobar_tsdb::db::Db;
+use isobar_tsdb::merge::SeriesIter;
+
+use crate::api::{
+    LabelsRequest, Names, SeriesBatch, SeriesRequest, SeriesStream, Store, StoreError,
+};
+
+/// Series per batch: enough to make the cost of a batch small beside that of its series.
+const BATCH_SERIES: usize = 256;
+
+/// What Prometheus says when a limit cut an answer.
+pub const TRUNCATED: &str = "results truncated due to limit";
+
+/// The series of all tenants of a database. Equal series of two tenants are one.
+#[derive(Clone)]
+pub struct LocalStore {
+    db: Arc<Db>,
+}
+
+impl LocalStore {
+    /// `db` as a store.
+    pub fn new(db: Arc<Db>) -> Self {
+        LocalStore { db }
+    }
+
+    fn open(&self, request: &SeriesRequest) -> Result<SeriesIter, StoreError> {
+        Ok(self.db.select(None, &request.matchers, request.range)?)
+    }
+}
+
+impl Store for LocalStore {
+    fn series(&self, request: SeriesRequest) -> SeriesStream {
+        let series = match self.open(&request) {
+            Ok(series) => series,
+            Err(error) => return stream::once(ready(Err(error))).boxed(),
+        };
+        let left = if request.limit == 0 {
+            usize::MAX
+        } else {
+            request.limit
+        };
+        let batches = Batches {
+            series,
+            left,
+            skip_chunks: request.skip_chunks,
+            done: false,
+        };
+        stream::iter(batches).boxed()
+    }
+
+    fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {
+        let store = self.clone();
+        async move {
+            let names = store
+                .db
+                .label_names(None, &request.matchers, request.range)?;
+            Ok(cut(names, request.limit))
+        }
+        .boxed()
+    }
+
+    fn label_values(
+        &self,
+        name: String,
+        request: LabelsRequest,
+    ) -> BoxFuture<'static, Result<Names, StoreError>> {
+        let store = self.clone();
+        async move {
+            let values = store
+                .db
+                .label_values(None, &name, &request.matchers, request.range)?;
+            Ok(cut(values, request.limit))
+        }
+        .boxed()
+    }
+}
+
+/// Takes series from the database batch by batch, as the stream is polled.
+struct Batches {
+    series: SeriesIter,
+    left: usize,
+    skip_chunks: bool,
+    done: bool,
+}
+
+impl Iterator for Batches {
+    type Item = Result<SeriesBatch, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let mut batch = Vec::with_capacity(BATCH_SERIES.min(self.left));
+        while batch.len() < BATCH_SERIES {
+            let next = match self.series.next() {
+                None => {
+                    self.done = true;
+                    break;
+                }
+                Some(Err(error)) => {
+                    self.done = true;
+                    return Some(Err(error.into()));
+                }
+                Some(Ok(next)) => next,
+            };
+            if self.left == 0 {
+                self.done = true;
+                let mut warnings = Warnings::default();
+                warnings.warn(TRUNCATED);
+                return Some(Ok(SeriesBatch::Warnings(warnings)));
+            }
+            self.left -= 1;
+            let chunks = if self.skip_chunks {
+                Vec::new()
+            } else {
+                next.chunks
+            };
+            batch.push(isobar_tsdb::SeriesChunks {
+                labels: next.labels,
+                chunks,
+            });
+            if self.left == 0 {
+                break;
+            }
+        }
+        (!batch.is_empty()).then_some(Ok(SeriesBatch::Series(batch)))
+    }
+}
+
+fn cut(mut values: Vec<String>, limit: usize) -> Names {
+    let mut warnings = Warnings::default();
+    if limit > 0 && values.len() > limit {
+        values.truncate(limit);
+        warnings.warn(TRUNCATED);
+    }
+    Names { values, warnings }
+}
