@@ -1,7 +1,5 @@
 //! What the binary operators compute on two numbers, with Go's answers for special values.
 
-use super::go_math;
-
 /// A binary operator on two numbers that gives a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ArithmeticOp {
@@ -31,7 +29,7 @@ impl ArithmeticOp {
             ArithmeticOp::Mul => left * right,
             ArithmeticOp::Div => left / right,
             ArithmeticOp::Mod => left % right,
-            ArithmeticOp::Pow => go_math::pow(left, right),
+            ArithmeticOp::Pow => left.powf(right),
             ArithmeticOp::Atan2 => left.atan2(right),
         }
     }

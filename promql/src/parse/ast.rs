@@ -289,8 +289,10 @@ pub struct Paren {
 /// A string.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StringLiteral {
-    /// The text, unescaped.
+    /// The text, unescaped. What is not UTF-8 (`"\xff"`) is U+FFFD here.
     pub value: String,
+    /// The bytes, when they are not UTF-8.
+    pub bytes: Option<Box<[u8]>>,
     /// Where it stands.
     pub span: Span,
 }

@@ -66,7 +66,17 @@ pub(super) fn seconds(ns: i64) -> f64 {
 
 /// Seconds as milliseconds, rounded to nanoseconds first and then cut, as Prometheus does.
 pub(super) fn millis(seconds: f64) -> i64 {
-    (seconds * 1e9).round() as i64 / 1_000_000
+    go_integer((seconds * 1e9).round()) / 1_000_000
+}
+
+/// Go's conversion to 64 bits, which gives the least integer for NaN and all that does not fit.
+pub(super) fn go_integer(value: f64) -> i64 {
+    const LIMIT: f64 = i64::MAX as f64;
+    if (-LIMIT..LIMIT).contains(&value) {
+        value as i64
+    } else {
+        i64::MIN
+    }
 }
 
 /// Whether seconds are more nanoseconds than 64 bits hold.
@@ -82,7 +92,7 @@ pub(super) struct Millis(pub(super) i64);
 impl Millis {
     /// The duration of a number that was written as one.
     pub(super) fn of_seconds(seconds: f64) -> Millis {
-        Millis((seconds * 1e9) as i64 / 1_000_000)
+        Millis(go_integer(seconds * 1e9) / 1_000_000)
     }
 }
 

@@ -166,11 +166,11 @@ impl Parser<'_> {
     fn string_literal(&mut self) -> Parsed<Expr> {
         let token = self.next()?;
         self.shape = Shape::leaf(ValueType::String);
+        let bytes = self.string_bytes(token)?;
+        let bytes = std::str::from_utf8(&bytes).is_err().then(|| bytes.into());
         let value = self.string_text(token)?;
-        Ok(Expr::String(StringLiteral {
-            value,
-            span: token.span,
-        }))
+        let span = token.span;
+        Ok(Expr::String(StringLiteral { value, bytes, span }))
     }
 
     /// The text of a string token. Bytes that are not UTF-8 become U+FFFD.
@@ -256,9 +256,7 @@ impl Parser<'_> {
                     Keyword::GroupLeft => Cardinality::ManyToOne,
                     _ => Cardinality::OneToMany,
                 };
-                if self.peek()?.kind == Kind::LeftParen {
-                    matching.include = self.label_names()?;
-                }
+                matching.include = self.group_label_names()?;
             }
         }
         if let Kind::Keyword(word) = self.peek()?.kind {
@@ -313,6 +311,16 @@ impl Parser<'_> {
         let value = self.number_literal()?.value;
         self.expect_anywhere(Kind::RightParen)?;
         Ok(if sign < 0.0 { -value } else { value })
+    }
+
+    /// The list of label names behind `group_left` or `group_right`, which may be left out.
+    fn group_label_names(&mut self) -> Parsed<Vec<String>> {
+        let next = self.peek()?.kind;
+        let is_fill = matches!(next, Kind::Keyword(word) if word.needs_paren());
+        if next == Kind::LeftParen || !next.starts_expression() && !is_fill {
+            return self.label_names();
+        }
+        Ok(Vec::new())
     }
 
     /// A list of label names in parentheses.

@@ -1,8 +1,7 @@
 //! From text to an AST with positions, as Prometheus 3.14's `promql/parser` reads it, and back.
 //!
-//! [`parse_expr`] reads a query, [`parse_metric_selector`] the value of a `match[]`.
-//! An [`Expr`] prints canonically, and
-//! [`pretty`] over several lines.
+//! [`parse_expr`] reads a query, [`parse_metric_selector`] the value of a `match[]`. An [`Expr`]
+//! prints canonically, and over several lines with [`pretty`].
 //!
 //! The reader is hand-written: `lex` cuts tokens, `expr` reads operators by precedence with one
 //! token of lookahead, `check` looks at the types when the syntax is right. All of Prometheus'
@@ -61,3 +60,6 @@ pub fn parse_metric_selector(text: &str) -> Result<Vec<Matcher>, ParseError> {
         .map(|selector| selector.matchers)
         .map_err(|fault| fault.in_query(text))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use super::ast::{
     VectorMatching, VectorSelector,
 };
 use super::duration::Millis;
+use super::error::quoted_bytes;
 use super::number::{Plain, Shortest};
 
 impl Display for Expr {
@@ -50,7 +51,10 @@ pub(super) fn write_expr(out: &mut dyn Write, expr: &Expr) -> fmt::Result {
             write_expr(out, &e.expr)?;
             out.write_char(')')
         }
-        Expr::String(e) => write_text(out, &e.value),
+        Expr::String(e) => match &e.bytes {
+            Some(bytes) => out.write_str(&quoted_bytes(bytes)),
+            None => write_text(out, &e.value),
+        },
         Expr::Unary(e) => {
             out.write_char(if e.negative { '-' } else { '+' })?;
             write_expr(out, &e.expr)

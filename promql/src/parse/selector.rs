@@ -7,7 +7,7 @@ use super::ast::{
     At, AtPreprocessor, BinaryOp, DurationExpr, Expr, MatrixSelector, Offset, Span, Subquery,
     ValueType, VectorSelector,
 };
-use super::duration::millis;
+use super::duration::{go_integer, millis};
 use super::error::{Fault, Parsed};
 use super::parser::{Context, Parser, Shape};
 use super::token::{Keyword, Kind, Preprocessor, Token};
@@ -285,10 +285,7 @@ fn timestamp(seconds: f64, span: Span) -> Parsed<At> {
     // What lies between these fits into 64 bits of seconds.
     const LIMIT: f64 = i64::MAX as f64;
     if seconds > -LIMIT && seconds < LIMIT {
-        let ms = (seconds * 1000.0).round();
-        // Go's conversion gives the least integer for all that does not fit.
-        let fits = ms > -LIMIT && ms < LIMIT;
-        return Ok(At::Timestamp(if fits { ms as i64 } else { i64::MIN }));
+        return Ok(At::Timestamp(go_integer((seconds * 1000.0).round())));
     }
     let printed = if seconds.is_infinite() {
         if seconds > 0.0 {
