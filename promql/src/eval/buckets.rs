@@ -111,12 +111,18 @@ struct Histograms {
 
 impl Histograms {
     fn new(steps: usize) -> Self {
-        Histograms { rows: Tile::new(steps), histograms: Vec::new(), by_labels: HashMap::new() }
+        Histograms {
+            rows: Tile::new(steps),
+            histograms: Vec::new(),
+            by_labels: HashMap::new(),
+        }
     }
 
     /// Takes a bucket in; false when its label is no number.
     fn add(&mut self, row: RowRef<'_>) -> bool {
-        let Some(bound) = parse_upper_bound(row.labels.get(BUCKET_LABEL)) else { return false };
+        let Some(bound) = parse_upper_bound(row.labels.get(BUCKET_LABEL)) else {
+            return false;
+        };
         let key = row.labels.filter(|name| name != BUCKET_LABEL);
         let next = self.histograms.len();
         let at = match self.by_labels.get(&key) {
@@ -124,7 +130,10 @@ impl Histograms {
             None => {
                 let labels = without_metadata(&key);
                 self.by_labels.insert(key, next);
-                self.histograms.push(Histogram { labels, buckets: Vec::new() });
+                self.histograms.push(Histogram {
+                    labels,
+                    buckets: Vec::new(),
+                });
                 next
             }
         };
@@ -139,7 +148,10 @@ impl Histograms {
         for (upper_bound, row) in &histogram.buckets {
             let row = self.rows.row(*row);
             if row.has(step) {
-                buckets.push(Bucket { upper_bound: *upper_bound, count: row.values[step] });
+                buckets.push(Bucket {
+                    upper_bound: *upper_bound,
+                    count: row.values[step],
+                });
             }
         }
     }
@@ -242,5 +254,9 @@ impl LiftRemark {
 /// A number as OpenMetrics writes it in a label: with a decimal point or an exponent.
 fn open_metrics_float(value: f64) -> String {
     let text = go_g(value);
-    if value.is_finite() && !text.contains(['e', '.']) { format!("{text}.0") } else { text }
+    if value.is_finite() && !text.contains(['e', '.']) {
+        format!("{text}.0")
+    } else {
+        text
+    }
 }

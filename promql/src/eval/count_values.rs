@@ -18,7 +18,12 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
     // The label that takes the value is no part of the group that a series brings.
     let grouping: Vec<String> = match op.without {
         true => op.grouping.iter().chain([&op.label]).cloned().collect(),
-        false => op.grouping.iter().filter(|label| **label != op.label).cloned().collect(),
+        false => op
+            .grouping
+            .iter()
+            .filter(|label| **label != op.label)
+            .cloned()
+            .collect(),
     };
     let writes = !(op.without && (op.grouping.contains(&op.label) || op.label == METRIC_NAME));
     let mut groups = Groups::new(&grouping, op.without);
@@ -30,7 +35,11 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
             for_each(row.present, |step| {
                 let value = row.values[step];
                 // All NaNs print the same.
-                let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+                let bits = if value.is_nan() {
+                    f64::NAN.to_bits()
+                } else {
+                    value.to_bits()
+                };
                 let key = (group, if writes { bits } else { 0 });
                 let counts = places.entry(key).or_insert_with(|| {
                     order.push(key);
@@ -43,7 +52,9 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
     })?;
     let mut merge = Merge::new(steps);
     for key in order {
-        let Some(counts) = places.get(&key) else { continue };
+        let Some(counts) = places.get(&key) else {
+            continue;
+        };
         let mut labels = LabelsBuilder::new(&groups.labels()[key.0]);
         if writes {
             labels.set(&op.label, &value_text(f64::from_bits(key.1)));

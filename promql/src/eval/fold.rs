@@ -95,23 +95,40 @@ impl Cells {
     fn new(op: AggregateOp) -> Self {
         match op {
             AggregateOp::Avg => Cells::Mean(Vec::new()),
-            AggregateOp::Count => Cells::Count { counts: Vec::new(), group: false },
-            AggregateOp::Group => Cells::Count { counts: Vec::new(), group: true },
-            AggregateOp::Min | AggregateOp::Max => {
-                Cells::Extreme { values: Vec::new(), seen: Vec::new(), max: op == AggregateOp::Max }
-            }
-            AggregateOp::Stddev | AggregateOp::Stdvar => {
-                Cells::Variance { cells: Vec::new(), root: op == AggregateOp::Stddev }
-            }
+            AggregateOp::Count => Cells::Count {
+                counts: Vec::new(),
+                group: false,
+            },
+            AggregateOp::Group => Cells::Count {
+                counts: Vec::new(),
+                group: true,
+            },
+            AggregateOp::Min | AggregateOp::Max => Cells::Extreme {
+                values: Vec::new(),
+                seen: Vec::new(),
+                max: op == AggregateOp::Max,
+            },
+            AggregateOp::Stddev | AggregateOp::Stdvar => Cells::Variance {
+                cells: Vec::new(),
+                root: op == AggregateOp::Stddev,
+            },
             AggregateOp::Quantile => Cells::Quantile(Vec::new()),
-            _ => Cells::Sum { sums: Vec::new(), compensations: Vec::new(), seen: Vec::new() },
+            _ => Cells::Sum {
+                sums: Vec::new(),
+                compensations: Vec::new(),
+                seen: Vec::new(),
+            },
         }
     }
 
     /// Makes room for that many cells; one more group is among them.
     fn grow(&mut self, cells: usize) {
         match self {
-            Cells::Sum { sums, compensations, seen } => {
+            Cells::Sum {
+                sums,
+                compensations,
+                seen,
+            } => {
                 // Of all zeros, only -0 keeps the sign of a first -0.
                 let group = cells - sums.len();
                 sums.resize(cells, -0.0);
@@ -125,7 +142,9 @@ impl Cells {
                 values.resize(cells, f64::NAN);
                 seen.resize(seen.len() + group.div_ceil(64), 0);
             }
-            Cells::Variance { cells: variances, .. } => variances.resize(cells, None),
+            Cells::Variance {
+                cells: variances, ..
+            } => variances.resize(cells, None),
             Cells::Quantile(rows) => rows.push(Tile::default()),
         }
     }
@@ -135,15 +154,23 @@ impl Cells {
         let words = steps.div_ceil(64);
         let mark = |seen: &mut [u64]| {
             let seen = &mut seen[group * words..(group + 1) * words];
-            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+            seen.iter_mut()
+                .zip(row.present)
+                .for_each(|(seen, bits)| *seen |= bits);
         };
         match self {
-            Cells::Sum { sums, compensations, seen } => {
+            Cells::Sum {
+                sums,
+                compensations,
+                seen,
+            } => {
                 mark(seen);
                 let sums = &mut sums[from..from + steps];
                 let compensations = &mut compensations[from..from + steps];
                 for_each_run(row.present, steps, |run| {
-                    let cells = sums[run.clone()].iter_mut().zip(&mut compensations[run.clone()]);
+                    let cells = sums[run.clone()]
+                        .iter_mut()
+                        .zip(&mut compensations[run.clone()]);
                     for ((sum, c), value) in cells.zip(&row.values[run]) {
                         (*sum, *c) = kahan_inc(*value, *sum, *c);
                     }
@@ -195,7 +222,11 @@ impl Cells {
             let seen_of = |seen: &Vec<u64>| seen[group * words..(group + 1) * words].to_vec();
             let mut row = result.push(labels.clone());
             match &self {
-                Cells::Sum { sums, compensations, seen } => {
+                Cells::Sum {
+                    sums,
+                    compensations,
+                    seen,
+                } => {
                     row.present.copy_from_slice(&seen_of(seen));
                     for step in 0..steps {
                         row.values[step] = sums[from + step] + compensations[from + step];

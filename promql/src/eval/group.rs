@@ -34,7 +34,11 @@ impl Groups {
         let (grouping, without) = (&self.grouping, self.without);
         let keeps = |name: &str| {
             let named = grouping.iter().any(|label| label == name);
-            if without { !named && name != METRIC_NAME } else { named }
+            if without {
+                !named && name != METRIC_NAME
+            } else {
+                named
+            }
         };
         self.key.clear();
         if without || !grouping.is_empty() {
@@ -51,7 +55,8 @@ impl Groups {
         }
         let at = self.labels.len();
         let kept = labels.iter().filter(|(name, _)| keeps(name));
-        self.labels.push(Labels::from_sorted(kept, &mut self.scratch));
+        self.labels
+            .push(Labels::from_sorted(kept, &mut self.scratch));
         self.by_key.insert(self.key.as_slice().into(), at);
         (at, true)
     }
@@ -70,7 +75,11 @@ mod tests {
         let names: Vec<String> = grouping.iter().map(|s| (*s).to_owned()).collect();
         let mut groups = Groups::new(&names, without);
         for (a, b) in [("1", "x"), ("1", "y"), ("2", "x")] {
-            groups.find(&Labels::from_pairs([(METRIC_NAME, "m"), ("a", a), ("b", b)]));
+            groups.find(&Labels::from_pairs([
+                (METRIC_NAME, "m"),
+                ("a", a),
+                ("b", b),
+            ]));
         }
         let labels: Vec<String> = groups.labels().iter().map(Labels::to_string).collect();
         assert_eq!(labels, expected);

@@ -39,7 +39,11 @@ impl<'r> MapRows<'r> {
                 Change::StepTimes(times.collect())
             }
         };
-        Ok(MapRows { input: nameless(run, &map.input)?, change, names: NameDrop::default() })
+        Ok(MapRows {
+            input: nameless(run, &map.input)?,
+            change,
+            names: NameDrop::default(),
+        })
     }
 
     pub(super) fn negate(
@@ -48,7 +52,11 @@ impl<'r> MapRows<'r> {
         input: &'r Node,
     ) -> Result<Self, EvalError> {
         let input = nameless(run, input)?;
-        Ok(MapRows { input, change: Change::Negate, names: NameDrop::default() })
+        Ok(MapRows {
+            input,
+            change: Change::Negate,
+            names: NameDrop::default(),
+        })
     }
 }
 
@@ -62,7 +70,10 @@ pub(super) fn nameless<'r>(
     if node.names != Names::Any {
         return Ok(operator);
     }
-    Ok(Box::new(MergeNameless { input: Some(operator), merged: Ready::new(Tile::default()) }))
+    Ok(Box::new(MergeNameless {
+        input: Some(operator),
+        merged: Ready::new(Tile::default()),
+    }))
 }
 
 struct MergeNameless<'r> {
@@ -109,7 +120,10 @@ impl Change {
     fn apply(&self, tile: &mut Tile) {
         let steps = tile.steps().max(1);
         match self {
-            Change::Negate => tile.values_mut().iter_mut().for_each(|value| *value = -*value),
+            Change::Negate => tile
+                .values_mut()
+                .iter_mut()
+                .for_each(|value| *value = -*value),
             Change::Plain(func) => func.eval_all(tile.values_mut()),
             Change::Round(nearest) => {
                 for row in tile.values_mut().chunks_exact_mut(steps) {

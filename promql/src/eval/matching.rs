@@ -20,9 +20,15 @@ use crate::plan::node::{Match, Node};
 pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, EvalError> {
     let held = run.held();
     let swapped = op.matching.cardinality == Cardinality::OneToMany;
-    let (many, one) = if swapped { (&op.rhs, &op.lhs) } else { (&op.lhs, &op.rhs) };
+    let (many, one) = if swapped {
+        (&op.rhs, &op.lhs)
+    } else {
+        (&op.lhs, &op.rhs)
+    };
     let Some(number_op) = number_op(op.op) else {
-        return Err(EvalError::Execution("operator not allowed between vectors".to_owned()));
+        return Err(EvalError::Execution(
+            "operator not allowed between vectors".to_owned(),
+        ));
     };
     let mut joined = Join::new(op, number_op, node.grid.count, collect(run, one)?);
     for_each_tile(run, many, |tile| {
@@ -73,7 +79,10 @@ impl<'a> Join<'a> {
         for (i, row) in one.rows().enumerate() {
             let number = numbers.number(row.labels);
             if number == signatures.len() {
-                signatures.push(Signature { matched: vec![0; words], ..Signature::default() });
+                signatures.push(Signature {
+                    matched: vec![0; words],
+                    ..Signature::default()
+                });
             }
             signatures[number].rows.push(i);
         }
@@ -97,21 +106,31 @@ impl<'a> Join<'a> {
     }
 
     fn fail(&mut self, step: usize, order: u8, error: EvalError) {
-        if self.failure.as_ref().is_none_or(|(s, o, _)| (step, order) < (*s, *o)) {
+        if self
+            .failure
+            .as_ref()
+            .is_none_or(|(s, o, _)| (step, order) < (*s, *o))
+        {
             self.failure = Some((step, order, error));
         }
     }
 
     /// Joins a row of `many` with the rows of `one` that have its signature.
     fn add(&mut self, many: RowRef<'_>) {
-        self.any_many.iter_mut().zip(many.present).for_each(|(any, bits)| *any |= bits);
+        self.any_many
+            .iter_mut()
+            .zip(many.present)
+            .for_each(|(any, bits)| *any |= bits);
         let fills = self.fill_one().is_some() || self.fill_many().is_some();
         let number = match self.numbers.find(many.labels) {
             Some(number) => number,
             None if fills => {
                 let number = self.numbers.number(many.labels);
                 let matched = vec![0; self.words];
-                self.signatures.push(Signature { matched, ..Signature::default() });
+                self.signatures.push(Signature {
+                    matched,
+                    ..Signature::default()
+                });
                 number
             }
             None => return,
@@ -121,13 +140,23 @@ impl<'a> Join<'a> {
             let at = self.signatures[number].rows[i];
             let one = self.one.row(at);
             self.present.clear();
-            self.present.extend(many.present.iter().zip(one.present).map(|(m, o)| m & o));
-            missing.iter_mut().zip(one.present).for_each(|(missing, bits)| *missing &= !bits);
+            self.present
+                .extend(many.present.iter().zip(one.present).map(|(m, o)| m & o));
+            missing
+                .iter_mut()
+                .zip(one.present)
+                .for_each(|(missing, bits)| *missing &= !bits);
             if self.present.iter().all(|word| *word == 0) {
                 continue;
             }
             let labels = self.result_labels(many.labels, one.labels);
-            compute(self.number_op, self.swapped, many.values, one.values, &mut self.values);
+            compute(
+                self.number_op,
+                self.swapped,
+                many.values,
+                one.values,
+                &mut self.values,
+            );
             self.emit(number, &labels);
         }
         if let Some(fill) = self.fill_one()
@@ -137,19 +166,33 @@ impl<'a> Join<'a> {
             let one = match_labels(&self.op.matching, many.labels);
             let labels = self.result_labels(many.labels, &one);
             let filled = vec![fill; self.steps];
-            compute(self.number_op, self.swapped, many.values, &filled, &mut self.values);
+            compute(
+                self.number_op,
+                self.swapped,
+                many.values,
+                &filled,
+                &mut self.values,
+            );
             self.emit(number, &labels);
         }
     }
 
     /// What stands in for a missing element of `one`.
     fn fill_one(&self) -> Option<f64> {
-        if self.swapped { self.op.matching.fill_left } else { self.op.matching.fill_right }
+        if self.swapped {
+            self.op.matching.fill_left
+        } else {
+            self.op.matching.fill_right
+        }
     }
 
     /// What stands in for a missing element of `many`.
     fn fill_many(&self) -> Option<f64> {
-        if self.swapped { self.op.matching.fill_right } else { self.op.matching.fill_left }
+        if self.swapped {
+            self.op.matching.fill_right
+        } else {
+            self.op.matching.fill_left
+        }
     }
 
     /// Puts the computed values out under `labels`, at the steps of `self.present`.
@@ -163,7 +206,10 @@ impl<'a> Join<'a> {
             match used {
                 Some((_, steps)) => {
                     let clash = first_common(steps, &self.present);
-                    steps.iter_mut().zip(&self.present).for_each(|(s, bits)| *s |= bits);
+                    steps
+                        .iter_mut()
+                        .zip(&self.present)
+                        .for_each(|(s, bits)| *s |= bits);
                     clash
                 }
                 None => {
@@ -172,7 +218,11 @@ impl<'a> Join<'a> {
                 }
             }
         };
-        signature.matched.iter_mut().zip(&self.present).for_each(|(m, bits)| *m |= bits);
+        signature
+            .matched
+            .iter_mut()
+            .zip(&self.present)
+            .for_each(|(m, bits)| *m |= bits);
         if let Some(step) = clash {
             let text = if one_to_one {
                 "multiple matches for labels: many-to-one matching must be explicit \
@@ -195,7 +245,10 @@ impl<'a> Join<'a> {
             return;
         }
         for_each(&self.present, |step| row.values[step] = self.values[step]);
-        row.present.iter_mut().zip(&self.present).for_each(|(into, bits)| *into |= bits);
+        row.present
+            .iter_mut()
+            .zip(&self.present)
+            .for_each(|(into, bits)| *into |= bits);
     }
 
     /// After a comparison, NaN-boxed by [`compute`] as the value or "does not hold".
@@ -216,7 +269,11 @@ impl<'a> Join<'a> {
 
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let matching = &self.op.matching;
-        let mut labels = if self.drops_names { without_metadata(many) } else { many.clone() };
+        let mut labels = if self.drops_names {
+            without_metadata(many)
+        } else {
+            many.clone()
+        };
         if matching.cardinality == Cardinality::OneToOne {
             labels = labels.filter(|name| {
                 let named = matching.labels.iter().any(|label| label == name);
@@ -242,14 +299,21 @@ impl<'a> Join<'a> {
                 let matched = &self.signatures[number].matched;
                 let one = self.one.row(at);
                 self.present.clear();
-                self.present.extend(one.present.iter().zip(matched).map(|(bits, m)| bits & !m));
+                self.present
+                    .extend(one.present.iter().zip(matched).map(|(bits, m)| bits & !m));
                 if self.present.iter().all(|word| *word == 0) {
                     continue;
                 }
                 let many = match_labels(&self.op.matching, one.labels);
                 let labels = self.result_labels(&many, one.labels);
                 let filled = vec![fill; self.steps];
-                compute(self.number_op, self.swapped, &filled, one.values, &mut self.values);
+                compute(
+                    self.number_op,
+                    self.swapped,
+                    &filled,
+                    one.values,
+                    &mut self.values,
+                );
                 self.emit(number, &labels);
             }
         }
@@ -265,14 +329,13 @@ impl<'a> Join<'a> {
             for row in &signature.rows {
                 let present = self.one.row(*row).present;
                 let twice: Vec<u64> = seen.iter().zip(present).map(|(s, bits)| s & bits).collect();
-                let step =
-                    if all { first_common(&twice, &twice) } else { first_common(&twice, &matters) };
-                if let Some(step) = step {
+                if let Some(step) = first_common(&twice, if all { &twice } else { &matters }) {
                     let earlier = signature.rows.iter().find(|r| self.one.row(**r).has(step));
                     failures.push((step, *row, earlier.copied().unwrap_or(*row)));
-                    break;
                 }
-                seen.iter_mut().zip(present).for_each(|(s, bits)| *s |= bits);
+                seen.iter_mut()
+                    .zip(present)
+                    .for_each(|(s, bits)| *s |= bits);
             }
         }
         if let Some((step, row, earlier)) = failures.into_iter().min() {
@@ -289,7 +352,11 @@ impl<'a> Join<'a> {
         // In the text the name counts among what is matched unless it is ignored by name.
         let group = labels.filter(|name| {
             let named = matching.labels.iter().any(|label| label == name);
-            if matching.on { named } else { !named && name != METRIC_NAME }
+            if matching.on {
+                named
+            } else {
+                !named && name != METRIC_NAME
+            }
         });
         let side = if self.swapped { "left" } else { "right" };
         EvalError::Execution(format!(
@@ -321,7 +388,11 @@ fn compute(op: NumberOp, swapped: bool, many: &[f64], one: &[f64], out: &mut [f6
     match op {
         NumberOp::Arithmetic(op) => pairs.for_each(|((l, r), out)| *out = op.apply(*l, *r)),
         NumberOp::Compare(op) => pairs.for_each(|((l, r), out)| {
-            *out = if op.apply(*l, *r) { *l } else { f64::from_bits(NOT_HOLDING) };
+            *out = if op.apply(*l, *r) {
+                *l
+            } else {
+                f64::from_bits(NOT_HOLDING)
+            };
         }),
     }
 }

@@ -15,7 +15,10 @@ pub(super) struct Merge {
 
 impl Merge {
     pub(super) fn new(steps: usize) -> Self {
-        Merge { rows: Tile::new(steps), index: HashMap::new() }
+        Merge {
+            rows: Tile::new(steps),
+            index: HashMap::new(),
+        }
     }
 
     /// The row of `labels`, to be filled; it may hold values already.
@@ -49,7 +52,10 @@ impl Merge {
             return Err(EvalError::same_labels());
         }
         super::tile::for_each(present, |step| row.values[step] = values[step]);
-        row.present.iter_mut().zip(present).for_each(|(into, bits)| *into |= bits);
+        row.present
+            .iter_mut()
+            .zip(present)
+            .for_each(|(into, bits)| *into |= bits);
         Ok(())
     }
 

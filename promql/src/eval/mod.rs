@@ -116,18 +116,28 @@ pub fn evaluate(
     run.check()?;
     let value = root_value(plan, &run)?;
     let (stats, remarks) = run.finish();
-    Ok(QueryResult { value, warnings: remarks.finish(&plan.query), stats })
+    Ok(QueryResult {
+        value,
+        warnings: remarks.finish(&plan.query),
+        stats,
+    })
 }
 
 fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
     let timestamp_ms = plan.grid.start_ms;
     match &plan.root {
-        Root::String(text) => Ok(Value::String { timestamp_ms, value: text.clone() }),
+        Root::String(text) => Ok(Value::String {
+            timestamp_ms,
+            value: text.clone(),
+        }),
         Root::Scalar(scalar) => {
             let values = scalar::evaluate(run, scalar, plan.grid)?;
             if plan.instant {
                 let value = values.first().copied().unwrap_or(f64::NAN);
-                return Ok(Value::Scalar { timestamp_ms, value });
+                return Ok(Value::Scalar {
+                    timestamp_ms,
+                    value,
+                });
             }
             let mut columns = Columns::default();
             for (step, value) in values.iter().enumerate() {
@@ -135,7 +145,10 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
             }
             Ok(Value::Matrix(match columns.is_empty() {
                 true => Vec::new(),
-                false => vec![MatrixSeries { labels: Labels::empty(), columns }],
+                false => vec![MatrixSeries {
+                    labels: Labels::empty(),
+                    columns,
+                }],
             }))
         }
         Root::Vector(node) if plan.instant => {
@@ -151,9 +164,11 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
             Ok(Value::Vector(samples))
         }
         Root::Vector(node) | Root::Subquery(node) => matrix(run, node),
-        Root::Samples { select, min_ms, max_ms } => {
-            select::samples(run, *select, *min_ms, *max_ms).map(Value::Matrix)
-        }
+        Root::Samples {
+            select,
+            min_ms,
+            max_ms,
+        } => select::samples(run, *select, *min_ms, *max_ms).map(Value::Matrix),
     }
 }
 
@@ -170,7 +185,10 @@ fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
             for_each(row.present, |step| {
                 columns.push(node.grid.time_ms(step), row.values[step]);
             });
-            MatrixSeries { labels: row.labels.clone(), columns }
+            MatrixSeries {
+                labels: row.labels.clone(),
+                columns,
+            }
         }));
         Ok(())
     })?;
@@ -268,7 +286,10 @@ struct Late<F> {
 
 impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Late<F> {
     fn new(compute: F) -> Self {
-        Late { compute: Some(compute), ready: Ready::new(Tile::default()) }
+        Late {
+            compute: Some(compute),
+            ready: Ready::new(Tile::default()),
+        }
     }
 }
 

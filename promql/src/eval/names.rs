@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn finds_sets_that_become_the_same() {
         let mut drop = NameDrop::default();
-        assert_eq!(drop.drop_name(&labels("x", "1")).unwrap().to_string(), "{a=\"1\"}");
+        assert_eq!(
+            drop.drop_name(&labels("x", "1")).unwrap().to_string(),
+            "{a=\"1\"}"
+        );
         drop.drop_name(&labels("x", "2")).unwrap();
         drop.drop_name(&labels("y", "3")).unwrap();
         assert!(drop.drop_name(&labels("y", "2")).is_err());

@@ -23,7 +23,11 @@ pub(super) struct Extremes {
 impl Extremes {
     pub(super) fn of(values: &[f64]) -> Self {
         use crate::functions::arithmetic::{go_max, go_min};
-        let mut extremes = Extremes { min: f64::MAX, max: f64::MIN, any_nan: false };
+        let mut extremes = Extremes {
+            min: f64::MAX,
+            max: f64::MIN,
+            any_nan: false,
+        };
         for value in values {
             extremes.min = go_min(extremes.min, *value);
             extremes.max = go_max(extremes.max, *value);
@@ -103,7 +107,11 @@ fn largest(
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
     let mut labels: Vec<Labels> = Vec::new();
     let mut heaps: Vec<BinaryHeap<Kept>> = Vec::new();
-    let sign = if aggregation.op == AggregateOp::Bottomk { -1.0 } else { 1.0 };
+    let sign = if aggregation.op == AggregateOp::Bottomk {
+        -1.0
+    } else {
+        1.0
+    };
     let limit = aggregation.op == AggregateOp::Limitk;
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
@@ -122,7 +130,11 @@ fn largest(
                 let value = row.values[step];
                 // For `limitk` the first come are the best.
                 let key = if limit { 0.0 } else { value * sign };
-                let new = Kept { key, value, row: number };
+                let new = Kept {
+                    key,
+                    value,
+                    row: number,
+                };
                 if (heap.len() as f64) < k.trunc() {
                     heap.push(new);
                 } else if let Some(mut worst) = heap.peek_mut()
@@ -142,10 +154,16 @@ fn largest(
         return refuse("Parameter value is NaN".to_owned());
     }
     if extremes.min <= INTEGER_MIN {
-        return refuse(format!("Scalar value {} underflows int64", go_g(extremes.min)));
+        return refuse(format!(
+            "Scalar value {} underflows int64",
+            go_g(extremes.min)
+        ));
     }
     if extremes.max >= INTEGER_MAX {
-        return refuse(format!("Scalar value {} overflows int64", go_g(extremes.max)));
+        return refuse(format!(
+            "Scalar value {} overflows int64",
+            go_g(extremes.max)
+        ));
     }
     Ok(rows_of(heaps, &labels, steps))
 }
@@ -181,7 +199,11 @@ fn ratio(
             let mut kept = rows.push(row.labels.clone());
             for_each(row.present, |step| {
                 let ratio = params[step].clamp(-1.0, 1.0);
-                let takes = if ratio >= 0.0 { offset < ratio } else { offset >= 1.0 + ratio };
+                let takes = if ratio >= 0.0 {
+                    offset < ratio
+                } else {
+                    offset >= 1.0 + ratio
+                };
                 if takes && ratio != 0.0 {
                     kept.set(step, row.values[step]);
                 }

@@ -43,7 +43,12 @@ impl ParamRow {
 /// Where samples come from.
 enum Input<'r> {
     Select(Feed<'r>),
-    Subquery { node: &'r Node, operator: Box<dyn Operator + 'r>, tile: Tile, at: usize },
+    Subquery {
+        node: &'r Node,
+        operator: Box<dyn Operator + 'r>,
+        tile: Tile,
+        at: usize,
+    },
 }
 
 impl<'r> WindowRows<'r> {
@@ -94,7 +99,12 @@ impl<'r> WindowRows<'r> {
                     Ok(series.labels.clone())
                 })
             }
-            Input::Subquery { node, operator, tile, at } => {
+            Input::Subquery {
+                node,
+                operator,
+                tile,
+                at,
+            } => {
                 if *at >= tile.len() {
                     self.run.check()?;
                     *at = 0;
@@ -121,7 +131,9 @@ impl<'r> WindowRows<'r> {
                  _total/_sum/_count/_bucket: {}",
                 super::remarks::quoted(name)
             );
-            self.run.remarks().info(self.node.rank, self.call.range_at, text);
+            self.run
+                .remarks()
+                .info(self.node.rank, self.call.range_at, text);
         }
     }
 }
@@ -131,7 +143,9 @@ impl Operator for WindowRows<'_> {
         tile.reset(self.node.grid.count);
         let (mut read, mut queryable) = (0, 0);
         while !tile.is_full() {
-            let Some(labels) = self.next_series()? else { break };
+            let Some(labels) = self.next_series()? else {
+                break;
+            };
             read += self.columns.len() as u64;
             if self.columns.is_empty() {
                 continue;
@@ -146,11 +160,20 @@ impl Operator for WindowRows<'_> {
             let mut row = tile.push(isobar_model::Labels::empty());
             let func = self.call.func;
             let windows = &self.call.windows;
-            let notes = apply(func, &self.columns, windows, &args, &mut row, &mut self.scratch)
-                .map_err(|error| EvalError::Execution(error.to_string()))?;
+            let notes = apply(
+                func,
+                &self.columns,
+                windows,
+                &args,
+                &mut row,
+                &mut self.scratch,
+            )
+            .map_err(|error| EvalError::Execution(error.to_string()))?;
             for q in &notes.invalid_quantiles {
                 let text = format!("quantile value should be between 0 and 1, got {}", go_g(*q));
-                self.run.remarks().warn(self.node.rank, self.call.first_at, text);
+                self.run
+                    .remarks()
+                    .warn(self.node.rank, self.call.first_at, text);
             }
             if !notes.any_result {
                 tile.pop_if_absent();
@@ -160,8 +183,11 @@ impl Operator for WindowRows<'_> {
                 self.remark_name(&labels);
             }
             let (into, _) = tile.row_mut(tile.len() - 1);
-            *into =
-                if func.keeps_metric_name() { labels } else { self.names.drop_name(&labels)? };
+            *into = if func.keeps_metric_name() {
+                labels
+            } else {
+                self.names.drop_name(&labels)?
+            };
         }
         self.run.count_samples(read, queryable);
         self.run.hold(tile.count())?;
@@ -178,7 +204,10 @@ fn samples_needed(windows: &Windows, edges: Edges) -> TimeRange {
     };
     let last_ms = windows.end_ms(windows.count.saturating_sub(1));
     TimeRange::new(
-        windows.first_end_ms.saturating_sub(windows.range_ms - 1).saturating_sub(before_ms),
+        windows
+            .first_end_ms
+            .saturating_sub(windows.range_ms - 1)
+            .saturating_sub(before_ms),
         last_ms.saturating_add(after_ms),
     )
 }
@@ -202,7 +231,9 @@ fn samples_in_windows(timestamps: &[i64], windows: &Windows) -> u64 {
     // Away from the edges each sample lies in the same number of windows.
     let last_ms = windows.end_ms(windows.count - 1);
     let inner = timestamps.partition_point(|t| *t <= windows.first_end_ms - windows.step_ms);
-    let outer = timestamps.partition_point(|t| *t <= last_ms - windows.range_ms).max(inner);
+    let outer = timestamps
+        .partition_point(|t| *t <= last_ms - windows.range_ms)
+        .max(inner);
     let edges = timestamps[..inner].iter().chain(&timestamps[outer..]);
     let each = (windows.range_ms / windows.step_ms) as u64;
     edges.map(|t| holding(*t)).sum::<u64>() + (outer - inner) as u64 * each
@@ -215,12 +246,20 @@ mod tests {
     #[test]
     fn samples_are_counted_for_each_window() {
         for (step_ms, range_ms) in [(15, 60), (20, 30), (50, 20), (60, 60)] {
-            let windows = Windows { first_end_ms: 100, step_ms, count: 7, range_ms };
+            let windows = Windows {
+                first_end_ms: 100,
+                step_ms,
+                count: 7,
+                range_ms,
+            };
             let timestamps: Vec<i64> = (0..90).map(|i| i * 7).collect();
             let naive: usize = (0..7)
                 .map(|i| {
                     let end = windows.end_ms(i);
-                    timestamps.iter().filter(|t| **t <= end && **t > end - range_ms).count()
+                    timestamps
+                        .iter()
+                        .filter(|t| **t <= end && **t > end - range_ms)
+                        .count()
                 })
                 .sum();
             assert_eq!(samples_in_windows(&timestamps, &windows), naive as u64);

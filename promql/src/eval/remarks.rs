@@ -48,11 +48,21 @@ impl Lifted {
     pub(crate) fn merge(&mut self, other: &Lifted) {
         self.first_ms = self.first_ms.min(other.first_ms);
         self.last_ms = self.last_ms.max(other.last_ms);
-        self.min_bucket =
-            if other.min_bucket < self.min_bucket { other.min_bucket } else { self.min_bucket };
-        self.max_bucket =
-            if other.max_bucket > self.max_bucket { other.max_bucket } else { self.max_bucket };
-        self.max_diff = if other.max_diff > self.max_diff { other.max_diff } else { self.max_diff };
+        self.min_bucket = if other.min_bucket < self.min_bucket {
+            other.min_bucket
+        } else {
+            self.min_bucket
+        };
+        self.max_bucket = if other.max_bucket > self.max_bucket {
+            other.max_bucket
+        } else {
+            self.max_bucket
+        };
+        self.max_diff = if other.max_diff > self.max_diff {
+            other.max_diff
+        } else {
+            self.max_diff
+        };
         self.repeats = self.repeats.wrapping_add(other.repeats.wrapping_add(1));
     }
 
@@ -66,12 +76,30 @@ impl Lifted {
 impl Remarks {
     /// Raises a warning. `at` is an offset in the query.
     pub(crate) fn warn(&mut self, rank: u32, at: usize, text: String) {
-        self.add(text, Remark { order: 0, is_warning: true, at, rank, lifted: None });
+        self.add(
+            text,
+            Remark {
+                order: 0,
+                is_warning: true,
+                at,
+                rank,
+                lifted: None,
+            },
+        );
     }
 
     /// Raises an info.
     pub(crate) fn info(&mut self, rank: u32, at: usize, text: String) {
-        self.add(text, Remark { order: 0, is_warning: false, at, rank, lifted: None });
+        self.add(
+            text,
+            Remark {
+                order: 0,
+                is_warning: false,
+                at,
+                rank,
+                lifted: None,
+            },
+        );
     }
 
     /// Raises the info about bucket counts that fell.
@@ -79,7 +107,13 @@ impl Remarks {
         let text = "input to histogram_quantile needed to be fixed for monotonicity (see \
                     https://prometheus.io/docs/prometheus/latest/querying/functions/\
                     #histogram_quantile)";
-        let remark = Remark { order: 0, is_warning: false, at, rank, lifted: Some(lifted) };
+        let remark = Remark {
+            order: 0,
+            is_warning: false,
+            at,
+            rank,
+            lifted: Some(lifted),
+        };
         self.add(text.to_owned(), remark);
     }
 
@@ -95,10 +129,13 @@ impl Remarks {
                 self.by_text.insert(text, remark);
             }
             Some(known) => {
-                if let (Some(known), Some(new)) = (&mut known.lifted, &remark.lifted) {
-                    // This kind alone keeps the place where it was first seen.
-                    known.merge(new);
-                } else if remark.rank >= known.rank {
+                // The kind that is merged alone keeps the place where it was first seen.
+                let mut moves = remark.rank >= known.rank;
+                if let (Some(lifted), Some(new)) = (&mut known.lifted, &remark.lifted) {
+                    lifted.merge(new);
+                    moves = remark.rank < known.rank;
+                }
+                if moves {
                     known.rank = remark.rank;
                     known.at = remark.at;
                 }
@@ -183,7 +220,9 @@ fn scientific_or_plain(value: f64, text: String, exponent_min: i32) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
-    let Some((mantissa, exponent)) = text.split_once('e') else { return text };
+    let Some((mantissa, exponent)) = text.split_once('e') else {
+        return text;
+    };
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if exponent < -4 || exponent >= exponent_min {
         let sign = if exponent < 0 { '-' } else { '+' };
@@ -230,9 +269,13 @@ mod tests {
         ] {
             assert_eq!(go_g(value), want);
         }
-        for (value, want) in
-            [(4_700_000.0, "4.7e+06"), (2.34, "2.3"), (570.0, "5.7e+02"), (5.0, "5"), (20.0, "20")]
-        {
+        for (value, want) in [
+            (4_700_000.0, "4.7e+06"),
+            (2.34, "2.3"),
+            (570.0, "5.7e+02"),
+            (5.0, "5"),
+            (20.0, "20"),
+        ] {
             assert_eq!(go_g2(value), want);
         }
     }

@@ -18,7 +18,9 @@ pub(super) fn absent(run: &Run<'_>, input: &Node, labels: &Labels) -> Result<Til
     let mut seen = vec![0u64; steps.div_ceil(64)];
     for_each_tile(run, input, |tile| {
         for row in tile.rows() {
-            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+            seen.iter_mut()
+                .zip(row.present)
+                .for_each(|(seen, bits)| *seen |= bits);
         }
         Ok(())
     })?;
@@ -58,7 +60,13 @@ impl<'r> HoldRows<'r> {
         input: &'r Node,
     ) -> Result<Self, EvalError> {
         let steps = node.grid.count;
-        Ok(HoldRows { input: super::build(run, input)?, run, steps, held: Tile::default(), at: 0 })
+        Ok(HoldRows {
+            input: super::build(run, input)?,
+            run,
+            steps,
+            held: Tile::default(),
+            at: 0,
+        })
     }
 }
 
@@ -108,7 +116,11 @@ fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
             None => by_value(a.values[0], b.values[0], sort.descending),
             Some(names) => {
                 let order = by_labels(names, a.labels, b.labels);
-                if sort.descending { order.reverse() } else { order }
+                if sort.descending {
+                    order.reverse()
+                } else {
+                    order
+                }
             }
         }
     });
@@ -147,9 +159,9 @@ pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
     for_each_tile(run, &op.input, |tile| {
         for row in tile.rows() {
             let labels = match &op.change {
-                Change::Replace(replace) => {
-                    replace.apply(row.labels).unwrap_or_else(|| row.labels.clone())
-                }
+                Change::Replace(replace) => replace
+                    .apply(row.labels)
+                    .unwrap_or_else(|| row.labels.clone()),
                 Change::Join(join) => join.apply(row.labels),
             };
             merge.add(&labels, row.values, row.present)?;

@@ -97,7 +97,10 @@ impl<'a> Run<'a> {
             let stream = self.source.open(index, &self.selects[index])?;
             return Ok(Feed {
                 run: self,
-                from: From::Stream { stream: Some(stream), batch: Vec::new().into_iter() },
+                from: From::Stream {
+                    stream: Some(stream),
+                    batch: Vec::new().into_iter(),
+                },
             });
         }
         if self.shared[index].get().is_none() {
@@ -113,7 +116,10 @@ impl<'a> Run<'a> {
             let _set = self.shared[index].set(Arc::new(all));
         }
         let series = self.shared[index].get().cloned().unwrap_or_default();
-        Ok(Feed { run: self, from: From::Shared { series, at: 0 } })
+        Ok(Feed {
+            run: self,
+            from: From::Shared { series, at: 0 },
+        })
     }
 
     fn count_series(&self, count: u64) -> Result<(), EvalError> {
@@ -139,7 +145,12 @@ impl<'a> Run<'a> {
             samples_peak: self.peak.into_inner(),
             series: self.series.into_inner(),
         };
-        (stats, self.remarks.into_inner().unwrap_or_else(PoisonError::into_inner))
+        (
+            stats,
+            self.remarks
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 }
 
@@ -150,8 +161,14 @@ pub(crate) struct Feed<'r> {
 }
 
 enum From<'r> {
-    Stream { stream: Option<Box<dyn SeriesStream + 'r>>, batch: std::vec::IntoIter<Series> },
-    Shared { series: Arc<Vec<Series>>, at: usize },
+    Stream {
+        stream: Option<Box<dyn SeriesStream + 'r>>,
+        batch: std::vec::IntoIter<Series>,
+    },
+    Shared {
+        series: Arc<Vec<Series>>,
+        at: usize,
+    },
 }
 
 impl Feed<'_> {
@@ -162,7 +179,9 @@ impl Feed<'_> {
     ) -> Result<Option<T>, EvalError> {
         match &mut self.from {
             From::Shared { series, at } => {
-                let Some(series) = series.get(*at) else { return Ok(None) };
+                let Some(series) = series.get(*at) else {
+                    return Ok(None);
+                };
                 *at += 1;
                 visit(series).map(Some)
             }

@@ -12,10 +12,12 @@ pub(super) fn evaluate(run: &Run<'_>, scalar: &Scalar, grid: Grid) -> Result<Vec
     let of = |scalar| evaluate(run, scalar, grid);
     Ok(match scalar {
         Scalar::Const(value) => vec![*value; grid.count],
-        Scalar::Time => (0..grid.count).map(|i| grid.time_ms(i) as f64 / 1000.0).collect(),
-        Scalar::Date(func) => {
-            (0..grid.count).map(|i| func.eval((grid.time_ms(i) / 1000) as f64)).collect()
-        }
+        Scalar::Time => (0..grid.count)
+            .map(|i| grid.time_ms(i) as f64 / 1000.0)
+            .collect(),
+        Scalar::Date(func) => (0..grid.count)
+            .map(|i| func.eval((grid.time_ms(i) / 1000) as f64))
+            .collect(),
         Scalar::Of(node) => only_values(run, node)?,
         Scalar::Binary(op, left, right) => {
             combine(of(left)?, &of(right)?, |l, r| scalar_binary(*op, l, r))
@@ -31,7 +33,9 @@ pub(super) fn evaluate(run: &Run<'_>, scalar: &Scalar, grid: Grid) -> Result<Vec
 }
 
 fn combine(mut left: Vec<f64>, right: &[f64], op: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    left.iter_mut().zip(right).for_each(|(l, r)| *l = op(*l, *r));
+    left.iter_mut()
+        .zip(right)
+        .for_each(|(l, r)| *l = op(*l, *r));
     left
 }
 
@@ -44,7 +48,11 @@ fn only_values(run: &Run<'_>, node: &Node) -> Result<Vec<f64>, EvalError> {
         for row in tile.rows() {
             for_each(row.present, |step| {
                 found[step] = found[step].saturating_add(1);
-                values[step] = if found[step] == 1 { row.values[step] } else { f64::NAN };
+                values[step] = if found[step] == 1 {
+                    row.values[step]
+                } else {
+                    f64::NAN
+                };
             });
         }
         Ok(())

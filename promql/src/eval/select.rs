@@ -45,7 +45,10 @@ impl Operator for InstantRows<'_> {
         tile.reset(self.grid.count);
         let select = &self.select;
         let last_ms = select.first_ms + select.step_ms * (self.grid.count as i64 - 1);
-        let range = TimeRange::new(select.first_ms.saturating_sub(select.lookback_ms - 1), last_ms);
+        let range = TimeRange::new(
+            select.first_ms.saturating_sub(select.lookback_ms - 1),
+            last_ms,
+        );
         let (columns, names) = (&mut self.columns, &mut self.names);
         let mut read = 0;
         while !tile.is_full() {
@@ -109,7 +112,8 @@ fn held(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, ro
     if *time <= select.first_ms - select.lookback_ms || is_stale(*value) {
         return;
     }
-    row.values.fill(if times { *time as f64 / 1000.0 } else { *value });
+    row.values
+        .fill(if times { *time as f64 / 1000.0 } else { *value });
     tile::fill(row.present, steps);
 }
 
@@ -131,7 +135,10 @@ pub(super) fn samples(
             remove_stale(&mut columns);
             run.hold(columns.len() as u64)?;
             if !columns.is_empty() {
-                all.push(MatrixSeries { labels: series.labels.clone(), columns });
+                all.push(MatrixSeries {
+                    labels: series.labels.clone(),
+                    columns,
+                });
             }
             Ok(())
         })?;
@@ -146,7 +153,11 @@ pub(super) fn samples(
 /// Takes the staleness markers out.
 pub(super) fn remove_stale(columns: &mut Columns) {
     // Looking through all without an early exit is vectorised; finding one is rare.
-    if !columns.values.iter().fold(false, |any, value| any | is_stale(*value)) {
+    if !columns
+        .values
+        .iter()
+        .fold(false, |any, value| any | is_stale(*value))
+    {
         return;
     }
     let mut kept = 0;

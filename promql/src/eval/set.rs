@@ -17,7 +17,12 @@ pub(super) fn build<'r>(
     if set.op == BinaryOp::Or {
         return Ok(Box::new(Late::new(move || union(run, node, set))));
     }
-    Ok(Box::new(Filtered { run, set, lhs: super::build(run, &set.lhs)?, rhs: None }))
+    Ok(Box::new(Filtered {
+        run,
+        set,
+        lhs: super::build(run, &set.lhs)?,
+        rhs: None,
+    }))
 }
 
 /// For each signature of a side the steps at which it has an element.
@@ -30,7 +35,11 @@ struct Seen<'a> {
 impl<'a> Seen<'a> {
     fn new(set: &'a Set, steps: usize) -> Self {
         let signatures = Signatures::new(&set.matching);
-        Seen { signatures, words: steps.div_ceil(64), bits: Vec::new() }
+        Seen {
+            signatures,
+            words: steps.div_ceil(64),
+            bits: Vec::new(),
+        }
     }
 
     fn add(&mut self, tile: &Tile) {
@@ -40,7 +49,9 @@ impl<'a> Seen<'a> {
                 self.bits.resize(at + self.words, 0);
             }
             let seen = &mut self.bits[at..at + self.words];
-            seen.iter_mut().zip(row.present).for_each(|(seen, bits)| *seen |= bits);
+            seen.iter_mut()
+                .zip(row.present)
+                .for_each(|(seen, bits)| *seen |= bits);
         }
     }
 
@@ -101,7 +112,8 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     let mut merge = Merge::new(node.grid.count);
     for_each_tile(run, &set.lhs, |tile| {
         seen.add(tile);
-        tile.rows().try_for_each(|row| merge.add(row.labels, row.values, row.present))
+        tile.rows()
+            .try_for_each(|row| merge.add(row.labels, row.values, row.present))
     })?;
     let mut left = Vec::new();
     for_each_tile(run, &set.rhs, |tile| {
@@ -109,7 +121,9 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
             left.clear();
             left.extend_from_slice(row.present);
             if let Some(seen) = seen.of(row.labels) {
-                left.iter_mut().zip(seen).for_each(|(bits, seen)| *bits &= !seen);
+                left.iter_mut()
+                    .zip(seen)
+                    .for_each(|(bits, seen)| *bits &= !seen);
             }
             merge.add(row.labels, row.values, &left)?;
         }

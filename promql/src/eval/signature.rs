@@ -16,7 +16,11 @@ pub(super) struct Signatures<'a> {
 
 impl<'a> Signatures<'a> {
     pub(super) fn new(matching: &'a VectorMatching) -> Self {
-        Signatures { matching, by_key: HashMap::new(), key: Vec::new() }
+        Signatures {
+            matching,
+            by_key: HashMap::new(),
+            key: Vec::new(),
+        }
     }
 
     /// The number of the signature of `labels`; a new one is the number of those before.
@@ -40,7 +44,10 @@ impl<'a> Signatures<'a> {
 
     fn write_key(&mut self, labels: &Labels) {
         self.key.clear();
-        for (name, value) in labels.iter().filter(|(name, _)| in_signature(self.matching, name)) {
+        for (name, value) in labels
+            .iter()
+            .filter(|(name, _)| in_signature(self.matching, name))
+        {
             self.key.extend_from_slice(name.as_bytes());
             self.key.push(0xff);
             self.key.extend_from_slice(value.as_bytes());
@@ -51,7 +58,11 @@ impl<'a> Signatures<'a> {
 
 fn in_signature(matching: &VectorMatching, name: &str) -> bool {
     let named = matching.labels.iter().any(|label| label == name);
-    if matching.on { named } else { !named && name != METRIC_NAME }
+    if matching.on {
+        named
+    } else {
+        !named && name != METRIC_NAME
+    }
 }
 
 /// The part of `labels` that is matched.

@@ -25,7 +25,11 @@ fn line(text: &str, step_ms: i64) -> (Labels, Columns) {
     let (labels, values) = text.split_once(' ').unwrap_or((text, ""));
     let (name, rest) = labels.split_once('{').unwrap_or((labels, "}"));
     let mut pairs = vec![("__name__", name)];
-    for pair in rest.trim_end_matches('}').split(',').filter(|pair| !pair.is_empty()) {
+    for pair in rest
+        .trim_end_matches('}')
+        .split(',')
+        .filter(|pair| !pair.is_empty())
+    {
         let (name, value) = pair.split_once('=').expect("label");
         pairs.push((name, value.trim_matches('"')));
     }
@@ -43,10 +47,16 @@ fn line(text: &str, step_ms: i64) -> (Labels, Columns) {
 
 impl SeriesSource for Memory {
     fn open(&self, _: usize, select: &Select) -> Result<Box<dyn SeriesStream + '_>, SelectError> {
-        let matches =
-            |labels: &Labels| select.matchers.iter().all(|m| m.matches(labels.get(m.name())));
+        let matches = |labels: &Labels| {
+            select
+                .matchers
+                .iter()
+                .all(|m| m.matches(labels.get(m.name())))
+        };
         let series = self.0.iter().filter(|(labels, _)| matches(labels));
-        Ok(Box::new(MemoryStream(series.cloned().collect::<Vec<_>>().into_iter())))
+        Ok(Box::new(MemoryStream(
+            series.cloned().collect::<Vec<_>>().into_iter(),
+        )))
     }
 }
 
@@ -56,7 +66,10 @@ impl SeriesStream for MemoryStream {
     fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError> {
         let before = batch.len();
         for (labels, columns) in self.0.by_ref().take(100) {
-            batch.push(Series { labels, samples: Box::new(columns) });
+            batch.push(Series {
+                labels,
+                samples: Box::new(columns),
+            });
         }
         Ok(batch.len() > before)
     }

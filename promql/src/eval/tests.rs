@@ -27,7 +27,10 @@ fn selector(name: &str) -> VectorSelector {
 fn sum_by_rate(name: &str, label: &str, range_ms: i64) -> Expr {
     let range = MatrixSelector {
         selector: selector(name),
-        range: Duration { ms: range_ms, expr: None },
+        range: Duration {
+            ms: range_ms,
+            expr: None,
+        },
         end: 0,
     };
     let rate = Call {
@@ -70,12 +73,19 @@ fn print(value: &Value) -> String {
 #[test]
 fn sums_rates_by_label() {
     let expr = sum_by_rate("m_total", "a", 60_000);
-    let params =
-        PlanParams { start_ms: 60_000, end_ms: 90_000, step_ms: 15_000, ..PlanParams::default() };
+    let params = PlanParams {
+        start_ms: 60_000,
+        end_ms: 90_000,
+        step_ms: 15_000,
+        ..PlanParams::default()
+    };
     let plan = plan(&expr, &params).expect("plan");
     let select = &plan.selects()[0];
     assert_eq!((select.range.min_ms, select.range.max_ms), (1, 90_000));
-    assert_eq!((select.hints.func.as_str(), select.hints.range_ms), ("rate", 60_000));
+    assert_eq!(
+        (select.hints.func.as_str(), select.hints.range_ms),
+        ("rate", 60_000)
+    );
     let source = Memory::read(SERIES, 15_000);
     let result =
         evaluate(&plan, &source, &Limits::default(), &CancelToken::default()).expect("answer");
@@ -84,7 +94,10 @@ fn sums_rates_by_label() {
         "{a=\"1\"} [2.9999999999999996, 2.9999999999999996, 2.9999999999999996]\n\
          {a=\"2\"} [0.6666666666666666, 0.6666666666666666, 0.75]"
     );
-    assert_eq!((result.stats.series, result.stats.samples_queryable), (3, 3 * 3 * 4));
+    assert_eq!(
+        (result.stats.series, result.stats.samples_queryable),
+        (3, 3 * 3 * 4)
+    );
 }
 
 #[test]
@@ -101,9 +114,16 @@ fn a_query_can_be_called_off() {
 #[test]
 fn samples_held_are_bounded() {
     let expr = Expr::VectorSelector(Box::new(selector("m_total")));
-    let params = PlanParams { start_ms: 60_000, end_ms: 60_000, ..PlanParams::default() };
+    let params = PlanParams {
+        start_ms: 60_000,
+        end_ms: 60_000,
+        ..PlanParams::default()
+    };
     let plan = plan(&expr, &params).expect("plan");
-    let limits = Limits { samples_max: 2, ..Limits::default() };
+    let limits = Limits {
+        samples_max: 2,
+        ..Limits::default()
+    };
     let source = Memory::read(SERIES, 15_000);
     let error = evaluate(&plan, &source, &limits, &CancelToken::default()).expect_err("too many");
     assert_eq!(

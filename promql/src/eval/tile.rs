@@ -81,7 +81,10 @@ impl Tile {
         let (values, words) = (self.values.len(), self.present.len());
         self.values.resize(values + self.steps, 0.0);
         self.present.resize(words + self.words, 0);
-        Row { values: &mut self.values[values..], present: &mut self.present[words..] }
+        Row {
+            values: &mut self.values[values..],
+            present: &mut self.present[words..],
+        }
     }
 
     /// Adds a copy of a row.
@@ -140,7 +143,8 @@ impl Tile {
             if kept != i {
                 self.labels.swap(kept, i);
                 self.present.copy_within(words, kept * self.words);
-                self.values.copy_within(i * self.steps..(i + 1) * self.steps, kept * self.steps);
+                self.values
+                    .copy_within(i * self.steps..(i + 1) * self.steps, kept * self.steps);
             }
             kept += 1;
         }
@@ -164,7 +168,10 @@ impl RowRef<'_> {
 
 /// The number of bits set.
 pub(crate) fn count(present: &[u64]) -> u64 {
-    present.iter().map(|word| u64::from(word.count_ones())).sum()
+    present
+        .iter()
+        .map(|word| u64::from(word.count_ones()))
+        .sum()
 }
 
 /// The word `word` of a row whose `steps` steps are all present.

@@ -1,5 +1,7 @@
 //! What the binary operators compute on two numbers, with Go's answers for special values.
 
+use super::go_math;
+
 /// A binary operator on two numbers that gives a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ArithmeticOp {
@@ -29,7 +31,7 @@ impl ArithmeticOp {
             ArithmeticOp::Mul => left * right,
             ArithmeticOp::Div => left / right,
             ArithmeticOp::Mod => left % right,
-            ArithmeticOp::Pow => left.powf(right),
+            ArithmeticOp::Pow => go_math::pow(left, right),
             ArithmeticOp::Atan2 => left.atan2(right),
         }
     }

@@ -4,7 +4,7 @@
 //! [`range`] computes functions over windows of samples, one series at a time and all steps at
 //! once. [`quantile`] serves `quantile`, `quantile_over_time` and `histogram_quantile`.
 //! [`scalar`] holds the functions of one number, [`calendar`] those of a date among them;
-//! [`arithmetic`] what the binary operators compute; [`sum`] the compensated sums that functions
+//! [`arithmetic`] what the binary operators compute, with Go's logarithms and powers; [`sum`] the compensated sums that functions
 //! and aggregations share; [`labels`] the functions that change label sets.
 
 pub mod row;
@@ -14,6 +14,7 @@ pub mod range;
 
 pub mod arithmetic;
 pub mod calendar;
+mod go_math;
 pub mod labels;
 pub mod quantile;
 pub mod scalar;

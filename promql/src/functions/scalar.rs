@@ -2,6 +2,7 @@
 
 use super::arithmetic::{go_max, go_min};
 use super::calendar::DatePart;
+use super::go_math;
 
 /// A function that maps each value of a vector by itself and has no parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -103,9 +104,9 @@ impl ScalarFn {
             ScalarFn::Deg => x * 180.0 / std::f64::consts::PI,
             ScalarFn::Exp => x.exp(),
             ScalarFn::Floor => x.floor(),
-            ScalarFn::Ln => x.ln(),
-            ScalarFn::Log2 => x.log2(),
-            ScalarFn::Log10 => x.log10(),
+            ScalarFn::Ln => go_math::log(x),
+            ScalarFn::Log2 => go_math::log2(x),
+            ScalarFn::Log10 => go_math::log10(x),
             ScalarFn::Rad => x * std::f64::consts::PI / 180.0,
             ScalarFn::Sgn => {
                 if x < 0.0 {

@@ -36,8 +36,12 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         ..*params
     };
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
-    let mut builder =
-        Builder { params, selects: Selects::default(), rank: 0, steps: grid.count as u64 };
+    let mut builder = Builder {
+        params,
+        selects: Selects::default(),
+        rank: 0,
+        steps: grid.count as u64,
+    };
     let around = Around::default();
     let root = match strip(expr) {
         Expr::String(string) => Root::String(string.value.clone()),
@@ -78,7 +82,11 @@ struct Around {
 
 impl Around {
     fn call(&self, func: &'static str) -> Around {
-        Around { func, subquery_step_ms: self.subquery_step_ms, ..Around::default() }
+        Around {
+            func,
+            subquery_step_ms: self.subquery_step_ms,
+            ..Around::default()
+        }
     }
 
     /// As around, but not directly: groupings no longer count.
@@ -97,7 +105,12 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn node(&mut self, kind: Kind, grid: Grid, names: Names) -> Node {
         self.rank += 1;
-        Node { kind, grid, rank: self.rank, names }
+        Node {
+            kind,
+            grid,
+            rank: self.rank,
+            names,
+        }
     }
 
     /// Plans an expression that gives a vector.
@@ -215,7 +228,9 @@ impl Builder<'_> {
         };
         if aggregate.op == AggregateOp::CountValues {
             let Some(Expr::String(label)) = aggregate.param.as_ref().map(strip) else {
-                return Err(PlanError::Invalid("count_values expects a label".to_owned()));
+                return Err(PlanError::Invalid(
+                    "count_values expects a label".to_owned(),
+                ));
             };
             if label.value.is_empty() {
                 let text = crate::eval::remarks::quoted(&label.value);
@@ -225,7 +240,11 @@ impl Builder<'_> {
                 grouping.push(label.value.clone());
                 grouping.sort_unstable();
             }
-            let names = if label.value == METRIC_NAME { Names::Any } else { names };
+            let names = if label.value == METRIC_NAME {
+                Names::Any
+            } else {
+                names
+            };
             let input = self.vector(strip(&aggregate.expr), grid, &inside)?;
             let kind = Kind::CountValues(Box::new(CountValues {
                 input,
@@ -266,7 +285,11 @@ impl Builder<'_> {
 
     fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
         if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
-            let text = if binary.op == BinaryOp::TrimUpper { "</" } else { ">/" };
+            let text = if binary.op == BinaryOp::TrimUpper {
+                "</"
+            } else {
+                ">/"
+            };
             return Err(not_evaluated(&format!("operator {text}")));
         }
         let around = around.call("");
@@ -280,7 +303,11 @@ impl Builder<'_> {
                 let input = self.vector(&binary.lhs, grid, &around)?;
                 (input, self.scalar(&binary.rhs, grid, &around)?)
             };
-            let names = if keeps_names(binary) { input.names } else { Names::None };
+            let names = if keeps_names(binary) {
+                input.names
+            } else {
+                Names::None
+            };
             let kind = Kind::WithScalar(Box::new(WithScalar {
                 op: binary.op,
                 return_bool: binary.return_bool,
@@ -301,7 +328,12 @@ impl Builder<'_> {
         };
         Ok(match binary.op {
             BinaryOp::And | BinaryOp::Unless => {
-                let kind = Kind::Set(Box::new(Set { op: binary.op, matching, lhs, rhs }));
+                let kind = Kind::Set(Box::new(Set {
+                    op: binary.op,
+                    matching,
+                    lhs,
+                    rhs,
+                }));
                 self.node(kind, grid, many)
             }
             BinaryOp::Or => {
@@ -309,7 +341,12 @@ impl Builder<'_> {
                     (Names::None, Names::None) => Names::None,
                     _ => Names::Any,
                 };
-                let kind = Kind::Set(Box::new(Set { op: binary.op, matching, lhs, rhs }));
+                let kind = Kind::Set(Box::new(Set {
+                    op: binary.op,
+                    matching,
+                    lhs,
+                    rhs,
+                }));
                 self.node(kind, grid, names)
             }
             op => {
@@ -320,7 +357,13 @@ impl Builder<'_> {
                     false => Names::None,
                 };
                 let return_bool = binary.return_bool;
-                let kind = Kind::Match(Box::new(Match { op, return_bool, matching, lhs, rhs }));
+                let kind = Kind::Match(Box::new(Match {
+                    op,
+                    return_bool,
+                    matching,
+                    lhs,
+                    rhs,
+                }));
                 self.node(kind, grid, names)
             }
         })
@@ -330,7 +373,10 @@ impl Builder<'_> {
         let name = call.func.name;
         let around = &around.call(name);
         let args: Vec<&Expr> = call.args.iter().map(strip).collect();
-        if args.iter().any(|arg| matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_))) {
+        if args
+            .iter()
+            .any(|arg| matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_)))
+        {
             return self.range_call(call, &args, grid, around);
         }
         match (name, args.as_slice()) {
@@ -356,7 +402,10 @@ impl Builder<'_> {
             }
             ("sort_by_label" | "sort_by_label_desc", [input, labels @ ..]) => {
                 let input = self.vector(input, grid, around)?;
-                let labels = labels.iter().map(|l| string(l)).collect::<Built<Vec<_>>>()?;
+                let labels = labels
+                    .iter()
+                    .map(|l| string(l))
+                    .collect::<Built<Vec<_>>>()?;
                 self.sort(call, input, Some(labels), grid)
             }
             ("label_replace", [input, target, replacement, source, pattern]) => {
@@ -370,9 +419,17 @@ impl Builder<'_> {
                 self.relabel(input, change, grid, around)
             }
             ("label_join", [input, target, separator, sources @ ..]) => {
-                let sources = sources.iter().map(|s| string(s)).collect::<Built<Vec<_>>>()?;
+                let sources = sources
+                    .iter()
+                    .map(|s| string(s))
+                    .collect::<Built<Vec<_>>>()?;
                 let join = LabelJoin::new(&string(target)?, &string(separator)?, &sources);
-                self.relabel(input, Change::Join(join.map_err(refused_labels)?), grid, around)
+                self.relabel(
+                    input,
+                    Change::Join(join.map_err(refused_labels)?),
+                    grid,
+                    around,
+                )
             }
             ("histogram_quantile", [q, input]) => {
                 let func = BucketFunc::Quantile(self.scalar(q, grid, around)?);
@@ -405,11 +462,21 @@ impl Builder<'_> {
             }
             ("clamp_min", [input, min]) => {
                 let min = self.scalar(min, grid, around)?;
-                self.map(MapFn::Clamp(min, Scalar::Const(f64::INFINITY)), input, grid, around)
+                self.map(
+                    MapFn::Clamp(min, Scalar::Const(f64::INFINITY)),
+                    input,
+                    grid,
+                    around,
+                )
             }
             ("clamp_max", [input, max]) => {
                 let max = self.scalar(max, grid, around)?;
-                self.map(MapFn::Clamp(Scalar::Const(f64::NEG_INFINITY), max), input, grid, around)
+                self.map(
+                    MapFn::Clamp(Scalar::Const(f64::NEG_INFINITY), max),
+                    input,
+                    grid,
+                    around,
+                )
             }
             ("timestamp", [input]) => self.map(MapFn::StepTime, input, grid, around),
             (_, args) => match (ScalarFn::from_name(name), args) {
@@ -436,7 +503,12 @@ impl Builder<'_> {
     ) -> Built<Node> {
         let names = input.names;
         let descending = call.func.name.ends_with("_desc");
-        let sort = Sort { input, labels, descending, at: call.span.start };
+        let sort = Sort {
+            input,
+            labels,
+            descending,
+            at: call.span.start,
+        };
         Ok(self.node(Kind::Sort(Box::new(sort)), grid, names))
     }
 
@@ -452,8 +524,16 @@ impl Builder<'_> {
             Change::Replace(replace) => replace.dst(),
             Change::Join(join) => join.dst(),
         };
-        let names = if target == METRIC_NAME { Names::Any } else { input.names };
-        Ok(self.node(Kind::Relabel(Box::new(Relabel { input, change })), grid, names))
+        let names = if target == METRIC_NAME {
+            Names::Any
+        } else {
+            input.names
+        };
+        Ok(self.node(
+            Kind::Relabel(Box::new(Relabel { input, change })),
+            grid,
+            names,
+        ))
     }
 
     fn buckets(
@@ -466,7 +546,12 @@ impl Builder<'_> {
     ) -> Built<Node> {
         let input_at = input.span().start;
         let input = self.vector(input, grid, around)?;
-        let kind = Kind::Buckets(Box::new(Buckets { func, input, quantile_at, input_at }));
+        let kind = Kind::Buckets(Box::new(Buckets {
+            func,
+            input,
+            quantile_at,
+            input_at,
+        }));
         Ok(self.node(kind, grid, Names::None))
     }
 
@@ -519,11 +604,26 @@ impl Builder<'_> {
             Some(Expr::MatrixSelector(_) | Expr::Subquery(_)) | None => range_at,
             Some(first) => first.span().start,
         };
-        let names = if func.keeps_metric_name() { names } else { Names::None };
-        let call = RangeCall { func, edges, source, windows, params, range_at, first_at };
+        let names = if func.keeps_metric_name() {
+            names
+        } else {
+            Names::None
+        };
+        let call = RangeCall {
+            func,
+            edges,
+            source,
+            windows,
+            params,
+            range_at,
+            first_at,
+        };
         let node = self.node(Kind::Range(Box::new(call)), grid, names);
         if func == RangeFn::Absent {
-            let kind = Kind::Absent { labels, input: Box::new(node) };
+            let kind = Kind::Absent {
+                labels,
+                input: Box::new(node),
+            };
             return Ok(self.node(kind, grid, Names::None));
         }
         Ok(node)
@@ -552,20 +652,33 @@ impl Builder<'_> {
             Some(At::Preprocessor(AtPreprocessor::Start)) => (self.params.start_ms, 0),
             Some(At::Preprocessor(AtPreprocessor::End)) => (self.params.end_ms, 0),
         };
-        Ok((clamp_time(clamp_time(base_ms).saturating_sub(offset_ms)), step_ms))
+        Ok((
+            clamp_time(clamp_time(base_ms).saturating_sub(offset_ms)),
+            step_ms,
+        ))
     }
 
     fn windows(&self, matrix: &MatrixSelector, grid: Grid) -> Built<Windows> {
         let selector = &matrix.selector;
         let (first_end_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
         let range_ms = self.range_ms(&matrix.range)?;
-        Ok(Windows { first_end_ms, step_ms, count: grid.count, range_ms })
+        Ok(Windows {
+            first_end_ms,
+            step_ms,
+            count: grid.count,
+            range_ms,
+        })
     }
 
     fn subquery_windows(&self, subquery: &Subquery, grid: Grid) -> Built<Windows> {
         let (first_end_ms, step_ms) = self.resolve(subquery.at, &subquery.offset, grid)?;
         let range_ms = self.range_ms(&subquery.range)?;
-        Ok(Windows { first_end_ms, step_ms, count: grid.count, range_ms })
+        Ok(Windows {
+            first_end_ms,
+            step_ms,
+            count: grid.count,
+            range_ms,
+        })
     }
 
     /// Plans what stands in a subquery on its own grid, which is aligned to its step.
@@ -579,7 +692,12 @@ impl Builder<'_> {
             Some(step) => self.range_ms(step)?,
             None => 0,
         };
-        let step_ms = if step_ms == 0 { self.params.subquery_step_ms } else { step_ms }.max(1);
+        let step_ms = if step_ms == 0 {
+            self.params.subquery_step_ms
+        } else {
+            step_ms
+        }
+        .max(1);
         let last_end_ms = windows.end_ms(windows.count.saturating_sub(1));
         let before_ms = windows.first_end_ms.saturating_sub(windows.range_ms);
         let mut start_ms = step_ms * (before_ms / step_ms);
@@ -588,7 +706,10 @@ impl Builder<'_> {
         }
         let grid = Grid::new(start_ms, last_end_ms, step_ms);
         self.steps = self.steps.saturating_add(grid.count as u64);
-        let around = Around { subquery_step_ms: step_ms, ..around.farther() };
+        let around = Around {
+            subquery_step_ms: step_ms,
+            ..around.farther()
+        };
         if subquery.expr.value_type() == ValueType::Scalar {
             if grid.count == 0 {
                 return Ok(self.node(Kind::Empty, grid, Names::None));
@@ -602,7 +723,11 @@ impl Builder<'_> {
     fn hints(&self, range_ms: i64, around: &Around) -> SelectHints {
         let subquery_step_ms = around.subquery_step_ms;
         SelectHints {
-            step_ms: if subquery_step_ms > 0 { subquery_step_ms } else { self.params.step_ms },
+            step_ms: if subquery_step_ms > 0 {
+                subquery_step_ms
+            } else {
+                self.params.step_ms
+            },
             range_ms,
             func: around.func.to_owned(),
             grouping: around.grouping.clone(),
@@ -621,8 +746,15 @@ impl Builder<'_> {
         let lookback_ms = self.params.lookback_ms;
         let last_ms = first_ms + step_ms * (grid.count as i64 - 1).max(0);
         let range = TimeRange::new(first_ms.saturating_sub(lookback_ms - 1), last_ms);
-        let select = self.selects.add(&selector.matchers, range, self.hints(0, around));
-        Ok(InstantSelect { select, first_ms, step_ms, lookback_ms })
+        let select = self
+            .selects
+            .add(&selector.matchers, range, self.hints(0, around));
+        Ok(InstantSelect {
+            select,
+            first_ms,
+            step_ms,
+            lookback_ms,
+        })
     }
 
     /// Which samples around the windows are used.
@@ -634,7 +766,11 @@ impl Builder<'_> {
                 "anchored",
                 "changes, delta, increase, rate, resets",
             ),
-            (_, true) => (Edges::Smoothed { lookback_ms }, "smoothed", "delta, increase, rate"),
+            (_, true) => (
+                Edges::Smoothed { lookback_ms },
+                "smoothed",
+                "delta, increase, rate",
+            ),
             _ => return Ok(Edges::Plain),
         };
         if !func.allows(edges) {
@@ -657,11 +793,19 @@ impl Builder<'_> {
             Edges::Anchored { lookback_ms } => (lookback_ms, 0),
             Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
         };
-        let last_ms = windows.end_ms(windows.count.saturating_sub(1)).saturating_add(after_ms);
-        let first_ms =
-            windows.first_end_ms.saturating_sub(windows.range_ms - 1).saturating_sub(before_ms);
+        let last_ms = windows
+            .end_ms(windows.count.saturating_sub(1))
+            .saturating_add(after_ms);
+        let first_ms = windows
+            .first_end_ms
+            .saturating_sub(windows.range_ms - 1)
+            .saturating_sub(before_ms);
         let hints = self.hints(windows.range_ms, around);
-        self.selects.add(&matrix.selector.matchers, TimeRange::new(first_ms, last_ms), hints)
+        self.selects.add(
+            &matrix.selector.matchers,
+            TimeRange::new(first_ms, last_ms),
+            hints,
+        )
     }
 
     fn samples(&mut self, matrix: &MatrixSelector, grid: Grid, around: &Around) -> Built<Root> {
@@ -669,7 +813,11 @@ impl Builder<'_> {
         let windows = self.windows(matrix, grid)?;
         let select = self.range_select(matrix, &windows, Edges::Plain, around);
         let max_ms = windows.first_end_ms;
-        Ok(Root::Samples { select, min_ms: max_ms.saturating_sub(windows.range_ms), max_ms })
+        Ok(Root::Samples {
+            select,
+            min_ms: max_ms.saturating_sub(windows.range_ms),
+            max_ms,
+        })
     }
 }
 
@@ -699,7 +847,11 @@ fn string(expr: &Expr) -> Built<String> {
 fn names_of(matchers: &[Matcher]) -> Names {
     let one =
         |m: &Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty();
-    if matchers.iter().any(one) { Names::One } else { Names::Any }
+    if matchers.iter().any(one) {
+        Names::One
+    } else {
+        Names::Any
+    }
 }
 
 /// Whether the result of an operation keeps the names of its input.

@@ -46,21 +46,34 @@ pub(super) fn invariance(expr: &Expr) -> Invariance {
         }
         Expr::Call(call) => match call.func.name {
             // The planner turns these into numbers.
-            "start" | "end" | "range" | "step" => Invariance { fixed: true, hold: false },
+            "start" | "end" | "range" | "step" => Invariance {
+                fixed: true,
+                hold: false,
+            },
             name => {
                 let all_fixed = call.args.iter().all(|arg| invariance(arg).fixed);
                 let of_selector = name == "timestamp"
-                    && call.args.iter().all(|arg| matches!(strip(arg), Expr::VectorSelector(_)));
+                    && call
+                        .args
+                        .iter()
+                        .all(|arg| matches!(strip(arg), Expr::VectorSelector(_)));
                 Invariance::both(all_fixed && (of_selector || !STEP_DEPENDENT.contains(&name)))
             }
         },
-        Expr::MatrixSelector(matrix) => {
-            Invariance { fixed: matrix.selector.at.is_some(), hold: false }
-        }
-        Expr::Subquery(subquery) => Invariance { fixed: subquery.at.is_some(), hold: false },
+        Expr::MatrixSelector(matrix) => Invariance {
+            fixed: matrix.selector.at.is_some(),
+            hold: false,
+        },
+        Expr::Subquery(subquery) => Invariance {
+            fixed: subquery.at.is_some(),
+            hold: false,
+        },
         Expr::Paren(paren) => invariance(&paren.expr),
         Expr::Unary(unary) => invariance(&unary.expr),
-        Expr::Number(_) | Expr::String(_) => Invariance { fixed: true, hold: false },
+        Expr::Number(_) | Expr::String(_) => Invariance {
+            fixed: true,
+            hold: false,
+        },
     }
 }
 

@@ -111,7 +111,11 @@ pub(crate) enum Root {
     /// A string.
     String(String),
     /// The samples of a range selector: the select, and the window `min < t <= max`.
-    Samples { select: usize, min_ms: i64, max_ms: i64 },
+    Samples {
+        select: usize,
+        min_ms: i64,
+        max_ms: i64,
+    },
     /// The steps of a subquery.
     Subquery(Node),
 }

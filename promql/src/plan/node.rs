@@ -34,12 +34,21 @@ impl Grid {
             Ok(steps) => steps + 1,
             Err(_) => 0,
         };
-        Grid { start_ms, step_ms, count, single: start_ms == end_ms }
+        Grid {
+            start_ms,
+            step_ms,
+            count,
+            single: start_ms == end_ms,
+        }
     }
 
     /// The grid that holds only the first step.
     pub(crate) fn first(&self) -> Self {
-        Grid { count: self.count.min(1), single: true, ..*self }
+        Grid {
+            count: self.count.min(1),
+            single: true,
+            ..*self
+        }
     }
 
     /// Unix milliseconds of step `i`.

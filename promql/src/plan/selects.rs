@@ -34,7 +34,11 @@ impl Selects {
             self.readers[index] += 1;
             return index;
         }
-        self.selects.push(Select { matchers: matchers.to_vec(), range, hints });
+        self.selects.push(Select {
+            matchers: matchers.to_vec(),
+            range,
+            hints,
+        });
         self.readers.push(1);
         self.selects.len() - 1
     }
