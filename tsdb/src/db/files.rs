@@ -22,6 +22,11 @@ pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
     fs::remove_file(path).map_err(|e| Error::io("remove", path, e))
 }
 
+/// Removes a directory with all that is in it.
+pub(crate) fn remove_dir(path: &Path) -> Result<(), Error> {
+    fs::remove_dir_all(path).map_err(|e| Error::io("remove directory", path, e))
+}
+
 /// Renames a file or directory and makes its new name durable.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     fs::rename(from, to).map_err(|e| Error::io("rename", from, e))?;

@@ -1,16 +1,268 @@
-//! What has to be done from time to time.
+//! What has to be done from time to time: cutting blocks from the head, shortening the log,
+//! removing what retention does not keep.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use isobar_model::{Tenant, TimeRange};
+use ulid::Ulid;
 
 use crate::Error;
+use crate::block::{BlockMeta, BlockWriter};
+use crate::head::{BLOCK_RANGE_MS, TenantState, block_end_ms};
 use crate::wal::snapshot;
 
-use super::Db;
+use super::blocks::{Block, meta_fields};
+use super::event::Event;
+use super::{Db, files};
+
+/// A block is cut when the head holds one and a half times its range.
+const CUT_AT_MS: i64 = BLOCK_RANGE_MS / 2 * 3;
+
+/// What maintenance has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    /// Blocks that were cut from the head.
+    pub blocks_cut: Vec<Ulid>,
+    /// Blocks that retention has removed.
+    pub blocks_expired: Vec<Ulid>,
+    /// Whether the log was replaced by a snapshot.
+    pub log_shortened: bool,
+    /// Whether samples that are in blocks stay in the head because someone still reads them.
+    pub waits_for_readers: bool,
+}
+
+/// What is left to do from one round to the next.
+#[derive(Default)]
+pub(crate) struct Agenda {
+    /// Samples to drop from the head when all readers know the blocks of this generation.
+    truncations: Vec<Truncation>,
+    shorten_log: bool,
+}
+
+struct Truncation {
+    tenant: Arc<TenantState>,
+    before_ms: i64,
+    generation: u64,
+}
+
+/// How far a head is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// Blocks that nobody writes to any more: what maintenance does.
+    Due,
+    /// All blocks that are behind the newest sample, even if late samples may still come.
+    Complete,
+    /// Everything; the newest block of each tenant covers only what there is.
+    All,
+}
 
 impl Db {
+    /// Cuts the blocks that are due, shortens the log, applies retention, and looks for blocks
+    /// that appeared in the directory or went from it. To be called every half minute or so, by
+    /// one thread that may block.
+    ///
+    /// # Errors
+    /// The first error of a step; the other steps are taken all the same, and all is tried again
+    /// at the next call.
+    pub fn maintain(&self) -> Result<Maintenance, Error> {
+        let mut done = Maintenance::default();
+        let mut agenda = self.agenda.lock();
+        let steps = [
+            self.blocks.reload(),
+            self.cut(Cut::Due, &mut agenda, &mut done),
+            self.clear_head(&mut agenda, &mut done),
+            self.expire(&mut done),
+        ];
+        steps.into_iter().collect::<Result<(), Error>>()?;
+        Ok(done)
+    }
+
+    /// Cuts blocks without waiting for their time: for tests, and before a directory is handed to
+    /// Prometheus. Samples that are older than a block's end are refused from then on.
+    ///
+    /// # Errors
+    /// When a block or the log cannot be written.
+    pub fn cut_now(&self, cut: Cut) -> Result<Maintenance, Error> {
+        let mut done = Maintenance::default();
+        let mut agenda = self.agenda.lock();
+        self.cut(cut, &mut agenda, &mut done)?;
+        self.clear_head(&mut agenda, &mut done)?;
+        Ok(done)
+    }
+
     /// Writes a snapshot of the head and drops the part of the log that it stands for.
     ///
     /// # Errors
     /// When log or snapshot cannot be written; the log is as long as before then.
     pub fn shorten_log(&self) -> Result<(), Error> {
+        let _agenda = self.agenda.lock();
         snapshot::replace_log(&self.wal_dir, &self.head, &self.log, &self.config.events)
+    }
+
+    fn cut(&self, cut: Cut, agenda: &mut Agenda, done: &mut Maintenance) -> Result<(), Error> {
+        let mut result = Ok(());
+        for tenant in self.head.tenants().all() {
+            let cut = self.cut_tenant(&tenant, cut, agenda, done);
+            result = result.and(cut);
+        }
+        result
+    }
+
+    fn cut_tenant(
+        &self,
+        tenant: &Arc<TenantState>,
+        cut: Cut,
+        agenda: &mut Agenda,
+        done: &mut Maintenance,
+    ) -> Result<(), Error> {
+        while let Some(end_ms) = self.next_cut(tenant, cut) {
+            // Nothing older is taken from here on, so the block will hold all there is.
+            tenant.min_valid_ms.fetch_max(end_ms, Ordering::AcqRel);
+            let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
+            let Some(min_ms) = self.head.oldest_from(tenant.id, cut_until_ms) else {
+                return Ok(());
+            };
+            let block = self.write_block(tenant, TimeRange::new(min_ms, end_ms - 1))?;
+            done.blocks_cut.push(block.meta().ulid);
+            tenant.cut_until_ms.store(end_ms, Ordering::Release);
+            let generation = self.pins.publish();
+            let tenant = Arc::clone(tenant);
+            agenda.truncations.push(Truncation {
+                tenant,
+                before_ms: end_ms,
+                generation,
+            });
+        }
+        Ok(())
+    }
+
+    /// Where the next block of a tenant ends, if one is to be cut.
+    fn next_cut(&self, tenant: &TenantState, cut: Cut) -> Option<i64> {
+        let (min_ms, max_ms) = tenant.range()?;
+        let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
+        let ready = |start_ms: i64| match cut {
+            Cut::Due => max_ms.saturating_sub(start_ms) >= CUT_AT_MS,
+            Cut::Complete => block_end_ms(start_ms) <= max_ms,
+            Cut::All => start_ms <= max_ms,
+        };
+        // The bound is cheap and may be too low; the oldest sample itself decides.
+        if !ready(min_ms.max(cut_until_ms)) {
+            return None;
+        }
+        let start_ms = self.head.oldest_from(tenant.id, cut_until_ms)?;
+        let end_ms = block_end_ms(start_ms);
+        let end_ms = if cut == Cut::All {
+            end_ms.min(max_ms.saturating_add(1))
+        } else {
+            end_ms
+        };
+        ready(start_ms).then_some(end_ms)
+    }
+
+    fn write_block(&self, tenant: &TenantState, range: TimeRange) -> Result<Block, Error> {
+        let ulid = self.new_ulid();
+        let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
+        meta.other = meta_fields(&tenant.name);
+        let series = self.head.select(Some(tenant.id), &[], range);
+        let mut symbols = BTreeSet::new();
+        for labels in series.labels() {
+            symbols.extend(labels.iter().flat_map(|(name, value)| [name, value]));
+        }
+        let symbols: Vec<String> = symbols.into_iter().map(str::to_owned).collect();
+        let mut writer = BlockWriter::create(&self.config.dir, meta, symbols.into_iter().map(Ok))?;
+        writer.add_all(series)?;
+        let Some(meta) = writer.finish()? else {
+            return Err(Error::corrupt("head", "samples that were there are gone"));
+        };
+        let block = self.blocks.add(ulid)?;
+        (self.config.events)(Event::BlockCut {
+            path: block.reader().dir().to_owned(),
+            tenant: tenant.name.to_string(),
+            series: meta.stats.num_series,
+            samples: meta.stats.num_samples,
+        });
+        Ok(block)
+    }
+
+    fn new_ulid(&self) -> Ulid {
+        let random = || u128::from(std::hash::RandomState::new().build_hasher().finish());
+        let now_ms = u64::try_from(self.config.clock.now_ms()).unwrap_or(0);
+        Ulid::from_parts(now_ms, random() << 64 | random())
+    }
+
+    /// Drops from the head what is in blocks, as far as nobody reads it, and shortens the log.
+    fn clear_head(&self, agenda: &mut Agenda, done: &mut Maintenance) -> Result<(), Error> {
+        let ready = |it: &mut Truncation| self.pins.all_since(it.generation);
+        // A tenant's last truncation does the work of those before it.
+        let mut last: Vec<Truncation> = Vec::new();
+        for truncation in agenda.truncations.extract_if(.., ready) {
+            match last
+                .iter_mut()
+                .find(|other| other.tenant.id == truncation.tenant.id)
+            {
+                Some(other) => *other = truncation,
+                None => last.push(truncation),
+            }
+        }
+        for truncation in last {
+            self.head.truncate(&truncation.tenant, truncation.before_ms);
+            agenda.shorten_log = true;
+        }
+        done.waits_for_readers = !agenda.truncations.is_empty();
+        if agenda.shorten_log {
+            snapshot::replace_log(&self.wal_dir, &self.head, &self.log, &self.config.events)?;
+            agenda.shorten_log = false;
+            done.log_shortened = true;
+        }
+        Ok(())
+    }
+
+    fn expire(&self, done: &mut Maintenance) -> Result<(), Error> {
+        for (block, why) in self.expired()? {
+            self.blocks.remove(&block)?;
+            done.blocks_expired.push(block.meta().ulid);
+            let path = block.reader().dir().to_owned();
+            (self.config.events)(Event::BlockExpired { path, why });
+        }
+        Ok(())
+    }
+
+    fn expired(&self) -> Result<Vec<(Block, String)>, Error> {
+        let mut served = (*self.blocks.served()).clone();
+        let mut expired = Vec::new();
+        if let Some(retention) = self.config.retention_time {
+            let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+            let newest = |tenant: &Tenant| {
+                let of_tenant = served.iter().filter(|block| block.tenant() == tenant);
+                of_tenant
+                    .map(|block| block.meta().end_ms)
+                    .max()
+                    .unwrap_or(i64::MIN)
+            };
+            let too_old = |block: &Block| {
+                newest(block.tenant()).saturating_sub(block.meta().end_ms) >= retention_ms
+            };
+            let (old, kept) = served.iter().cloned().partition(too_old);
+            let why = format!("it ends {retention:?} before the newest block");
+            expired.extend(Vec::into_iter(old).map(|block: Block| (block, why.clone())));
+            served = kept;
+        }
+        if let Some(limit) = self.config.retention_size {
+            let log_bytes = files::dir_bytes(&self.wal_dir)?;
+            let mut bytes = served.iter().map(Block::size_bytes).sum::<u64>() + log_bytes;
+            served.sort_by_key(|block| block.meta().end_ms);
+            for block in served {
+                if bytes <= limit {
+                    break;
+                }
+                let why = format!("blocks and log take {bytes} bytes, more than {limit}");
+                bytes = bytes.saturating_sub(block.size_bytes());
+                expired.push((block, why));
+            }
+        }
+        Ok(expired)
     }
 }

@@ -3,10 +3,12 @@
 //! The directory holds the blocks, each in a directory named by its ULID, the log in
 //! `isobar-wal/`, and a lock file.
 
+pub mod blocks;
 pub mod config;
 pub mod event;
 pub(crate) mod files;
 mod maintain;
+mod pins;
 pub mod stats;
 
 use std::path::{Path, PathBuf};
@@ -18,13 +20,19 @@ use crate::Error;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
 use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
 use crate::lock::DirLock;
-use crate::merge::SeriesIter;
+use crate::merge::{SeriesIter, merge};
 use crate::wal::log::Log;
 use crate::wal::{WAL_DIR, replay};
+use blocks::Blocks;
+use maintain::Agenda;
+use parking_lot::Mutex;
+use pins::Pins;
 
 pub use crate::head::RestoreCounts;
+pub use blocks::Block;
 pub use config::{DbConfig, Sync};
 pub use event::{Event, Events};
+pub use maintain::{Cut, Maintenance};
 pub use stats::{Cardinality, HeadStats};
 
 /// Called once when a write is durable, or with the reason why it may not be.
@@ -36,6 +44,9 @@ pub struct Db {
     wal_dir: PathBuf,
     head: Arc<Head>,
     log: Log,
+    blocks: Arc<Blocks>,
+    pins: Arc<Pins>,
+    agenda: Mutex<Agenda>,
     replayed: RestoreCounts,
     // Released last.
     _lock: DirLock,
@@ -55,6 +66,14 @@ impl Db {
         files::create_dir(&wal_dir)?;
         files::sync_dir(&config.dir)?;
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?));
+        let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
+        blocks.remove_leftovers()?;
+        blocks.reload()?;
+        for block in blocks.served().iter().filter(|block| block.cut_here) {
+            head.tenants()
+                .find_or_add(block.tenant())
+                .note_cut(block.meta().end_ms);
+        }
         let mut restore = Restore::new(&head);
         let next_segment = replay::replay(&wal_dir, &mut restore, &config.events)?;
         let replayed = restore.finish();
@@ -69,6 +88,9 @@ impl Db {
             wal_dir,
             head,
             log,
+            blocks,
+            pins: Arc::default(),
+            agenda: Mutex::default(),
             replayed,
             _lock: lock,
         })
@@ -128,10 +150,20 @@ impl Db {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> Result<SeriesIter, Error> {
-        match self.head_tenant(tenant) {
-            Some(tenant) => Ok(Box::new(self.head.select(tenant, matchers, range))),
-            None => Ok(Box::new(std::iter::empty())),
+        let pin = self.pins.pin();
+        let mut sources = Vec::new();
+        for block in self.blocks_of(tenant).iter() {
+            sources.push(self.blocks.select(block, matchers, range)?);
         }
+        if let Some(tenant) = self.head_tenant(tenant) {
+            sources.push(Box::new(self.head.select(tenant, matchers, range)));
+        }
+        let mut series = merge(sources);
+        // The pin lives as long as the iterator.
+        Ok(Box::new(std::iter::from_fn(move || {
+            let _pin = &pin;
+            series.next()
+        })))
     }
 
     /// The names of all labels of the series that match, in the head and in blocks that overlap
@@ -143,12 +175,21 @@ impl Db {
         &self,
         tenant: Option<&Tenant>,
         matchers: &[Matcher],
-        _range: TimeRange,
+        range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        let tenant = self.head_tenant(tenant);
-        Ok(tenant
-            .map(|tenant| self.head.label_names(tenant, matchers))
-            .unwrap_or_default())
+        let mut names = match self.head_tenant(tenant) {
+            Some(tenant) if self.head_overlaps(tenant, range) => {
+                self.head.label_names(tenant, matchers)
+            }
+            _ => Vec::new(),
+        };
+        for block in self.blocks_of(tenant) {
+            let of_block = block.reader().label_names(matchers, range);
+            names.extend(self.blocks.checked(&block, of_block)?);
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     /// The values of label `name` of the series that match, in the head and in blocks that
@@ -161,12 +202,50 @@ impl Db {
         tenant: Option<&Tenant>,
         name: &str,
         matchers: &[Matcher],
-        _range: TimeRange,
+        range: TimeRange,
     ) -> Result<Vec<String>, Error> {
-        let tenant = self.head_tenant(tenant);
-        Ok(tenant
-            .map(|tenant| self.head.label_values(tenant, name, matchers))
-            .unwrap_or_default())
+        let mut values = match self.head_tenant(tenant) {
+            Some(tenant) if self.head_overlaps(tenant, range) => {
+                self.head.label_values(tenant, name, matchers)
+            }
+            _ => Vec::new(),
+        };
+        for block in self.blocks_of(tenant) {
+            let of_block = block.reader().label_values(name, matchers, range);
+            values.extend(self.blocks.checked(&block, of_block)?);
+        }
+        values.sort_unstable();
+        values.dedup();
+        Ok(values)
+    }
+
+    /// The blocks that are served, in the order of their first time.
+    pub fn blocks(&self) -> Arc<Vec<Block>> {
+        self.blocks.served()
+    }
+
+    /// Directories of blocks that cannot be read and are left out, with the reason: answers may
+    /// lack what is in them.
+    pub fn quarantined(&self) -> Vec<(PathBuf, String)> {
+        self.blocks.broken()
+    }
+
+    /// Whether the head has samples in `range`, or is just finding out which it has.
+    fn head_overlaps(&self, tenant: Option<TenantId>, range: TimeRange) -> bool {
+        let tenants = self.head.tenants().all();
+        let mut wanted = tenants
+            .iter()
+            .filter(|state| tenant.is_none_or(|id| id == state.id));
+        wanted.any(|state| match state.range() {
+            Some((min_ms, max_ms)) => range.overlaps(&TimeRange::new(min_ms, max_ms)),
+            None => true,
+        })
+    }
+
+    fn blocks_of(&self, tenant: Option<&Tenant>) -> Vec<Block> {
+        let served = self.blocks.served();
+        let wanted = |block: &&Block| tenant.is_none_or(|tenant| block.tenant() == tenant);
+        served.iter().filter(wanted).cloned().collect()
     }
 
     /// Writes what is left of the log and refuses further writes. Reading goes on.
@@ -205,4 +284,16 @@ fn hash_secret(wal_dir: &Path) -> Result<[u8; SECRET_BYTES], Error> {
     }
     std::fs::write(&path, secret).map_err(|e| Error::io("write", &path, e))?;
     Ok(secret)
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

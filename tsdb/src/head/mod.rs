@@ -24,6 +24,7 @@ pub use series::{BLOCK_RANGE_MS, CHUNK_SAMPLES_MAX};
 
 pub(crate) use restore::Restore;
 pub use restore::RestoreCounts;
+pub(crate) use series::block_end_ms;
 pub(crate) use shard::SECRET_BYTES;
 pub(crate) use tenants::{TenantId, TenantState};
 
@@ -88,7 +89,6 @@ impl Head {
     }
 
     /// Drops the samples of a tenant before `before_ms`, and the series that have none left.
-    #[expect(dead_code, reason = "cutting blocks is what calls it")]
     pub(crate) fn truncate(&self, tenant: &TenantState, before_ms: i64) {
         let ids = self.catalog.read().index.all(Some(tenant.id));
         // Forgotten first and found anew: a sample that comes in meanwhile is either in its shard
@@ -109,6 +109,20 @@ impl Head {
             }
         }
         self.drop_empty(&empty);
+    }
+
+    /// The time of the tenant's oldest sample among chunks that begin at `from_ms` or later. Locks
+    /// every shard once.
+    pub(crate) fn oldest_from(&self, tenant: TenantId, from_ms: i64) -> Option<i64> {
+        let ids = self.catalog.read().index.all(Some(tenant));
+        let mut oldest_ms = None;
+        for (shard, locked) in self.shards.iter().enumerate() {
+            let locked = locked.lock();
+            let series = ids.iter().filter(|id| shard_of(*id) == shard);
+            let firsts = series.filter_map(|id| locked.get(id)?.first_from(from_ms));
+            oldest_ms = firsts.chain(oldest_ms).min();
+        }
+        oldest_ms
     }
 
     /// Forgets those of the series that have no sample.

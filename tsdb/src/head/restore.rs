@@ -34,7 +34,7 @@ pub(crate) struct Restore<'a> {
 /// A tenant's times, gathered without atomics.
 struct TenantTimes {
     state: Arc<TenantState>,
-    min_valid_ms: i64,
+    cut_until_ms: i64,
     min_ms: i64,
     max_ms: i64,
 }
@@ -104,10 +104,10 @@ impl<'a> Restore<'a> {
         let state = self.head.tenants.find_or_add(&tenant);
         let at = state.id.0 as usize;
         for known in self.head.tenants.all().into_iter().skip(self.tenants.len()) {
-            let min_valid_ms = known.min_valid_ms.load(Ordering::Acquire);
+            let cut_until_ms = known.cut_until_ms.load(Ordering::Acquire);
             let times = TenantTimes {
                 state: known,
-                min_valid_ms,
+                cut_until_ms,
                 min_ms: i64::MAX,
                 max_ms: i64::MIN,
             };
@@ -119,7 +119,7 @@ impl<'a> Restore<'a> {
     fn tenant_times(&mut self, times: &record::TenantTimes<'_>) -> Result<(), String> {
         let at = self.tenant(times.tenant)?;
         let tenant = &mut self.tenants[at];
-        tenant.min_valid_ms = tenant.min_valid_ms.max(times.min_valid_ms);
+        tenant.cut_until_ms = tenant.cut_until_ms.max(times.cut_until_ms);
         tenant.max_ms = tenant.max_ms.max(times.max_ms);
         Ok(())
     }
@@ -170,7 +170,7 @@ impl<'a> Restore<'a> {
             self.counts.samples_without_series += 1;
             return;
         };
-        if timestamp_ms < tenant.min_valid_ms {
+        if timestamp_ms < tenant.cut_until_ms {
             self.counts.samples_in_blocks += 1;
             return;
         }
@@ -203,7 +203,7 @@ impl<'a> Restore<'a> {
             return Ok(());
         };
         // A chunk never crosses the border between blocks.
-        if chunk.max_ms < tenant.min_valid_ms {
+        if chunk.max_ms < tenant.cut_until_ms {
             self.counts.samples_in_blocks += samples;
             return Ok(());
         }
@@ -220,10 +220,7 @@ impl<'a> Restore<'a> {
     /// series.
     pub(crate) fn finish(mut self) -> RestoreCounts {
         for times in &self.tenants {
-            times
-                .state
-                .min_valid_ms
-                .fetch_max(times.min_valid_ms, Ordering::AcqRel);
+            times.state.note_cut(times.cut_until_ms);
             times.state.widen(times.min_ms, times.max_ms);
         }
         let mut empty = Vec::new();

@@ -88,6 +88,11 @@ pub(crate) struct HeadSeries {
 }
 
 impl HeadSeries {
+    /// The labels of all series that match, in order.
+    pub(crate) fn labels(&self) -> impl Iterator<Item = &Labels> {
+        self.series.iter().map(|(labels, _)| labels)
+    }
+
     fn fetch(&mut self) {
         let batch = self.series.iter().skip(self.next).take(CHUNKS_BATCH);
         let mut chunks: Vec<Vec<Chunk>> = Vec::new();

@@ -17,8 +17,13 @@ pub const BLOCK_RANGE_MS: i64 = 2 * 60 * 60 * 1000;
 /// The most samples of a chunk (Prometheus `tsdb.DefaultSamplesPerChunk`).
 pub const CHUNK_SAMPLES_MAX: u16 = 120;
 
+/// The end (exclusive) of the block range that `timestamp_ms` lies in.
+pub(crate) fn block_end_ms(timestamp_ms: i64) -> i64 {
+    block_start_ms(timestamp_ms).saturating_add(BLOCK_RANGE_MS)
+}
+
 /// The start of the block range that `timestamp_ms` lies in.
-pub(crate) fn block_start_ms(timestamp_ms: i64) -> i64 {
+fn block_start_ms(timestamp_ms: i64) -> i64 {
     timestamp_ms.saturating_sub(timestamp_ms.rem_euclid(BLOCK_RANGE_MS))
 }
 
@@ -65,6 +70,14 @@ impl MemSeries {
             .first()
             .map(|chunk| chunk.min_ms)
             .or_else(|| self.open.first_ms())
+    }
+
+    /// The time of the oldest sample among chunks that begin at `from_ms` or later.
+    pub(crate) fn first_from(&self, from_ms: i64) -> Option<i64> {
+        let sealed = self.sealed.iter().map(|chunk| chunk.min_ms);
+        sealed
+            .chain(self.open.first_ms())
+            .find(|min_ms| *min_ms >= from_ms)
     }
 
     /// The number of chunks, the open one included.

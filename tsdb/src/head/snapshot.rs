@@ -32,7 +32,7 @@ impl Head {
             payload.clear();
             let times = TenantTimes {
                 tenant: tenant.name.as_str(),
-                min_valid_ms: tenant.min_valid_ms.load(Ordering::Acquire),
+                cut_until_ms: tenant.cut_until_ms.load(Ordering::Acquire),
                 max_ms: tenant.max_ms.load(Ordering::Acquire),
             };
             record::put_tenant(&mut payload, &times);

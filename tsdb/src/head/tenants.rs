@@ -19,8 +19,10 @@ pub(crate) struct TenantState {
     /// The oldest and newest sample in the head; `MAX` and `MIN` when there was none.
     pub(crate) min_ms: AtomicI64,
     pub(crate) max_ms: AtomicI64,
-    /// What is older lies in blocks, and is refused.
+    /// What is older is refused, because it lies in blocks or in one that is being cut.
     pub(crate) min_valid_ms: AtomicI64,
+    /// What is older lies in blocks.
+    pub(crate) cut_until_ms: AtomicI64,
     /// Samples appended since the process started.
     pub(crate) appended: AtomicU64,
 }
@@ -33,6 +35,12 @@ impl TenantState {
             self.max_ms.load(Ordering::Acquire),
         );
         (min <= max).then_some((min, max))
+    }
+
+    /// Takes note that all before this time lies in blocks.
+    pub(crate) fn note_cut(&self, until_ms: i64) {
+        self.cut_until_ms.fetch_max(until_ms, Ordering::AcqRel);
+        self.min_valid_ms.fetch_max(until_ms, Ordering::AcqRel);
     }
 
     /// Takes note of samples between `min_ms` and `max_ms`.
@@ -81,6 +89,7 @@ impl Tenants {
             min_ms: AtomicI64::new(i64::MAX),
             max_ms: AtomicI64::new(i64::MIN),
             min_valid_ms: AtomicI64::new(i64::MIN),
+            cut_until_ms: AtomicI64::new(i64::MIN),
             appended: AtomicU64::new(0),
         });
         inner.by_id.push(Arc::clone(&tenant));

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::Error;
-use crate::db::OnDurable;
 use crate::db::event::{Event, Events};
 use crate::db::files::{remove_file, sync_dir};
+use crate::db::{OnDurable, describe};
 use crate::head::incoming::CommitTicket;
 
 use super::record::Kind;
@@ -465,18 +465,6 @@ fn records(mut batch: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         batch = rest;
         Some((kind, payload))
     })
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A segment that is open for writing.

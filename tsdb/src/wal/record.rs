@@ -7,7 +7,7 @@
 //!          value = <varint> when it is a whole number, otherwise its 8 bytes
 //! Chunks   to the end: id <uvarint>, chunks <uvarint>,
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, len <uvarint>, bytes)…
-//! Tenant   name <str>, oldest time that is taken <varint>, newest sample <varint>
+//! Tenant   name <str>, end of its blocks <varint>, newest sample <varint>
 //! End      records before this one <uvarint>
 //! ```
 //!
@@ -222,8 +222,8 @@ pub fn read_chunks(payload: &[u8], mut each: impl FnMut(u32, Chunk)) -> Result<(
 pub struct TenantTimes<'a> {
     /// The tenant's name.
     pub tenant: &'a str,
-    /// What is older is in blocks.
-    pub min_valid_ms: i64,
+    /// What is older lies in blocks.
+    pub cut_until_ms: i64,
     /// The newest sample that was ever taken.
     pub max_ms: i64,
 }
@@ -231,7 +231,7 @@ pub struct TenantTimes<'a> {
 /// The payload of a tenant record.
 pub(crate) fn put_tenant(out: &mut Vec<u8>, times: &TenantTimes<'_>) {
     put_uvarint_str(out, times.tenant);
-    put_varint(out, times.min_valid_ms);
+    put_varint(out, times.cut_until_ms);
     put_varint(out, times.max_ms);
 }
 
@@ -244,7 +244,7 @@ pub fn read_tenant(payload: &[u8]) -> Result<TenantTimes<'_>, DecodeError> {
     let tenant = decoder.uvarint_str()?;
     Ok(TenantTimes {
         tenant,
-        min_valid_ms: decoder.varint()?,
+        cut_until_ms: decoder.varint()?,
         max_ms: decoder.varint()?,
     })
 }
@@ -320,7 +320,7 @@ mod tests {
 
         let times = TenantTimes {
             tenant: "x",
-            min_valid_ms: i64::MIN,
+            cut_until_ms: i64::MIN,
             max_ms: 5,
         };
         let mut payload = Vec::new();

@@ -7,4 +7,6 @@ mod data;
 #[cfg(test)]
 mod head_basics;
 #[cfg(test)]
+mod head_model;
+#[cfg(test)]
 mod support;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use isobar_model::{Clock, Columns, Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::Db;
-use isobar_tsdb::chunks::xor;
 use isobar_tsdb::db::DbConfig;
 use isobar_tsdb::head::incoming::IncomingSeries;
+use isobar_tsdb::merge::read_samples;
 
 /// A series as a request would bring it. The encoding is the text of the labels.
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(crate) fn write(db: &Db, tenant: &str, series: &[TestSeries]) -> Vec<String>
         .collect()
 }
 
-/// All series and samples, a line for each series. Equal samples count once.
+/// All series and samples, a line for each series.
 pub(crate) fn dump(
     db: &Db,
     tenant: Option<&str>,
@@ -83,21 +83,12 @@ pub(crate) fn dump(
     for series in db.select(tenant.as_ref(), matchers, range).unwrap() {
         let series = series.unwrap();
         let mut columns = Columns::default();
-        for chunk in &series.chunks {
-            xor::decode(&chunk.data, &mut columns).unwrap();
-        }
-        let mut samples: Vec<(i64, u64)> = columns
+        read_samples(&series.chunks, range, &mut columns).unwrap();
+        let samples: Vec<String> = columns
             .timestamps
             .iter()
             .zip(&columns.values)
-            .filter(|(t, _)| range.contains(**t))
-            .map(|(t, v)| (*t, v.to_bits()))
-            .collect();
-        samples.sort_unstable();
-        samples.dedup();
-        let samples: Vec<String> = samples
-            .iter()
-            .map(|(t, v)| format!("{t}:{}", f64::from_bits(*v)))
+            .map(|(t, v)| format!("{t}:{v}"))
             .collect();
         lines.push(format!("{} {}", series.labels, samples.join(" ")));
     }
@@ -107,4 +98,19 @@ pub(crate) fn dump(
 /// [`dump`] of everything.
 pub(crate) fn dump_all(db: &Db) -> Vec<String> {
     dump(db, None, &[], TimeRange::ALL)
+}
+
+/// Copies a directory as a crash would leave it: file by file, while others write to them. The
+/// lock is not copied.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else if entry.file_name() != "lock" {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
 }

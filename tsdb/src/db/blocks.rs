@@ -1,0 +1,238 @@
+//! The blocks of a data directory: which there are, whose they are, and which cannot be read.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use isobar_model::{Matcher, Tenant, TimeRange};
+use serde_json::{Map, Value, json};
+use ulid::Ulid;
+
+use crate::Error;
+use crate::block::writer::TEMPORARY_SUFFIX;
+use crate::block::{BlockMeta, BlockReader};
+use crate::merge::{SeriesChunks, SeriesIter};
+
+use super::event::{Event, Events};
+use super::files;
+use parking_lot::RwLock;
+
+/// The field of `meta.json` that names what only Isobar knows.
+const META_FIELD: &str = "isobar";
+/// What a directory is called behind the ULID while its block is being deleted.
+const DELETION_SUFFIX: &str = ".tmp-for-deletion";
+
+/// A block that is served.
+#[derive(Debug, Clone)]
+pub struct Block {
+    reader: Arc<BlockReader>,
+    tenant: Tenant,
+    /// Whether it was cut from this head: what is older than its end is in blocks.
+    pub(crate) cut_here: bool,
+}
+
+impl Block {
+    fn open(dir: PathBuf) -> Result<Self, Error> {
+        let reader = BlockReader::open(dir)?;
+        let field = reader.meta().other.get(META_FIELD);
+        let name = field
+            .and_then(|field| field.get("tenant"))
+            .and_then(Value::as_str);
+        let tenant = match name {
+            Some(name) => Tenant::new(name)
+                .map_err(|e| Error::corrupt(reader.dir().display().to_string(), e.to_string()))?,
+            None => Tenant::default(),
+        };
+        Ok(Block {
+            cut_here: name.is_some(),
+            tenant,
+            reader,
+        })
+    }
+
+    /// What it holds and comes from.
+    pub fn meta(&self) -> &BlockMeta {
+        self.reader.meta()
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &Tenant {
+        &self.tenant
+    }
+
+    /// The length of its files in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.reader.size_bytes()
+    }
+
+    /// Reads it.
+    pub fn reader(&self) -> &Arc<BlockReader> {
+        &self.reader
+    }
+}
+
+/// The fields that a block of a tenant has in `meta.json` besides Prometheus' own.
+pub(crate) fn meta_fields(tenant: &Tenant) -> Map<String, Value> {
+    Map::from_iter([(META_FIELD.to_owned(), json!({ "tenant": tenant.as_str() }))])
+}
+
+/// The blocks that are served, and those that are left out.
+pub(crate) struct Blocks {
+    dir: PathBuf,
+    events: Events,
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// In the order of their first time.
+    served: Arc<Vec<Block>>,
+    /// Why blocks are left out, by their directory's name.
+    broken: BTreeMap<String, String>,
+}
+
+impl Blocks {
+    pub(crate) fn new(dir: &Path, events: Events) -> Self {
+        Blocks {
+            dir: dir.to_owned(),
+            events,
+            state: RwLock::default(),
+        }
+    }
+
+    /// The blocks that are served now.
+    pub(crate) fn served(&self) -> Arc<Vec<Block>> {
+        Arc::clone(&self.state.read().served)
+    }
+
+    /// Directories of blocks that are left out, with the reason.
+    pub(crate) fn broken(&self) -> Vec<(PathBuf, String)> {
+        let state = self.state.read();
+        state
+            .broken
+            .iter()
+            .map(|(name, why)| (self.dir.join(name), why.clone()))
+            .collect()
+    }
+
+    /// Removes what a crash left of blocks that were being written or deleted.
+    pub(crate) fn remove_leftovers(&self) -> Result<(), Error> {
+        for name in files::names(&self.dir)? {
+            let stem = name
+                .strip_suffix(TEMPORARY_SUFFIX)
+                .or_else(|| name.strip_suffix(DELETION_SUFFIX));
+            if stem.is_some_and(|stem| Ulid::from_string(stem).is_ok()) {
+                let path = self.dir.join(name);
+                files::remove_dir(&path)?;
+                (self.events)(Event::LeftoverRemoved { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens blocks that are new in the directory, and drops those that are gone. A block that
+    /// cannot be read is left out and told of once.
+    pub(crate) fn reload(&self) -> Result<(), Error> {
+        let old = self.served();
+        let old_broken = self.state.read().broken.clone();
+        let mut served = Vec::new();
+        let mut broken = BTreeMap::new();
+        for name in files::names(&self.dir)? {
+            let Ok(ulid) = Ulid::from_string(&name) else {
+                continue;
+            };
+            let known = old.iter().find(|block| block.meta().ulid == ulid);
+            match (known, old_broken.get(&name)) {
+                (Some(known), _) => served.push(known.clone()),
+                (None, Some(why)) => {
+                    broken.insert(name, why.clone());
+                }
+                (None, None) => match Block::open(self.dir.join(&name)) {
+                    Ok(block) => served.push(block),
+                    Err(e) => {
+                        let why = super::describe(&e);
+                        let path = self.dir.join(&name);
+                        (self.events)(Event::BlockQuarantined {
+                            path,
+                            why: why.clone(),
+                        });
+                        broken.insert(name, why);
+                    }
+                },
+            }
+        }
+        served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
+        let mut state = self.state.write();
+        state.broken = broken;
+        state.served = Arc::new(served);
+        Ok(())
+    }
+
+    /// Serves a block that was written just now.
+    pub(crate) fn add(&self, ulid: Ulid) -> Result<Block, Error> {
+        let block = Block::open(self.dir.join(ulid.to_string()))?;
+        let mut state = self.state.write();
+        let mut served = (*state.served).clone();
+        served.push(block.clone());
+        served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
+        state.served = Arc::new(served);
+        Ok(block)
+    }
+
+    /// Stops serving a block and removes its directory. Who reads it at present may go on.
+    pub(crate) fn remove(&self, block: &Block) -> Result<(), Error> {
+        self.forget(block.meta().ulid);
+        let dir = block.reader.dir();
+        let mut name = dir.as_os_str().to_owned();
+        name.push(DELETION_SUFFIX);
+        let doomed = PathBuf::from(name);
+        files::rename(dir, &doomed)?;
+        files::remove_dir(&doomed)
+    }
+
+    fn forget(&self, ulid: Ulid) {
+        let mut state = self.state.write();
+        let mut served = (*state.served).clone();
+        served.retain(|block| block.meta().ulid != ulid);
+        state.served = Arc::new(served);
+    }
+
+    /// Leaves a block out from now on, when what was read of it turned out to be corrupt.
+    fn quarantine(&self, block: &Block, why: String) {
+        self.forget(block.meta().ulid);
+        let path = block.reader.dir().to_owned();
+        let name = block.meta().ulid.to_string();
+        if self
+            .state
+            .write()
+            .broken
+            .insert(name, why.clone())
+            .is_none()
+        {
+            (self.events)(Event::BlockQuarantined { path, why });
+        }
+    }
+
+    /// The result of reading a block. Corruption fails this read, and is the last that is seen of
+    /// the block.
+    pub(crate) fn checked<T>(&self, block: &Block, result: Result<T, Error>) -> Result<T, Error> {
+        if let Err(e @ Error::Corrupt { .. }) = &result {
+            self.quarantine(block, super::describe(e));
+        }
+        result
+    }
+
+    /// The series of a block.
+    pub(crate) fn select(
+        self: &Arc<Self>,
+        block: &Block,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<SeriesIter, Error> {
+        let series = self.checked(block, block.reader.select(matchers, range))?;
+        let (blocks, block) = (Arc::clone(self), block.clone());
+        Ok(Box::new(series.map(
+            move |series: Result<SeriesChunks, Error>| blocks.checked(&block, series),
+        )))
+    }
+}
