@@ -1,6 +1,6 @@
 //! What needs no arithmetic on values: counts, first and last samples, changes and resets.
 
-use super::window::{Input, Output};
+use super::window::{Input, Output, advance_index};
 use super::{Edges, RangeFn, Scratch};
 use crate::functions::row::Windows;
 
@@ -58,12 +58,4 @@ pub(super) fn transitions(
         first_mark = advance_index(marks, first_mark, first);
         out.set(step, end_mark.saturating_sub(first_mark) as f64);
     }
-}
-
-/// The first place from `at` on that holds an index greater than `index`.
-fn advance_index(marks: &[usize], mut at: usize, index: usize) -> usize {
-    while at < marks.len() && marks[at] <= index {
-        at += 1;
-    }
-    at
 }

@@ -1,6 +1,6 @@
 //! `rate`, `increase`, `delta` with extrapolation to the window's edges; `irate` and `idelta`.
 
-use super::window::{Input, Output};
+use super::window::{Input, Output, advance_index};
 use super::{RangeFn, Scratch};
 use crate::functions::row::Windows;
 
@@ -17,7 +17,7 @@ pub(super) fn extrapolated(
     out: &mut Output<'_, '_>,
     scratch: &mut Scratch,
 ) {
-    let edges = Extrapolation::new(func, windows);
+    let mut edges = Extrapolation::new(func, windows);
     let values = input.values;
     let resets = &mut scratch.indices;
     resets.clear();
@@ -32,28 +32,21 @@ pub(super) fn extrapolated(
         }
         let mut increase = values[last] - values[first];
         if !resets.is_empty() {
-            end_reset += resets[end_reset..]
-                .iter()
-                .take_while(|i| **i <= last)
-                .count();
-            first_reset += resets[first_reset..]
-                .iter()
-                .take_while(|i| **i <= first)
-                .count();
+            end_reset = advance_index(resets, end_reset, last);
+            first_reset = advance_index(resets, first_reset, first);
             for reset in &resets[first_reset.min(end_reset)..end_reset] {
                 increase += values[reset - 1];
             }
         }
-        let samples = Ends {
-            first_ms: input.timestamps[first],
-            last_ms: input.timestamps[last],
-            first: values[first],
-            intervals: (last - first) as f64,
-        };
-        out.set(
-            step,
-            edges.extrapolate(increase, samples, windows.end_ms(step)),
-        );
+        let end_ms = windows.end_ms(step);
+        let (first_ms, last_ms) = (input.timestamps[first], input.timestamps[last]);
+        edges.see(Layout {
+            before_ms: first_ms - (end_ms - windows.range_ms),
+            sampled_ms: last_ms - first_ms,
+            after_ms: end_ms - last_ms,
+            intervals: last - first,
+        });
+        out.set(step, edges.extrapolate(increase, values[first]));
     }
 }
 
@@ -73,21 +66,35 @@ fn has_reset(values: &[f64]) -> bool {
     })
 }
 
-/// The first and last sample of a window.
-struct Ends {
-    first_ms: i64,
-    last_ms: i64,
-    first: f64,
+/// How samples lie in a window, in milliseconds.
+#[derive(Clone, Copy, PartialEq)]
+struct Layout {
+    /// From the window's start to the first sample.
+    before_ms: i64,
+    /// From the first to the last sample.
+    sampled_ms: i64,
+    /// From the last sample to the window's end.
+    after_ms: i64,
     /// The number of samples but one.
-    intervals: f64,
+    intervals: usize,
 }
 
 /// How to get from the increase between a window's samples to that of the whole window.
+///
+/// Windows that are a multiple of the scrape interval apart have the same layout one after the
+/// other, so what depends on it alone is kept; that saves most of the divisions.
 struct Extrapolation {
     is_counter: bool,
     is_rate: bool,
-    range_ms: i64,
     range_seconds: f64,
+    layout: Layout,
+    /// Seconds between the first and last sample.
+    sampled: f64,
+    /// Seconds by which the increase is stretched at either side.
+    to_start: f64,
+    to_end: f64,
+    /// What an increase is multiplied by, unless the counter would have been below zero.
+    factor: f64,
 }
 
 impl Extrapolation {
@@ -95,38 +102,59 @@ impl Extrapolation {
         Extrapolation {
             is_counter: func != RangeFn::Delta,
             is_rate: func == RangeFn::Rate,
-            range_ms: windows.range_ms,
             range_seconds: duration_seconds(windows.range_ms),
+            layout: Layout {
+                before_ms: -1,
+                sampled_ms: -1,
+                after_ms: -1,
+                intervals: 0,
+            },
+            sampled: f64::NAN,
+            to_start: f64::NAN,
+            to_end: f64::NAN,
+            factor: f64::NAN,
         }
     }
 
     /// The increase is stretched to the window's edge where the samples come close to it, that
-    /// is, within 1.1 average intervals; elsewhere by half an interval. A counter is not
-    /// stretched back beyond the moment at which it would have been zero.
+    /// is, within 1.1 average intervals; elsewhere by half an interval.
     #[inline(always)]
-    fn extrapolate(&self, increase: f64, samples: Ends, end_ms: i64) -> f64 {
-        let mut to_start = seconds(samples.first_ms - (end_ms - self.range_ms));
-        let mut to_end = seconds(end_ms - samples.last_ms);
-        let sampled = seconds(samples.last_ms - samples.first_ms);
-        let average = sampled / samples.intervals;
-        let threshold = average * 1.1;
-        if to_start >= threshold {
-            to_start = average / 2.0;
+    fn see(&mut self, layout: Layout) {
+        if layout == self.layout {
+            return;
         }
-        if self.is_counter && increase > 0.0 && samples.first >= 0.0 {
-            let to_zero = sampled * (samples.first / increase);
-            if to_zero < to_start {
-                to_start = to_zero;
+        self.layout = layout;
+        self.sampled = seconds(layout.sampled_ms);
+        let average = self.sampled / layout.intervals as f64;
+        let threshold = average * 1.1;
+        let stretch = |gap: f64| {
+            if gap >= threshold { average / 2.0 } else { gap }
+        };
+        self.to_start = stretch(seconds(layout.before_ms));
+        self.to_end = stretch(seconds(layout.after_ms));
+        self.factor = self.factor(self.to_start);
+    }
+
+    #[inline(always)]
+    fn factor(&self, to_start: f64) -> f64 {
+        let factor = (self.sampled + to_start + self.to_end) / self.sampled;
+        if self.is_rate {
+            factor / self.range_seconds
+        } else {
+            factor
+        }
+    }
+
+    /// A counter is not stretched back beyond the moment at which it would have been zero.
+    #[inline(always)]
+    fn extrapolate(&self, increase: f64, first: f64) -> f64 {
+        if self.is_counter && increase > 0.0 && first >= 0.0 {
+            let to_zero = self.sampled * (first / increase);
+            if to_zero < self.to_start {
+                return increase * self.factor(to_zero);
             }
         }
-        if to_end >= threshold {
-            to_end = average / 2.0;
-        }
-        let mut factor = (sampled + to_start + to_end) / sampled;
-        if self.is_rate {
-            factor /= self.range_seconds;
-        }
-        increase * factor
+        increase * self.factor
     }
 }
 

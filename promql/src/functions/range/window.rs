@@ -78,6 +78,15 @@ pub(super) fn advance(timestamps: &[i64], mut at: usize, time: i64) -> usize {
     at
 }
 
+/// The first place from `at` on that holds an index greater than `index`.
+#[inline(always)]
+pub(super) fn advance_index(marks: &[usize], mut at: usize, index: usize) -> usize {
+    while at < marks.len() && marks[at] <= index {
+        at += 1;
+    }
+    at
+}
+
 /// Where results go.
 pub(super) struct Output<'a, 'row> {
     row: &'a mut Row<'row>,
