@@ -1,9 +1,16 @@
 //! Sums, means and variances over windows, with compensated arithmetic.
 
-use super::RangeFn;
+use std::ops::Range;
+
 use super::window::{Input, Output};
+use super::{RangeFn, Scratch};
 use crate::functions::row::Windows;
 use crate::functions::sum::{KahanMean, KahanVariance, kahan_inc};
+
+/// From this many samples on, a window's sum is put together from those of its parts.
+const LONG: usize = 128;
+/// Up to here sums cannot overflow.
+const MODERATE: f64 = 1e290;
 
 /// `sum_over_time`, `avg_over_time`, `stddev_over_time` and `stdvar_over_time`.
 pub(super) fn over_time(
@@ -11,12 +18,84 @@ pub(super) fn over_time(
     input: Input<'_>,
     windows: &Windows,
     out: &mut Output<'_, '_>,
+    scratch: &mut Scratch,
 ) {
     match func {
-        RangeFn::Sum => input.fold(windows, out, |_, values| sum(values)),
-        RangeFn::Avg => input.fold(windows, out, |_, values| mean(values)),
+        RangeFn::Sum => sums(input, windows, out, scratch, sum, |(sum, c), _| sum + c),
+        RangeFn::Avg => sums(input, windows, out, scratch, mean, |(sum, c), count| {
+            sum / count + c / count
+        }),
         RangeFn::Stddev => input.fold(windows, out, |_, values| variance(values).sqrt()),
         _ => input.fold(windows, out, |_, values| variance(values)),
+    }
+}
+
+/// Sums of short windows are computed as Prometheus does, sample by sample, to the last bit.
+/// Those of long windows come from [`Parts`], which costs the same for any length and differs
+/// by a rounding of the compensation at most.
+fn sums(
+    input: Input<'_>,
+    windows: &Windows,
+    out: &mut Output<'_, '_>,
+    scratch: &mut Scratch,
+    short: impl Fn(&[f64]) -> f64,
+    long: impl Fn((f64, f64), f64) -> f64,
+) {
+    let values = input.values;
+    let moderate = values.len() >= LONG && values.iter().all(|value| value.abs() < MODERATE);
+    let mut parts = Parts::new(&mut scratch.pairs);
+    for (step, window) in input.slide(windows) {
+        let value = if moderate && window.len() >= LONG {
+            let count = window.len() as f64;
+            long(parts.sum(values, window), count)
+        } else {
+            short(&values[window])
+        };
+        out.set(step, value);
+    }
+}
+
+/// Sums over a window that slides forward, without ever taking a value away: the window is cut
+/// in two. Of the first part, the sums from each sample to the cut are known; of the second, the
+/// running sum. When the first part is used up, the cut moves to the window's end. Each sample is
+/// so added twice.
+struct Parts<'s> {
+    /// Sums from each sample of the first part to the cut, last sample first.
+    first: &'s mut Vec<(f64, f64)>,
+    /// The sum from the cut to `end`.
+    second: (f64, f64),
+    cut: usize,
+    end: usize,
+}
+
+impl<'s> Parts<'s> {
+    fn new(first: &'s mut Vec<(f64, f64)>) -> Self {
+        first.clear();
+        Parts {
+            first,
+            second: (0.0, 0.0),
+            cut: 0,
+            end: 0,
+        }
+    }
+
+    fn sum(&mut self, values: &[f64], window: Range<usize>) -> (f64, f64) {
+        if window.start >= self.cut {
+            self.first.clear();
+            let mut sum = (0.0, 0.0);
+            for value in values[window.clone()].iter().rev() {
+                sum = kahan_inc(*value, sum.0, sum.1);
+                self.first.push(sum);
+            }
+            self.second = (0.0, 0.0);
+            (self.cut, self.end) = (window.end, window.end);
+        }
+        for value in &values[self.end..window.end.max(self.end)] {
+            self.second = kahan_inc(*value, self.second.0, self.second.1);
+        }
+        self.end = self.end.max(window.end);
+        let first = self.first[self.cut - 1 - window.start];
+        kahan_inc(self.second.0, first.0, first.1 + self.second.1)
     }
 }
 

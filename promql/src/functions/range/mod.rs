@@ -9,9 +9,9 @@
 //! - Results are those of Prometheus 3.14's `promql/functions.go`.
 //!
 //! Two indices slide over the samples, so that finding all windows costs O(samples + windows).
-//! `rate` and its like, `min`, `max` and the counting functions need no more than that in all;
-//! compensated sums, regressions and quantiles visit each window's samples, because their last
-//! digits depend on where a window begins.
+//! `rate` and its like, `min`, `max`, the counting functions and the sums of long windows need no
+//! more than that in all. Sums of short windows, variances, regressions and quantiles visit each
+//! window's samples: their last digits depend on where a window begins.
 
 use isobar_model::Columns;
 
@@ -273,6 +273,8 @@ pub struct Scratch {
     indices: Vec<usize>,
     /// Values of a window, to be reordered.
     values: Vec<f64>,
+    /// Compensated sums.
+    pairs: Vec<(f64, f64)>,
 }
 
 /// Computes `func` over all windows of one series and sets those steps of `out` that have a
@@ -316,7 +318,7 @@ pub fn apply(
             extreme::over_time(func, input, windows, &mut out, scratch);
         }
         (RangeFn::Avg | RangeFn::Sum | RangeFn::Stddev | RangeFn::Stdvar, _) => {
-            fold::over_time(func, input, windows, &mut out);
+            fold::over_time(func, input, windows, &mut out, scratch);
         }
         (RangeFn::Quantile, _) => {
             let q = &args.params[0];
