@@ -90,7 +90,10 @@ impl<'a> Decoder<'a> {
     /// When the offset lies behind the end.
     pub fn at(bytes: &'a [u8], offset: u64) -> Result<Self, DecodeError> {
         let offset = usize::try_from(offset).map_err(|_| DecodeError::Truncated)?;
-        bytes.get(offset..).map(Decoder::new).ok_or(DecodeError::Truncated)
+        bytes
+            .get(offset..)
+            .map(Decoder::new)
+            .ok_or(DecodeError::Truncated)
     }
 
     /// The number of bytes left.
@@ -113,7 +116,10 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When fewer are left.
     pub fn bytes(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
-        let (head, tail) = self.rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(DecodeError::Truncated)?;
         self.rest = tail;
         Ok(head)
     }
@@ -133,7 +139,10 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When fewer than four bytes are left.
     pub fn be32(&mut self) -> Result<u32, DecodeError> {
-        let (head, tail) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
         self.rest = tail;
         Ok(u32::from_be_bytes(*head))
     }
@@ -143,7 +152,10 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// When fewer than eight bytes are left.
     pub fn be64(&mut self) -> Result<u64, DecodeError> {
-        let (head, tail) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_first_chunk()
+            .ok_or(DecodeError::Truncated)?;
         self.rest = tail;
         Ok(u64::from_be_bytes(*head))
     }
@@ -244,7 +256,11 @@ impl<'a> Decoder<'a> {
     pub fn checksum(&mut self, content: &[u8]) -> Result<(), DecodeError> {
         let stored = self.be32()?;
         let computed = crc32c(content);
-        if stored == computed { Ok(()) } else { Err(DecodeError::Checksum { stored, computed }) }
+        if stored == computed {
+            Ok(())
+        } else {
+            Err(DecodeError::Checksum { stored, computed })
+        }
     }
 }
 
@@ -284,7 +300,16 @@ mod tests {
 
     #[test]
     fn numbers_come_back() {
-        for value in [0, 1, 127, 128, 300, u64::from(u32::MAX), u64::MAX >> 1, u64::MAX] {
+        for value in [
+            0,
+            1,
+            127,
+            128,
+            300,
+            u64::from(u32::MAX),
+            u64::MAX >> 1,
+            u64::MAX,
+        ] {
             let mut out = Vec::new();
             put_uvarint(&mut out, value);
             put_varint(&mut out, value.cast_signed());
@@ -302,7 +327,10 @@ mod tests {
     #[test]
     fn overlong_and_cut_varints_are_errors() {
         let overlong = [0xff; 11];
-        assert_eq!(Decoder::new(&overlong).uvarint(), Err(DecodeError::VarintOverflow));
+        assert_eq!(
+            Decoder::new(&overlong).uvarint(),
+            Err(DecodeError::VarintOverflow)
+        );
         let largest = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
         assert_eq!(Decoder::new(&largest).uvarint(), Ok(u64::MAX));
         assert_eq!(Decoder::new(&[0x80]).uvarint(), Err(DecodeError::Truncated));
@@ -325,9 +353,15 @@ mod tests {
         put_be32(&mut out, crc32c(b"abc"));
         assert_eq!(Decoder::new(&out).section(), Ok(&b"abc"[..]));
         for cut in 0..out.len() {
-            assert_eq!(Decoder::new(&out[..cut]).section(), Err(DecodeError::Truncated));
+            assert_eq!(
+                Decoder::new(&out[..cut]).section(),
+                Err(DecodeError::Truncated)
+            );
         }
         out[5] ^= 1;
-        assert!(matches!(Decoder::new(&out).section(), Err(DecodeError::Checksum { .. })));
+        assert!(matches!(
+            Decoder::new(&out).section(),
+            Err(DecodeError::Checksum { .. })
+        ));
     }
 }

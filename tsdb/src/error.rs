@@ -45,12 +45,19 @@ pub enum Error {
 impl Error {
     /// A [`Error::Corrupt`].
     pub fn corrupt(what: impl Into<String>, why: impl Into<String>) -> Self {
-        Error::Corrupt { what: what.into(), why: why.into() }
+        Error::Corrupt {
+            what: what.into(),
+            why: why.into(),
+        }
     }
 
     /// Wraps an I/O error with what was being done to which file.
     pub fn io(action: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Error::Io { action, path: path.into(), source }
+        Error::Io {
+            action,
+            path: path.into(),
+            source,
+        }
     }
 }
 

@@ -37,7 +37,11 @@ pub fn merge(mut sources: Vec<SeriesIter>) -> SeriesIter {
     {
         return only;
     }
-    Box::new(Merge { heads: BinaryHeap::with_capacity(sources.len()), sources, started: false })
+    Box::new(Merge {
+        heads: BinaryHeap::with_capacity(sources.len()),
+        sources,
+        started: false,
+    })
 }
 
 struct Merge {
@@ -88,9 +92,15 @@ impl Merge {
                 }
             }
         }
-        let Some(mut merged) = self.take()? else { return Ok(None) };
+        let Some(mut merged) = self.take()? else {
+            return Ok(None);
+        };
         let mut joined = false;
-        while self.heads.peek().is_some_and(|head| head.0.series.labels == merged.labels) {
+        while self
+            .heads
+            .peek()
+            .is_some_and(|head| head.0.series.labels == merged.labels)
+        {
             let Some(more) = self.take()? else { break };
             merged.chunks.extend(more.chunks);
             joined = true;
@@ -104,7 +114,9 @@ impl Merge {
 
     /// Takes the first series and draws the next one from its source.
     fn take(&mut self) -> Result<Option<SeriesChunks>, Error> {
-        let Some(mut top) = self.heads.peek_mut() else { return Ok(None) };
+        let Some(mut top) = self.heads.peek_mut() else {
+            return Ok(None);
+        };
         let source = self.sources.get_mut(top.0.source).and_then(Iterator::next);
         match source.transpose()? {
             Some(next) => Ok(Some(std::mem::replace(&mut top.0.series, next))),
@@ -159,7 +171,10 @@ pub fn read_samples(
 /// # Errors
 /// As [`Chunk::decode_into`].
 pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
-    if chunks.windows(2).all(|pair| matches!(pair, [a, b] if a.max_ms < b.min_ms)) {
+    if chunks
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a.max_ms < b.min_ms))
+    {
         return Ok(chunks);
     }
     let mut result = Vec::with_capacity(chunks.len());
@@ -179,8 +194,9 @@ pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
 /// The samples as chunks of at most [`CHUNK_SAMPLES_MAX`].
 pub fn encode(columns: &Columns) -> Vec<Chunk> {
     let times = columns.timestamps.chunks(CHUNK_SAMPLES_MAX);
-    let chunks =
-        times.zip(columns.values.chunks(CHUNK_SAMPLES_MAX)).filter_map(|(times, values)| {
+    let chunks = times
+        .zip(columns.values.chunks(CHUNK_SAMPLES_MAX))
+        .filter_map(|(times, values)| {
             let mut appender = XorAppender::new();
             for (timestamp_ms, value) in times.iter().zip(values) {
                 appender.append(*timestamp_ms, *value);
@@ -196,7 +212,10 @@ pub fn encode(columns: &Columns) -> Vec<Chunk> {
 /// # Errors
 /// As [`Chunk::decode_into`].
 pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error> {
-    if deleted.iter().any(|it| it.min_ms <= chunk.min_ms && chunk.max_ms <= it.max_ms) {
+    if deleted
+        .iter()
+        .any(|it| it.min_ms <= chunk.min_ms && chunk.max_ms <= it.max_ms)
+    {
         return Ok(Vec::new());
     }
     if !deleted.iter().any(|it| it.overlaps(&chunk.range())) {
@@ -240,7 +259,9 @@ mod tests {
 
     fn chunk(points: Points<'_>) -> Chunk {
         let mut appender = XorAppender::new();
-        points.iter().for_each(|(timestamp_ms, value)| appender.append(*timestamp_ms, *value));
+        points
+            .iter()
+            .for_each(|(timestamp_ms, value)| appender.append(*timestamp_ms, *value));
         appender.into_chunk().unwrap()
     }
 
@@ -248,7 +269,12 @@ mod tests {
         let chunks: Vec<_> = chunks.iter().map(|points| chunk(points)).collect();
         let mut columns = Columns::default();
         read_samples(&chunks, range, &mut columns).unwrap();
-        let got: Vec<_> = columns.timestamps.iter().copied().zip(columns.values).collect();
+        let got: Vec<_> = columns
+            .timestamps
+            .iter()
+            .copied()
+            .zip(columns.values)
+            .collect();
         assert_eq!(got, expected);
 
         let mut rewritten = Columns::default();
@@ -263,8 +289,14 @@ mod tests {
         let a: Points<'_> = &[(10, 1.0), (20, 1.0), (30, 1.0)];
         let b: Points<'_> = &[(20, 2.0), (25, 2.0), (40, 2.0)];
         let c: Points<'_> = &[(41, 3.0)];
-        let joined: Points<'_> =
-            &[(10, 1.0), (20, 1.0), (25, 2.0), (30, 1.0), (40, 2.0), (41, 3.0)];
+        let joined: Points<'_> = &[
+            (10, 1.0),
+            (20, 1.0),
+            (25, 2.0),
+            (30, 1.0),
+            (40, 2.0),
+            (41, 3.0),
+        ];
         check_samples(&[a, b, c], TimeRange::ALL, joined);
         check_samples(&[a, b, c], TimeRange::new(20, 30), &joined[1..4]);
         check_samples(&[a, a, a], TimeRange::ALL, a);
@@ -276,7 +308,13 @@ mod tests {
         let chunks = vec![chunk(&[(1, 1.0), (5, 1.0)]), chunk(&[(6, 1.0)])];
         let pointers: Vec<_> = chunks.iter().map(|chunk| chunk.data.as_ptr()).collect();
         let passed = without_overlap(chunks).unwrap();
-        assert_eq!(passed.iter().map(|chunk| chunk.data.as_ptr()).collect::<Vec<_>>(), pointers);
+        assert_eq!(
+            passed
+                .iter()
+                .map(|chunk| chunk.data.as_ptr())
+                .collect::<Vec<_>>(),
+            pointers
+        );
     }
 
     #[test]
@@ -292,7 +330,10 @@ mod tests {
     fn deleted_samples_go() {
         let chunk = chunk(&[(10, 1.0), (20, 2.0), (30, 3.0)]);
         let check = |deleted: &[(i64, i64)], expected: &[i64]| {
-            let deleted: Vec<_> = deleted.iter().map(|it| TimeRange::new(it.0, it.1)).collect();
+            let deleted: Vec<_> = deleted
+                .iter()
+                .map(|it| TimeRange::new(it.0, it.1))
+                .collect();
             let mut columns = Columns::default();
             for chunk in without(&chunk, &deleted).unwrap() {
                 chunk.decode_into(TimeRange::ALL, &mut columns).unwrap();

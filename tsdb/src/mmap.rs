@@ -14,7 +14,10 @@ use crate::Error;
 /// When the file cannot be opened or mapped.
 pub fn map_file(path: &Path) -> Result<Bytes, Error> {
     let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    let len = file.metadata().map_err(|e| Error::io("read size of", path, e))?.len();
+    let len = file
+        .metadata()
+        .map_err(|e| Error::io("read size of", path, e))?
+        .len();
     if len == 0 {
         return Ok(Bytes::new());
     }

@@ -36,11 +36,17 @@ impl Tombstones {
         let mut header = Decoder::new(bytes);
         let magic = header.be32().map_err(|e| e.at(name, "header"))?;
         if magic != MAGIC {
-            return Err(Error::corrupt(name, format!("header: magic number {magic:08x}")));
+            return Err(Error::corrupt(
+                name,
+                format!("header: magic number {magic:08x}"),
+            ));
         }
         let version = header.u8().map_err(|e| e.at(name, "header"))?;
         if version != VERSION {
-            return Err(Error::corrupt(name, format!("header: format version {version}")));
+            return Err(Error::corrupt(
+                name,
+                format!("header: format version {version}"),
+            ));
         }
         decode_stones(header.rest()).map_err(|e| e.at(name, "stones"))
     }
@@ -118,10 +124,16 @@ mod tests {
         for (min_ms, max_ms) in ranges {
             tombstones.add(SeriesRef(7), TimeRange::new(*min_ms, *max_ms));
         }
-        let joined: Vec<_> =
-            tombstones.get(SeriesRef(7)).iter().map(|it| (it.min_ms, it.max_ms)).collect();
+        let joined: Vec<_> = tombstones
+            .get(SeriesRef(7))
+            .iter()
+            .map(|it| (it.min_ms, it.max_ms))
+            .collect();
         assert_eq!(joined, expected);
-        assert_eq!(Tombstones::decode("t", &tombstones.encode()).unwrap(), tombstones);
+        assert_eq!(
+            Tombstones::decode("t", &tombstones.encode()).unwrap(),
+            tombstones
+        );
     }
 
     #[test]
@@ -132,7 +144,10 @@ mod tests {
         check(&[(1, 3), (7, 9), (2, 8)], &[(1, 9)]);
         check(&[(1, 10), (2, 3)], &[(1, 10)]);
         check(&[(5, 4)], &[]);
-        check(&[(i64::MIN, -1), (1, i64::MAX)], &[(i64::MIN, -1), (1, i64::MAX)]);
+        check(
+            &[(i64::MIN, -1), (1, i64::MAX)],
+            &[(i64::MIN, -1), (1, i64::MAX)],
+        );
         check(&[(i64::MIN, 0), (1, i64::MAX)], &[(i64::MIN, i64::MAX)]);
     }
 
@@ -145,7 +160,10 @@ mod tests {
     #[test]
     fn damage_is_corrupt() {
         let mut tombstones = Tombstones::default();
-        tombstones.add(SeriesRef(300), TimeRange::new(1_700_000_000_000, 1_700_000_060_000));
+        tombstones.add(
+            SeriesRef(300),
+            TimeRange::new(1_700_000_000_000, 1_700_000_060_000),
+        );
         tombstones.add(SeriesRef(301), TimeRange::new(-5, 5));
         let bytes = tombstones.encode();
         for len in 0..bytes.len() {

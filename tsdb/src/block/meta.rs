@@ -112,7 +112,11 @@ impl BlockMeta {
             min_ms,
             end_ms,
             stats: BlockStats::default(),
-            compaction: Compaction { level: 1, sources: vec![ulid], ..Compaction::default() },
+            compaction: Compaction {
+                level: 1,
+                sources: vec![ulid],
+                ..Compaction::default()
+            },
             version: VERSION,
             other: Map::new(),
         }
@@ -136,7 +140,8 @@ impl BlockMeta {
         let mut out = Vec::new();
         let tabs = serde_json::ser::PrettyFormatter::with_indent(b"\t");
         let mut serializer = serde_json::Serializer::with_formatter(&mut out, tabs);
-        self.serialize(&mut serializer).expect("all keys are texts and a Vec takes all bytes");
+        self.serialize(&mut serializer)
+            .expect("all keys are texts and a Vec takes all bytes");
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 
@@ -179,7 +184,11 @@ mod ulids {
     /// A list that is `null`, as Go writes an empty one, has no entries.
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Ulid>, D::Error> {
         let texts = Option::<Vec<Text>>::deserialize(from)?;
-        Ok(texts.unwrap_or_default().into_iter().map(|text| text.0).collect())
+        Ok(texts
+            .unwrap_or_default()
+            .into_iter()
+            .map(|text| text.0)
+            .collect())
     }
 }
 
@@ -235,9 +244,16 @@ mod tests {
             let json = META.replacen(from, to, 1);
             let error = BlockMeta::decode("meta.json", json.as_bytes()).unwrap_err();
             let error = error.to_string();
-            assert!(error.starts_with(&format!("corrupt meta.json: {expected}")), "{error}");
+            assert!(
+                error.starts_with(&format!("corrupt meta.json: {expected}")),
+                "{error}"
+            );
         };
-        check("01M81", "U1M81", "\"U1M81ZQE8YAM9Z23KC71TDJHDJ\" is no ULID");
+        check(
+            "01M81",
+            "U1M81",
+            "\"U1M81ZQE8YAM9Z23KC71TDJHDJ\" is no ULID",
+        );
         check("\"version\": 1", "\"version\": 7", "version is 7");
         check("{", "[", "invalid");
         check("\"minTime\"", "\"mintime\"", "missing field `minTime`");

@@ -44,7 +44,14 @@ impl BlockReader {
         let (tombstones, tombstones_bytes) = read_tombstones(&dir)?;
         let size_bytes =
             json.len() as u64 + index.size_bytes() + chunks.size_bytes() + tombstones_bytes;
-        Ok(Arc::new(BlockReader { dir, meta, index, chunks, tombstones, size_bytes }))
+        Ok(Arc::new(BlockReader {
+            dir,
+            meta,
+            index,
+            chunks,
+            tombstones,
+            size_bytes,
+        }))
     }
 
     /// The directory.
@@ -88,7 +95,13 @@ impl BlockReader {
         let series = VecDeque::from(self.index.matching(matchers)?);
         let block = Arc::clone(self);
         let entry = SeriesEntry::default();
-        Ok(Box::new(Selected { block, range, series, entry, texts: Texts::default() }))
+        Ok(Box::new(Selected {
+            block,
+            range,
+            series,
+            entry,
+            texts: Texts::default(),
+        }))
     }
 
     /// The names of all labels of the series that match, sorted; none when the block has no time
@@ -161,7 +174,12 @@ impl Selected {
         let deleted = block.tombstones.get(series);
         for meta in &self.entry.chunks {
             let (encoding, data) = block.chunks.chunk(meta.reference)?;
-            let chunk = Chunk { encoding, min_ms: meta.min_ms, max_ms: meta.max_ms, data };
+            let chunk = Chunk {
+                encoding,
+                min_ms: meta.min_ms,
+                max_ms: meta.max_ms,
+                data,
+            };
             if deleted.iter().any(|range| range.overlaps(&chunk.range())) {
                 chunks.extend(without(&chunk, deleted)?);
             } else {
@@ -213,8 +231,9 @@ impl Texts {
             self.load(index, *value)?;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let cached =
-            pairs.iter().map_while(|(name, value)| Some((self.get(*name)?, self.get(*value)?)));
+        let cached = pairs
+            .iter()
+            .map_while(|(name, value)| Some((self.get(*name)?, self.get(*value)?)));
         let complete = cached.clone().count() == pairs.len();
         let labels = if complete {
             ensure_sorted(cached.clone())?;
@@ -253,5 +272,8 @@ fn ensure_sorted<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<
     if pairs.map(|pair| pair.0).is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
-    Err(Error::corrupt("labels of a series", "the names are not sorted"))
+    Err(Error::corrupt(
+        "labels of a series",
+        "the names are not sorted",
+    ))
 }

@@ -72,11 +72,16 @@ impl BlockWriter {
         self.refs.clear();
         self.chunks.write(chunks, &mut self.refs)?;
         self.metas.clear();
-        self.metas.extend(chunks.iter().zip(&self.refs).map(|(chunk, reference)| ChunkMeta {
-            reference: *reference,
-            min_ms: chunk.min_ms,
-            max_ms: chunk.max_ms,
-        }));
+        self.metas.extend(
+            chunks
+                .iter()
+                .zip(&self.refs)
+                .map(|(chunk, reference)| ChunkMeta {
+                    reference: *reference,
+                    min_ms: chunk.min_ms,
+                    max_ms: chunk.max_ms,
+                }),
+        );
         self.index.add(labels, &self.metas)?;
         self.count(chunks)
     }
@@ -102,7 +107,14 @@ impl BlockWriter {
     /// # Errors
     /// When files cannot be written, synced or renamed.
     pub fn finish(self) -> Result<Option<BlockMeta>, Error> {
-        let BlockWriter { parent, temporary, meta, index, chunks, .. } = self;
+        let BlockWriter {
+            parent,
+            temporary,
+            meta,
+            index,
+            chunks,
+            ..
+        } = self;
         if meta.stats.num_series == 0 {
             return Ok(None);
         }

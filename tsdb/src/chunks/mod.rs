@@ -134,7 +134,9 @@ pub(crate) fn sort_from(start: usize, columns: &mut Columns) {
     let mut samples: Vec<_> = times.zip(columns.values.drain(start..)).collect();
     samples.sort_by_key(|sample| sample.0);
     samples.dedup_by_key(|sample| sample.0);
-    samples.into_iter().for_each(|(timestamp_ms, value)| columns.push(timestamp_ms, value));
+    samples
+        .into_iter()
+        .for_each(|(timestamp_ms, value)| columns.push(timestamp_ms, value));
 }
 
 /// Drops the samples outside of `range` from index `start` on, where times rise.
@@ -159,11 +161,22 @@ mod tests {
 
     fn check(samples: &[(i64, f64)], range: TimeRange, expected: &[(i64, f64)]) {
         let mut appender = XorAppender::new();
-        samples.iter().for_each(|(timestamp_ms, value)| appender.append(*timestamp_ms, *value));
+        samples
+            .iter()
+            .for_each(|(timestamp_ms, value)| appender.append(*timestamp_ms, *value));
         let mut columns = Columns::default();
         columns.push(i64::MIN, 0.0);
-        appender.into_chunk().unwrap().decode_into(range, &mut columns).unwrap();
-        let got: Vec<_> = columns.timestamps.into_iter().zip(columns.values).skip(1).collect();
+        appender
+            .into_chunk()
+            .unwrap()
+            .decode_into(range, &mut columns)
+            .unwrap();
+        let got: Vec<_> = columns
+            .timestamps
+            .into_iter()
+            .zip(columns.values)
+            .skip(1)
+            .collect();
         assert_eq!(got, expected);
     }
 
@@ -187,9 +200,19 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_is_named() {
         let data = Bytes::from_static(&[0, 1, 0]);
-        let chunk = Chunk { encoding: Encoding::Histogram, min_ms: 0, max_ms: 0, data };
-        let error = chunk.decode_into(TimeRange::ALL, &mut Columns::default()).unwrap_err();
-        assert_eq!(error.to_string(), "chunk encoding 2 (histogram) is not decoded yet");
+        let chunk = Chunk {
+            encoding: Encoding::Histogram,
+            min_ms: 0,
+            max_ms: 0,
+            data,
+        };
+        let error = chunk
+            .decode_into(TimeRange::ALL, &mut Columns::default())
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "chunk encoding 2 (histogram) is not decoded yet"
+        );
         assert_eq!(chunk.sample_count().unwrap(), 1);
     }
 }

@@ -157,7 +157,8 @@ impl SegmentWriter {
         crc.update(self.scratch.get(checked_from..).unwrap_or_default());
         put_be32(&mut self.scratch, crc.finish());
         if let Some(file) = &mut self.current {
-            file.write_all(&self.scratch).map_err(|e| Error::io("write", path(), e))?;
+            file.write_all(&self.scratch)
+                .map_err(|e| Error::io("write", path(), e))?;
         }
         self.position += self.scratch.len() as u64;
         Ok(reference)
@@ -182,7 +183,9 @@ impl SegmentWriter {
             return Ok(());
         };
         let path = segment_path(&self.dir, self.segments);
-        let file = file.into_inner().map_err(|e| Error::io("write", &path, e.into_error()))?;
+        let file = file
+            .into_inner()
+            .map_err(|e| Error::io("write", &path, e.into_error()))?;
         file.sync_all().map_err(|e| Error::io("sync", &path, e))?;
         self.written_bytes += self.position;
         Ok(())
@@ -218,10 +221,15 @@ impl SegmentReader {
         }
         numbers.sort_unstable();
         let name = dir.display().to_string();
-        if let Some((_, (number, _))) =
-            numbers.iter().enumerate().find(|(i, (number, _))| *i as u64 + 1 != u64::from(*number))
+        if let Some((_, (number, _))) = numbers
+            .iter()
+            .enumerate()
+            .find(|(i, (number, _))| *i as u64 + 1 != u64::from(*number))
         {
-            return Err(Error::corrupt(name, format!("there is no file before {number:06}")));
+            return Err(Error::corrupt(
+                name,
+                format!("there is no file before {number:06}"),
+            ));
         }
         let maps = numbers.iter().map(|(_, path)| map_file(path));
         SegmentReader::new(name, maps.collect::<Result<_, _>>()?)
@@ -238,12 +246,20 @@ impl SegmentReader {
             let mut header = Decoder::new(segment);
             let magic = header.be32().map_err(|e| e.at(&name, &place))?;
             let version = header.u8().map_err(|e| e.at(&name, &place))?;
-            header.bytes(HEADER_BYTES - 5).map_err(|e| e.at(&name, &place))?;
+            header
+                .bytes(HEADER_BYTES - 5)
+                .map_err(|e| e.at(&name, &place))?;
             if magic != MAGIC {
-                return Err(Error::corrupt(name, format!("{place}: magic number {magic:08x}")));
+                return Err(Error::corrupt(
+                    name,
+                    format!("{place}: magic number {magic:08x}"),
+                ));
             }
             if version != VERSION {
-                return Err(Error::corrupt(name, format!("{place}: format version {version}")));
+                return Err(Error::corrupt(
+                    name,
+                    format!("{place}: format version {version}"),
+                ));
             }
         }
         Ok(SegmentReader { name, segments })
@@ -251,7 +267,10 @@ impl SegmentReader {
 
     /// The length of all files in bytes.
     pub fn size_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.len() as u64).sum()
+        self.segments
+            .iter()
+            .map(|segment| segment.len() as u64)
+            .sum()
     }
 
     /// The encoding and the bytes of a chunk, not copied. The checksum is verified.
@@ -260,8 +279,13 @@ impl SegmentReader {
     /// [`Error::Corrupt`] when there is no such chunk or its checksum does not match,
     /// [`Error::Unsupported`] when its encoding is unknown.
     pub fn chunk(&self, reference: ChunkRef) -> Result<(Encoding, Bytes), Error> {
-        let place =
-            || format!("chunk at offset {} of segment {}", reference.offset(), reference.segment());
+        let place = || {
+            format!(
+                "chunk at offset {} of segment {}",
+                reference.offset(),
+                reference.segment()
+            )
+        };
         let segment = usize::try_from(reference.segment())
             .ok()
             .and_then(|i| self.segments.get(i))
@@ -269,7 +293,11 @@ impl SegmentReader {
         let (code, data) =
             read_chunk(segment, reference.offset()).map_err(|e| e.at(&self.name, place()))?;
         let encoding = Encoding::from_u8(code).ok_or_else(|| {
-            Error::Unsupported(format!("{}: {}: unknown encoding {code}", self.name, place()))
+            Error::Unsupported(format!(
+                "{}: {}: unknown encoding {code}",
+                self.name,
+                place()
+            ))
         })?;
         Ok((encoding, segment.slice_ref(data)))
     }
@@ -290,7 +318,12 @@ mod tests {
 
     fn chunk(len: usize) -> Chunk {
         let data = Bytes::from(vec![7; len]);
-        Chunk { encoding: Encoding::Histogram, min_ms: 0, max_ms: 0, data }
+        Chunk {
+            encoding: Encoding::Histogram,
+            min_ms: 0,
+            max_ms: 0,
+            data,
+        }
     }
 
     fn write(dir: &Path, segment_bytes_max: u64, series: &[&[usize]]) -> Vec<ChunkRef> {
@@ -329,12 +362,18 @@ mod tests {
         };
         assert!(open(&bytes).is_ok());
         for len in 0..bytes.len() {
-            assert!(matches!(open(&bytes[..len]), Err(Error::Corrupt { .. })), "{len} bytes");
+            assert!(
+                matches!(open(&bytes[..len]), Err(Error::Corrupt { .. })),
+                "{len} bytes"
+            );
         }
         for i in (0..bytes.len()).filter(|i| !(5..8).contains(i)) {
             let mut damaged = bytes.clone();
             damaged[i] ^= 0x41;
-            assert!(matches!(open(&damaged), Err(Error::Corrupt { .. })), "byte {i}");
+            assert!(
+                matches!(open(&damaged), Err(Error::Corrupt { .. })),
+                "byte {i}"
+            );
         }
     }
 
@@ -344,6 +383,11 @@ mod tests {
         write(dir.path(), 20, &[&[3], &[3]]);
         fs::remove_file(dir.path().join("000001")).unwrap();
         let error = SegmentReader::open(dir.path()).unwrap_err();
-        assert!(error.to_string().ends_with("there is no file before 000002"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .ends_with("there is no file before 000002"),
+            "{error}"
+        );
     }
 }

@@ -116,14 +116,20 @@ fn gallop(list: &[SeriesRef], series: SeriesRef) -> usize {
     }
     let end = reach.min(list.len());
     let begin = reach / 2;
-    begin + list.get(begin..end).unwrap_or_default().partition_point(|here| *here < series)
+    begin
+        + list
+            .get(begin..end)
+            .unwrap_or_default()
+            .partition_point(|here| *here < series)
 }
 
 /// The series that are in all lists; in none when there is no list.
 pub fn intersect(mut lists: Vec<Postings<'_>>) -> Vec<SeriesRef> {
     lists.sort_by_key(Postings::len);
     let mut lists = lists.into_iter();
-    let Some(shortest) = lists.next() else { return Vec::new() };
+    let Some(shortest) = lists.next() else {
+        return Vec::new();
+    };
     let mut result = shortest.into_vec();
     for list in lists {
         let mut at = 0;

@@ -42,7 +42,13 @@ impl IndexReader {
         let toc = Toc::decode(&name, &index)?;
         let symbols = Symbols::open(&name, index.clone(), version, toc.symbols)?;
         let table = PostingsTable::open(&name, &index, version, toc.postings_table)?;
-        Ok(IndexReader { name, index, version, symbols, table })
+        Ok(IndexReader {
+            name,
+            index,
+            version,
+            symbols,
+            table,
+        })
     }
 
     /// The length of the file in bytes.
@@ -62,7 +68,9 @@ impl IndexReader {
 
     /// All symbols, sorted by bytes.
     pub fn symbols(&self) -> impl Iterator<Item = Result<&str, Error>> {
-        self.symbols.iter().map(|symbol| symbol.map_err(|e| e.at(&self.name, "symbols")))
+        self.symbols
+            .iter()
+            .map(|symbol| symbol.map_err(|e| e.at(&self.name, "symbols")))
     }
 
     /// The text of a symbol.
@@ -70,7 +78,9 @@ impl IndexReader {
     /// # Errors
     /// [`Error::Corrupt`] when there is no such symbol.
     pub fn symbol(&self, symbol: u32) -> Result<&str, Error> {
-        self.symbols.get(symbol).map_err(|e| e.at(&self.name, format!("symbol {symbol}")))
+        self.symbols
+            .get(symbol)
+            .map_err(|e| e.at(&self.name, format!("symbol {symbol}")))
     }
 
     /// The number that series write for a text, when it is a symbol.
@@ -78,7 +88,9 @@ impl IndexReader {
     /// # Errors
     /// [`Error::Corrupt`] when the symbols cannot be read.
     pub fn find_symbol(&self, text: &str) -> Result<Option<u32>, Error> {
-        self.symbols.find(text).map_err(|e| e.at(&self.name, "symbols"))
+        self.symbols
+            .find(text)
+            .map_err(|e| e.at(&self.name, "symbols"))
     }
 
     /// All label names, sorted.
@@ -101,7 +113,10 @@ impl IndexReader {
         label: &str,
         from: &str,
     ) -> Result<impl Iterator<Item = Result<(&'a str, u64), Error>> + use<'a>, Error> {
-        let values = self.table.values_from(label, from).map_err(|e| self.in_table(e))?;
+        let values = self
+            .table
+            .values_from(label, from)
+            .map_err(|e| self.in_table(e))?;
         Ok(values.map(|value| value.map_err(|e| self.in_table(e))))
     }
 
@@ -110,7 +125,11 @@ impl IndexReader {
     /// # Errors
     /// [`Error::Corrupt`] when the postings cannot be read.
     pub fn postings(&self, label: &str, value: &str) -> Result<Postings<'_>, Error> {
-        match self.table.find(label, value).map_err(|e| self.in_table(e))? {
+        match self
+            .table
+            .find(label, value)
+            .map_err(|e| self.in_table(e))?
+        {
             Some(offset) => self.postings_at(offset),
             None => Ok(Postings::EMPTY),
         }
@@ -142,7 +161,9 @@ impl IndexReader {
             Version::V1 => u64::from(series.0),
             Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
         };
-        entry.read(&self.index, offset).map_err(|e| e.at(&self.name, format!("series at {offset}")))
+        entry
+            .read(&self.index, offset)
+            .map_err(|e| e.at(&self.name, format!("series at {offset}")))
     }
 
     fn in_table(&self, error: DecodeError) -> Error {
@@ -159,7 +180,8 @@ impl SeriesEntry {
         decoder.checksum(content)?;
         let mut content = Decoder::new(content);
         for _ in 0..content.uvarint()? {
-            self.labels.push((content.uvarint32()?, content.uvarint32()?));
+            self.labels
+                .push((content.uvarint32()?, content.uvarint32()?));
         }
         self.read_chunks(&mut content)
     }
@@ -178,25 +200,36 @@ impl SeriesEntry {
                 _ => reference.wrapping_add(content.varint()?),
             };
             let reference = ChunkRef::from_u64(reference.cast_unsigned());
-            self.chunks.push(ChunkMeta { reference, min_ms, max_ms: last_ms });
+            self.chunks.push(ChunkMeta {
+                reference,
+                min_ms,
+                max_ms: last_ms,
+            });
         }
         Ok(())
     }
 }
 
 fn add(time_ms: i64, distance_ms: u64) -> Result<i64, DecodeError> {
-    time_ms.checked_add_unsigned(distance_ms).ok_or(DecodeError::NumberTooLarge)
+    time_ms
+        .checked_add_unsigned(distance_ms)
+        .ok_or(DecodeError::NumberTooLarge)
 }
 
 fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
     let mut header = Decoder::new(index.get(..HEADER_BYTES).unwrap_or_default());
     let magic = header.be32().map_err(|e| e.at(name, "header"))?;
     if magic != MAGIC {
-        return Err(Error::corrupt(name, format!("header: magic number {magic:08x}")));
+        return Err(Error::corrupt(
+            name,
+            format!("header: magic number {magic:08x}"),
+        ));
     }
     match header.u8().map_err(|e| e.at(name, "header"))? {
         1 => Ok(Version::V1),
         2 | 3 => Ok(Version::V2),
-        other => Err(Error::Unsupported(format!("{name}: index version {other} is unknown"))),
+        other => Err(Error::Unsupported(format!(
+            "{name}: index version {other} is unknown"
+        ))),
     }
 }

@@ -21,8 +21,9 @@ impl IndexReader {
             matchers.iter().partition(|matcher| matcher.matches_empty());
         let mut lists = Vec::with_capacity(intersecting.len().max(1));
         // The cheap ones first: when one finds nothing, the others need not be asked.
-        let (equal, others): (Vec<_>, Vec<_>) =
-            intersecting.into_iter().partition(|matcher| matcher.op() == MatchOp::Equal);
+        let (equal, others): (Vec<_>, Vec<_>) = intersecting
+            .into_iter()
+            .partition(|matcher| matcher.op() == MatchOp::Equal);
         for matcher in equal.into_iter().chain(others) {
             let list = self.values_where(matcher, true)?;
             if list.is_empty() {
@@ -76,7 +77,11 @@ impl IndexReader {
     ) -> Result<Vec<String>, Error> {
         let (own, others): (Vec<_>, Vec<_>) =
             matchers.iter().partition(|matcher| matcher.name() == label);
-        let matched = if others.is_empty() { None } else { Some(self.matching(matchers)?) };
+        let matched = if others.is_empty() {
+            None
+        } else {
+            Some(self.matching(matchers)?)
+        };
         if let Some(series) = &matched
             && series.len() < self.value_count(label)
         {
@@ -99,12 +104,20 @@ impl IndexReader {
     }
 
     fn label_values_of(&self, label: &str, series: &[SeriesRef]) -> Result<Vec<String>, Error> {
-        let Some(name) = self.find_symbol(label)? else { return Ok(Vec::new()) };
+        let Some(name) = self.find_symbol(label)? else {
+            return Ok(Vec::new());
+        };
         let mut symbols = BTreeSet::new();
         let mut entry = SeriesEntry::default();
         for series in series {
             self.series(*series, &mut entry)?;
-            symbols.extend(entry.labels.iter().filter(|pair| pair.0 == name).map(|pair| pair.1));
+            symbols.extend(
+                entry
+                    .labels
+                    .iter()
+                    .filter(|pair| pair.0 == name)
+                    .map(|pair| pair.1),
+            );
         }
         let mut values = symbols
             .into_iter()
@@ -125,7 +138,11 @@ impl IndexReader {
                 return self.postings(label, matcher.value());
             }
             return self.union_where(label, "", |value| {
-                if value == matcher.value() { Choice::No } else { Choice::Yes }
+                if value == matcher.value() {
+                    Choice::No
+                } else {
+                    Choice::Yes
+                }
             });
         };
         // Two expressions that say little, but are written often.

@@ -34,7 +34,13 @@ impl Symbols {
     ) -> Result<Self, Error> {
         let (count, fences, end) =
             scan(&index, offset).map_err(|e| e.at(name, format!("symbols at {offset}")))?;
-        Ok(Symbols { index, version, count, fences, end })
+        Ok(Symbols {
+            index,
+            version,
+            count,
+            fences,
+            end,
+        })
     }
 
     /// The number of symbols.
@@ -83,7 +89,9 @@ impl Symbols {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let Some(block) = behind.checked_sub(1) else { return Ok(None) };
+        let Some(block) = behind.checked_sub(1) else {
+            return Ok(None);
+        };
         let mut decoder = Decoder::at(texts, self.fences.get(block).copied().unwrap_or(0))?;
         let from = block * FENCE_DISTANCE;
         for rank in from..(from + FENCE_DISTANCE).min(self.count as usize) {

@@ -59,14 +59,20 @@ impl PostingsTable {
         let (entries, count) = open().map_err(|e: DecodeError| e.at(name, &place))?;
         let names = scan(&entries, count).map_err(|e| e.at(name, &place))?;
         let Some(names) = names else {
-            return Err(Error::corrupt(name, format!("{place}: entries are not sorted pairs")));
+            return Err(Error::corrupt(
+                name,
+                format!("{place}: entries are not sorted pairs"),
+            ));
         };
         Ok(PostingsTable { entries, names })
     }
 
     /// All label names in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(|name| &*name.name).filter(|name| !name.is_empty())
+        self.names
+            .iter()
+            .map(|name| &*name.name)
+            .filter(|name| !name.is_empty())
     }
 
     /// The number of values of a label.
@@ -93,16 +99,24 @@ impl PostingsTable {
     pub(super) fn values(&self, name: &str) -> Values<'_> {
         match self.name(name) {
             Some(found) => self.walk(found, 0),
-            None => Values { decoder: Decoder::new(&[]), prefix_bytes: 0 },
+            None => Values {
+                decoder: Decoder::new(&[]),
+                prefix_bytes: 0,
+            },
         }
     }
 
     /// As [`PostingsTable::values`], beginning at the first that is not before `value`.
     pub(super) fn values_from(&self, name: &str, value: &str) -> Result<Values<'_>, DecodeError> {
-        let Some(found) = self.name(name) else { return Ok(self.values(name)) };
+        let Some(found) = self.name(name) else {
+            return Ok(self.values(name));
+        };
         let mut failure = None;
         let behind = found.fences.partition_point(|fence| {
-            let first = self.walk_at(found, *fence).next().unwrap_or(Err(DecodeError::Truncated));
+            let first = self
+                .walk_at(found, *fence)
+                .next()
+                .unwrap_or(Err(DecodeError::Truncated));
             first.map_or_else(
                 |e| {
                     failure = Some(e);
@@ -125,7 +139,10 @@ impl PostingsTable {
     }
 
     fn name(&self, name: &str) -> Option<&Name> {
-        let at = self.names.binary_search_by(|candidate| (*candidate.name).cmp(name)).ok()?;
+        let at = self
+            .names
+            .binary_search_by(|candidate| (*candidate.name).cmp(name))
+            .ok()?;
         self.names.get(at)
     }
 
@@ -134,8 +151,14 @@ impl PostingsTable {
     }
 
     fn walk_at(&self, name: &Name, offset: u32) -> Values<'_> {
-        let bytes = self.entries.get(offset as usize..name.end as usize).unwrap_or_default();
-        Values { decoder: Decoder::new(bytes), prefix_bytes: name.prefix_bytes as usize }
+        let bytes = self
+            .entries
+            .get(offset as usize..name.end as usize)
+            .unwrap_or_default();
+        Values {
+            decoder: Decoder::new(bytes),
+            prefix_bytes: name.prefix_bytes as usize,
+        }
     }
 }
 
@@ -178,7 +201,12 @@ fn entry<'a>(
     }
     let name = decoder.uvarint_str()?;
     let prefix = begin - decoder.len();
-    Ok(Some((prefix, name, decoder.uvarint_str()?, decoder.uvarint()?)))
+    Ok(Some((
+        prefix,
+        name,
+        decoder.uvarint_str()?,
+        decoder.uvarint()?,
+    )))
 }
 
 /// Finds the names. Nothing when entries are no pairs or out of order.
@@ -192,7 +220,9 @@ fn scan(entries: &[u8], count: u32) -> Result<Option<Vec<Name>>, DecodeError> {
     };
     for _ in 0..count {
         let begin = offset(&decoder)?;
-        let Some((prefix, name, value, _)) = entry(&mut decoder)? else { return Ok(None) };
+        let Some((prefix, name, value, _)) = entry(&mut decoder)? else {
+            return Ok(None);
+        };
         if last.is_some_and(|last| last >= (name, value)) {
             return Ok(None);
         }
@@ -200,7 +230,13 @@ fn scan(entries: &[u8], count: u32) -> Result<Option<Vec<Name>>, DecodeError> {
             close(&mut names, &mut fences);
             let prefix_bytes = u32::try_from(prefix).map_err(|_| DecodeError::NumberTooLarge)?;
             let name = name.into();
-            names.push(Name { name, prefix_bytes, fences: Box::default(), end: 0, count: 0 });
+            names.push(Name {
+                name,
+                prefix_bytes,
+                fences: Box::default(),
+                end: 0,
+                count: 0,
+            });
         }
         last = Some((name, value));
         if let Some(open) = names.last_mut() {
@@ -234,9 +270,17 @@ fn sorted(entries: &[u8], count: u32) -> Result<(Bytes, u32), DecodeError> {
         let Some((_, name, value, _)) = entry(&mut decoder)? else {
             return Ok((Bytes::copy_from_slice(entries), count));
         };
-        found.push((name, value, begin.get(..begin.len() - decoder.len()).unwrap_or_default()));
+        found.push((
+            name,
+            value,
+            begin.get(..begin.len() - decoder.len()).unwrap_or_default(),
+        ));
     }
     found.sort_unstable();
-    let sorted: Vec<u8> = found.into_iter().flat_map(|(_, _, bytes)| bytes).copied().collect();
+    let sorted: Vec<u8> = found
+        .into_iter()
+        .flat_map(|(_, _, bytes)| bytes)
+        .copied()
+        .collect();
     Ok((Bytes::from(sorted), count))
 }

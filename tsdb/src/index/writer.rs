@@ -105,7 +105,9 @@ impl IndexWriter {
 
         self.series_count += 1;
         self.last_labels = labels.clone();
-        self.last_chunk = chunks.last().map_or(self.last_chunk, |it| it.reference.as_u64());
+        self.last_chunk = chunks
+            .last()
+            .map_or(self.last_chunk, |it| it.reference.as_u64());
         Ok(reference)
     }
 
@@ -122,9 +124,12 @@ impl IndexWriter {
         self.write_postings_table(&pairs)?;
         let toc = self.toc.encode();
         self.write(&toc)?;
-        let file =
-            self.file.into_inner().map_err(|e| Error::io("write", &self.path, e.into_error()))?;
-        file.sync_all().map_err(|e| Error::io("sync", &self.path, e))?;
+        let file = self
+            .file
+            .into_inner()
+            .map_err(|e| Error::io("write", &self.path, e.into_error()))?;
+        file.sync_all()
+            .map_err(|e| Error::io("sync", &self.path, e))?;
         Ok(self.position)
     }
 
@@ -171,7 +176,9 @@ impl IndexWriter {
                     let gap_ms = chunk.min_ms.wrapping_sub(last.max_ms).cast_unsigned();
                     put_uvarint(&mut entry, gap_ms);
                     put_uvarint(&mut entry, length_ms);
-                    let step = reference.wrapping_sub(last.reference.as_u64()).cast_signed();
+                    let step = reference
+                        .wrapping_sub(last.reference.as_u64())
+                        .cast_signed();
                     put_varint(&mut entry, step);
                 }
             }
@@ -202,9 +209,15 @@ impl IndexWriter {
     /// Writes the postings of all label pairs, and gives their offsets in table order.
     fn write_postings(&mut self) -> Result<Vec<Pair>, Error> {
         let series_end = self.toc.label_indices;
-        self.file.flush().map_err(|e| Error::io("write", &self.path, e))?;
+        self.file
+            .flush()
+            .map_err(|e| Error::io("write", &self.path, e))?;
         let written = map_file(&self.path)?;
-        let series = SeriesBytes { index: &written, begin: self.toc.series, end: series_end };
+        let series = SeriesBytes {
+            index: &written,
+            begin: self.toc.series,
+            end: series_end,
+        };
         let unreadable =
             |path: &Path, e: DecodeError| e.at(&path.display().to_string(), "written series");
 
@@ -214,7 +227,10 @@ impl IndexWriter {
             Ok(())
         });
         walked.map_err(|e| unreadable(&self.path, e))?;
-        let mut pairs = vec![Pair { label: None, offset: self.write_list(&all)? }];
+        let mut pairs = vec![Pair {
+            label: None,
+            offset: self.write_list(&all)?,
+        }];
         drop(all);
 
         let uses = std::mem::take(&mut self.name_uses);
@@ -237,7 +253,10 @@ impl IndexWriter {
                 list.clear();
                 list.extend(pair.iter().map(|(_, _, series)| *series));
                 let label = pair.first().map(|(name, value, _)| (*name, *value));
-                pairs.push(Pair { label, offset: self.write_list(&list)? });
+                pairs.push(Pair {
+                    label,
+                    offset: self.write_list(&list)?,
+                });
             }
         }
         Ok(pairs)
@@ -284,14 +303,20 @@ impl IndexWriter {
         self.write(&crc.finish().to_be_bytes())?;
 
         let at = |place| move |e| Error::io("write", place, e);
-        self.file.seek(SeekFrom::Start(begin)).map_err(at(&self.path))?;
+        self.file
+            .seek(SeekFrom::Start(begin))
+            .map_err(at(&self.path))?;
         self.file.write_all(&length).map_err(at(&self.path))?;
-        self.file.seek(SeekFrom::Start(self.position)).map_err(at(&self.path))?;
+        self.file
+            .seek(SeekFrom::Start(self.position))
+            .map_err(at(&self.path))?;
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).map_err(|e| Error::io("write", &self.path, e))?;
+        self.file
+            .write_all(bytes)
+            .map_err(|e| Error::io("write", &self.path, e))?;
         self.position += bytes.len() as u64;
         Ok(())
     }
@@ -389,8 +414,11 @@ impl SymbolSet {
     fn collect<S: AsRef<str>>(
         symbols: impl IntoIterator<Item = Result<S, Error>>,
     ) -> Result<Self, Error> {
-        let mut set =
-            SymbolSet { texts: String::new(), ends: Vec::new(), numbers: HashTable::new() };
+        let mut set = SymbolSet {
+            texts: String::new(),
+            ends: Vec::new(),
+            numbers: HashTable::new(),
+        };
         for symbol in symbols {
             set.push(symbol?.as_ref())?;
         }
@@ -406,12 +434,15 @@ impl SymbolSet {
             ));
         }
         self.texts.push_str(symbol);
-        self.ends
-            .push(u32::from_be_bytes(section_length("symbol table", self.texts.len() as u64)?));
+        self.ends.push(u32::from_be_bytes(section_length(
+            "symbol table",
+            self.texts.len() as u64,
+        )?));
         let (texts, ends) = (&self.texts, &self.ends);
-        self.numbers.insert_unique(xxh3_64(symbol.as_bytes()), number, |number| {
-            xxh3_64(text(texts, ends, *number).as_bytes())
-        });
+        self.numbers
+            .insert_unique(xxh3_64(symbol.as_bytes()), number, |number| {
+                xxh3_64(text(texts, ends, *number).as_bytes())
+            });
         Ok(())
     }
 
@@ -424,7 +455,11 @@ impl SymbolSet {
     }
 
     fn find(&self, symbol: &str) -> Option<u32> {
-        self.numbers.find(xxh3_64(symbol.as_bytes()), |number| self.get(*number) == symbol).copied()
+        self.numbers
+            .find(xxh3_64(symbol.as_bytes()), |number| {
+                self.get(*number) == symbol
+            })
+            .copied()
     }
 
     fn iter(&self) -> impl Iterator<Item = &str> {
@@ -434,7 +469,11 @@ impl SymbolSet {
 
 fn text<'a>(texts: &'a str, ends: &[u32], number: u32) -> &'a str {
     let at = number as usize;
-    let begin = at.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
+    let begin = at
+        .checked_sub(1)
+        .and_then(|before| ends.get(before))
+        .copied()
+        .unwrap_or(0);
     let end = ends.get(at).copied().unwrap_or(begin);
     texts.get(begin as usize..end as usize).unwrap_or_default()
 }

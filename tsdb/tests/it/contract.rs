@@ -5,8 +5,8 @@ use std::fs;
 
 use isobar_model::{Columns, TimeRange};
 use isobar_tsdb::Error;
-use isobar_tsdb::block::{BlockReader, BlockWriter};
-use isobar_tsdb::chunks::Encoding;
+use isobar_tsdb::block::{BlockMeta, BlockReader, BlockWriter};
+use isobar_tsdb::chunks::{Encoding, XorAppender};
 
 use crate::data::all_contract_blocks;
 
@@ -61,13 +61,61 @@ fn blocks_are_written_back_as_they_were() {
         // Prometheus takes the symbols of a whole head, so a block may have more than it needs.
         let symbols = block.index().symbols();
         let mut writer = BlockWriter::create(copy.path(), block.meta().clone(), symbols).unwrap();
-        writer.add_all(block.select(&[], TimeRange::ALL).unwrap()).unwrap();
+        writer
+            .add_all(block.select(&[], TimeRange::ALL).unwrap())
+            .unwrap();
         writer.finish().unwrap().unwrap();
         let written = copy.path().join(block.meta().ulid.to_string());
         for file in ["index", "chunks/000001"] {
             let same = fs::read(dir.join(file)).unwrap() == fs::read(written.join(file)).unwrap();
             assert!(same, "{file} of {}", dir.display());
         }
-        assert_eq!(fs::read_dir(copy.path()).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(
+            fs::read_dir(copy.path()).unwrap().count(),
+            1,
+            "nothing else is left"
+        );
+    }
+}
+
+#[test]
+fn chunks_are_encoded_as_prometheus_encodes_them() {
+    let mut columns = Columns::default();
+    for dir in all_contract_blocks() {
+        let block = BlockReader::open(&dir).unwrap();
+        for series in block.select(&[], TimeRange::ALL).unwrap() {
+            let chunks = series.unwrap().chunks;
+            for chunk in chunks
+                .iter()
+                .filter(|chunk| chunk.encoding == Encoding::Xor)
+            {
+                columns.clear();
+                chunk.decode_into(TimeRange::ALL, &mut columns).unwrap();
+                let mut appender = XorAppender::new();
+                for (timestamp_ms, value) in columns.timestamps.iter().zip(&columns.values) {
+                    appender.append(*timestamp_ms, *value);
+                }
+                assert_eq!(appender.as_bytes(), chunk.data);
+            }
+        }
+    }
+}
+
+#[test]
+fn metas_are_written_back_with_all_their_fields() {
+    for dir in all_contract_blocks() {
+        let path = dir.join("meta.json");
+        let text = fs::read_to_string(&path).unwrap();
+        let written = BlockMeta::decode("meta.json", text.as_bytes())
+            .unwrap()
+            .encode();
+        let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+        assert_eq!(parse(&written), parse(&text), "{}", path.display());
+        assert_eq!(
+            written.lines().count(),
+            text.lines().count(),
+            "{}",
+            path.display()
+        );
     }
 }

@@ -3,10 +3,18 @@
 #[cfg(test)]
 mod contract;
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod data;
 #[cfg(test)]
 mod head_basics;
 #[cfg(test)]
 mod head_model;
+#[cfg(test)]
+mod matching;
+#[cfg(test)]
+mod promtool;
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod support;

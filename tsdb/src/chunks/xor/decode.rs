@@ -11,7 +11,9 @@ use crate::encoding::Decoder;
 /// # Errors
 /// [`Error::Corrupt`] when there is no header.
 pub fn sample_count(data: &[u8]) -> Result<u16, Error> {
-    let header = data.first_chunk().ok_or_else(|| corrupt("the header is cut"))?;
+    let header = data
+        .first_chunk()
+        .ok_or_else(|| corrupt("the header is cut"))?;
     Ok(u16::from_be_bytes(*header))
 }
 
@@ -49,8 +51,11 @@ pub(super) fn decode_columns(data: &[u8], columns: &mut Columns) -> Result<End, 
     let start = columns.len();
     columns.timestamps.resize(start + count, 0);
     columns.values.resize(start + count, 0.0);
-    let result =
-        decode_slices(data, &mut columns.timestamps[start..], &mut columns.values[start..]);
+    let result = decode_slices(
+        data,
+        &mut columns.timestamps[start..],
+        &mut columns.values[start..],
+    );
     if result.is_err() {
         columns.timestamps.truncate(start);
         columns.values.truncate(start);
@@ -62,7 +67,12 @@ pub(super) fn decode_columns(data: &[u8], columns: &mut Columns) -> Result<End, 
 fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<End, Error> {
     let truncated = |_| corrupt("the bytes end before the last sample");
     let mut head = Decoder::new(data.get(HEADER_BYTES..).unwrap_or_default());
-    let mut end = End { bits: HEADER_BYTES * 8, delta_ms: 0, window: None, rising: true };
+    let mut end = End {
+        bits: HEADER_BYTES * 8,
+        delta_ms: 0,
+        window: None,
+        rising: true,
+    };
 
     let (Some((time, times)), Some((value, values))) =
         (times.split_first_mut(), values.split_first_mut())
@@ -82,7 +92,11 @@ fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<E
     };
     let mut delta = head.uvarint().map_err(truncated)?.cast_signed();
     let mut reader = BitReader::new(head.rest());
-    let mut window = Window { significant: 64, trailing: 0, seen: false };
+    let mut window = Window {
+        significant: 64,
+        trailing: 0,
+        seen: false,
+    };
     reader.refill();
     bits ^= window.read_changes(&mut reader)?;
     let mut rising = now.wrapping_add(delta) > now;
@@ -111,9 +125,12 @@ fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<E
     }
     end.bits = (data.len() - head.len()) * 8 + read;
     end.delta_ms = delta;
-    end.window = window
-        .seen
-        .then(|| ((64 - window.significant - window.trailing) as u8, window.trailing as u8));
+    end.window = window.seen.then(|| {
+        (
+            (64 - window.significant - window.trailing) as u8,
+            window.trailing as u8,
+        )
+    });
     end.rising = rising;
     Ok(end)
 }
@@ -192,7 +209,12 @@ struct BitReader<'a> {
 
 impl<'a> BitReader<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        BitReader { bytes, next: 0, buffer: 0, valid: 0 }
+        BitReader {
+            bytes,
+            next: 0,
+            buffer: 0,
+            valid: 0,
+        }
     }
 
     /// The number of bits that were read.
@@ -217,7 +239,9 @@ impl<'a> BitReader<'a> {
     #[inline(never)]
     fn last_word(&self) -> u64 {
         let rest = self.bytes.get(self.next..).unwrap_or_default();
-        rest.iter().rev().fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
+        rest.iter()
+            .rev()
+            .fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
     }
 
     #[inline(always)]

@@ -30,7 +30,10 @@ pub struct XorAppender {
     trailing: u8,
 }
 
-const _: () = assert!(size_of::<XorAppender>() <= 64, "lives once per active series");
+const _: () = assert!(
+    size_of::<XorAppender>() <= 64,
+    "lives once per active series"
+);
 
 impl XorAppender {
     /// An appender to a chunk without samples.
@@ -55,9 +58,10 @@ impl XorAppender {
     pub fn resume(data: &[u8]) -> Result<Self, Error> {
         let mut columns = Columns::default();
         let end = decode_columns(data, &mut columns)?;
-        let (Some(last_ms), Some(last_value)) =
-            (columns.timestamps.last().copied(), columns.values.last().copied())
-        else {
+        let (Some(last_ms), Some(last_value)) = (
+            columns.timestamps.last().copied(),
+            columns.values.last().copied(),
+        ) else {
             return Ok(XorAppender::new());
         };
         let mut bytes = Vec::with_capacity(end.bits.div_ceil(8) + GROWTH_BYTES_MIN);
@@ -68,7 +72,15 @@ impl XorAppender {
         }
         let (leading, trailing) = end.window.unwrap_or((NO_WINDOW, 0));
         let delta_ms = end.delta_ms;
-        Ok(XorAppender { bytes, last_ms, last_value, delta_ms, free_bits, leading, trailing })
+        Ok(XorAppender {
+            bytes,
+            last_ms,
+            last_value,
+            delta_ms,
+            free_bits,
+            leading,
+            trailing,
+        })
     }
 
     /// Appends a sample. Times are expected to rise; the encoding itself takes any.
@@ -115,7 +127,11 @@ impl XorAppender {
         if self.is_empty() {
             return None;
         }
-        Some(Decoder::new(&self.bytes[HEADER_BYTES..]).varint().expect("it was written here"))
+        Some(
+            Decoder::new(&self.bytes[HEADER_BYTES..])
+                .varint()
+                .expect("it was written here"),
+        )
     }
 
     /// The time of the last sample, when there is one.
@@ -142,19 +158,30 @@ impl XorAppender {
     pub fn to_chunk(&self) -> Option<Chunk> {
         let min_ms = self.first_ms()?;
         let data = Bytes::copy_from_slice(&self.bytes);
-        Some(Chunk { encoding: Encoding::Xor, min_ms, max_ms: self.last_ms, data })
+        Some(Chunk {
+            encoding: Encoding::Xor,
+            min_ms,
+            max_ms: self.last_ms,
+            data,
+        })
     }
 
     /// What was appended, in a buffer of exactly its size; nothing when there is no sample.
     pub fn into_chunk(self) -> Option<Chunk> {
         let min_ms = self.first_ms()?;
         let data = Bytes::from(self.bytes.into_boxed_slice());
-        Some(Chunk { encoding: Encoding::Xor, min_ms, max_ms: self.last_ms, data })
+        Some(Chunk {
+            encoding: Encoding::Xor,
+            min_ms,
+            max_ms: self.last_ms,
+            data,
+        })
     }
 
     fn make_room(&mut self) {
         if self.bytes.capacity() - self.bytes.len() < SAMPLE_BYTES_MAX {
-            self.bytes.reserve_exact(GROWTH_BYTES_MIN.max(self.bytes.len() / 8));
+            self.bytes
+                .reserve_exact(GROWTH_BYTES_MIN.max(self.bytes.len() / 8));
         }
     }
 
@@ -190,7 +217,10 @@ impl XorAppender {
         }
         (self.leading, self.trailing) = (leading, trailing);
         let significant = 64 - u64::from(leading) - u64::from(trailing);
-        self.put_bits(0b11 << 11 | u64::from(leading) << 6 | significant & 0x3f, 13);
+        self.put_bits(
+            0b11 << 11 | u64::from(leading) << 6 | significant & 0x3f,
+            13,
+        );
         self.put_bits(differing >> trailing, significant as u32);
     }
 
@@ -211,7 +241,8 @@ impl XorAppender {
             count -= free;
         }
         let whole = count.div_ceil(8);
-        self.bytes.extend_from_slice(&left_aligned.to_be_bytes()[..whole as usize]);
+        self.bytes
+            .extend_from_slice(&left_aligned.to_be_bytes()[..whole as usize]);
         self.free_bits = (whole * 8 - count) as u8;
     }
 }

@@ -64,8 +64,14 @@ mod tests {
         let mut columns = Columns::default();
         let rising = decode(appender.as_bytes(), &mut columns).unwrap();
         let bits: Vec<_> = columns.values.iter().map(|v| v.to_bits()).collect();
-        assert_eq!(columns.timestamps, samples.iter().map(|s| s.0).collect::<Vec<_>>());
-        assert_eq!(bits, samples.iter().map(|s| s.1.to_bits()).collect::<Vec<_>>());
+        assert_eq!(
+            columns.timestamps,
+            samples.iter().map(|s| s.0).collect::<Vec<_>>()
+        );
+        assert_eq!(
+            bits,
+            samples.iter().map(|s| s.1.to_bits()).collect::<Vec<_>>()
+        );
         assert_eq!(rising, samples.windows(2).all(|w| w[0].0 < w[1].0));
         assert_eq!(appender.first_ms(), samples.first().map(|s| s.0));
         assert_eq!(appender.last_ms(), samples.last().map(|s| s.0));
@@ -76,9 +82,18 @@ mod tests {
         check_round_trip(&[]);
         check_round_trip(&[(i64::MIN, STALE_NAN)]);
         check_round_trip(&[(-1, 0.0), (i64::MAX, -0.0)]);
-        check_round_trip(&[(1, 1.0), (1, 2.0), (0, f64::NAN), (5, f64::MIN_POSITIVE / 2.0)]);
-        let dods = [0, -8191, 8192, -8192, 8193, -65_535, 65_536, -65_536, 65_537];
-        let dods = dods.into_iter().chain([-524_287, 524_288, -524_288, 524_289, i64::MAX / 8]);
+        check_round_trip(&[
+            (1, 1.0),
+            (1, 2.0),
+            (0, f64::NAN),
+            (5, f64::MIN_POSITIVE / 2.0),
+        ]);
+        let dods = [
+            0, -8191, 8192, -8192, 8193, -65_535, 65_536, -65_536, 65_537,
+        ];
+        let dods = dods
+            .into_iter()
+            .chain([-524_287, 524_288, -524_288, 524_289, i64::MAX / 8]);
         let (mut now, mut delta) = (0i64, 0i64);
         let samples: Vec<_> = dods
             .flat_map(|dod| [dod, -dod])
@@ -123,8 +138,9 @@ mod tests {
 
     #[test]
     fn resumes_anywhere_with_the_same_bytes() {
-        let samples: Vec<_> =
-            (0..40).map(|i| (i * 15_000 + i % 3, f64::from(i as i32 / 4) * 0.3)).collect();
+        let samples: Vec<_> = (0..40)
+            .map(|i| (i * 15_000 + i % 3, f64::from(i as i32 / 4) * 0.3))
+            .collect();
         let whole = encode(&samples);
         for cut in 0..samples.len() {
             let mut resumed = XorAppender::resume(encode(&samples[..cut]).as_bytes()).unwrap();
