@@ -8,7 +8,11 @@ use crate::functions::row::Windows;
 use crate::functions::sum::{KahanMean, KahanVariance, kahan_inc};
 
 /// From this many samples on, a window's sum is put together from those of its parts.
-const LONG: usize = 128;
+const LONG_SUM: usize = 128;
+/// The same for means. A mean divides sum and compensation apart, and where one ends and the
+/// other begins depends on the order of the additions, so its last digit may come out another:
+/// that is accepted only where there is more to gain.
+const LONG_MEAN: usize = 512;
 /// Up to here sums cannot overflow.
 const MODERATE: f64 = 1e290;
 
@@ -21,10 +25,14 @@ pub(super) fn over_time(
     scratch: &mut Scratch,
 ) {
     match func {
-        RangeFn::Sum => sums(input, windows, out, scratch, sum, |(sum, c), _| sum + c),
-        RangeFn::Avg => sums(input, windows, out, scratch, mean, |(sum, c), count| {
-            sum / count + c / count
-        }),
+        RangeFn::Sum => {
+            let long = |(sum, c), _| sum + c;
+            sums(input, windows, out, scratch, LONG_SUM, sum, long);
+        }
+        RangeFn::Avg => {
+            let long = |(sum, c), count| sum / count + c / count;
+            sums(input, windows, out, scratch, LONG_MEAN, mean, long);
+        }
         RangeFn::Stddev => input.fold(windows, out, |_, values| variance(values).sqrt()),
         _ => input.fold(windows, out, |_, values| variance(values)),
     }
@@ -38,14 +46,15 @@ fn sums(
     windows: &Windows,
     out: &mut Output<'_, '_>,
     scratch: &mut Scratch,
+    long_from: usize,
     short: impl Fn(&[f64]) -> f64,
     long: impl Fn((f64, f64), f64) -> f64,
 ) {
     let values = input.values;
-    let moderate = values.len() >= LONG && values.iter().all(|value| value.abs() < MODERATE);
+    let moderate = values.len() >= long_from && values.iter().all(|value| value.abs() < MODERATE);
     let mut parts = Parts::new(&mut scratch.pairs);
     for (step, window) in input.slide(windows) {
-        let value = if moderate && window.len() >= LONG {
+        let value = if moderate && window.len() >= long_from {
             let count = window.len() as f64;
             long(parts.sum(values, window), count)
         } else {
