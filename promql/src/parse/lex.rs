@@ -28,12 +28,13 @@ pub(super) struct Lexer<'a> {
 }
 
 impl<'a> Lexer<'a> {
-    pub(super) fn new(text: &'a str) -> Lexer<'a> {
+    /// A lexer that begins at byte `at`, outside of all parentheses.
+    pub(super) fn new_at(text: &'a str, at: usize) -> Lexer<'a> {
         Lexer {
             text,
-            at: 0,
-            start: 0,
-            last_start: 0,
+            at,
+            start: at,
+            last_start: at,
             paren_depth: 0,
             brace_open: false,
             bracket_open: false,

@@ -1,13 +1,14 @@
 //! From text to an AST with positions, as Prometheus 3.14's `promql/parser` reads it, and back.
 //!
 //! [`parse_expr`] reads a query, [`parse_metric_selector`] the value of a `match[]`. An [`Expr`]
-//! prints canonically, and over several lines with [`pretty`].
+//! prints canonically, and over several lines with [`pretty`]. [`series`] reads test scripts' series.
 //!
 //! The reader is hand-written: `lex` cuts tokens, `expr` reads operators by precedence with one
 //! token of lookahead, `check` looks at the types when the syntax is right. All of Prometheus'
 //! experimental syntax is on. The first thing wrong is reported in Prometheus' words.
 
 pub mod ast;
+pub mod series;
 
 mod check;
 mod duration_expr;

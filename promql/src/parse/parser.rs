@@ -58,9 +58,14 @@ impl Context {
 
 impl<'a> Parser<'a> {
     pub(super) fn new(text: &'a str) -> Parser<'a> {
+        Parser::new_at(text, 0)
+    }
+
+    /// A parser that begins inside of `text`, outside of all parentheses.
+    pub(super) fn new_at(text: &'a str, at: usize) -> Parser<'a> {
         Parser {
             text,
-            lexer: Lexer::new(text),
+            lexer: Lexer::new_at(text, at),
             peeked: None,
             last_closing: 0,
             aggregations: 0,
