@@ -343,4 +343,6 @@ pub fn apply(
 }
 
 #[cfg(test)]
+mod recorded;
+#[cfg(test)]
 mod tests;
