@@ -1,6 +1,9 @@
 //! What several tests share.
 #![allow(dead_code, reason = "each test uses another part of it")]
 
+pub(crate) mod memory;
+pub(crate) mod script;
+
 use std::path::PathBuf;
 
 use isobar_promql::parse::Expr;

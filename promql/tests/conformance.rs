@@ -1,0 +1,362 @@
+//! Runs Prometheus' PromQL scripts against our evaluator.
+//!
+//! An eval passes when its value and its remarks are as expected, also with `@` put on all its
+//! selectors and evaluated at other times, and in the middle of a range query, as Prometheus'
+//! own runner checks. Native histograms are not evaluated yet: evals that meet one do not pass.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use common::memory::Memory;
+use common::script::{self, Command, Eval, Pattern};
+use isobar_model::Labels;
+use isobar_model::sample::is_stale;
+use isobar_promql::eval::evaluate;
+use isobar_promql::limits::{CancelToken, Limits};
+use isobar_promql::parse::ast::At;
+use isobar_promql::parse::series::SequenceValue;
+use isobar_promql::parse::{Expr, parse_expr};
+use isobar_promql::plan::{PlanParams, plan};
+use isobar_promql::value::{MatrixSeries, QueryResult, Value, VectorSample};
+
+/// Evals that passed when this was last looked at. It only goes up.
+const PASSED_MIN: usize = 1011;
+
+/// Functions whose value depends on more than the samples that `@` pins.
+const TIME_DEPENDENT: &[&str] = &[
+    "days_in_month",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "end",
+    "hour",
+    "minute",
+    "month",
+    "year",
+    "predict_linear",
+    "range",
+    "start",
+    "step",
+    "time",
+    "timestamp",
+];
+
+#[test]
+fn conformance() {
+    let scripts = common::scripts();
+    if scripts.is_empty() {
+        println!(
+            "skipped: no scripts in {}",
+            common::promqltest_folder().display()
+        );
+        return;
+    }
+    let (mut passed, mut evals) = (0, 0);
+    for (name, text) in &scripts {
+        let (mut passed_here, mut evals_here) = (0, 0);
+        let mut memory = Memory::default();
+        for command in script::read(text).unwrap_or_else(|e| panic!("{name}: {e}")) {
+            match command {
+                Command::Clear => memory.clear(),
+                Command::Load(load) => memory.load(&load),
+                Command::Eval(eval) => {
+                    evals_here += 1;
+                    match catch_unwind(AssertUnwindSafe(|| run(&eval, &memory))) {
+                        Ok(Ok(())) => passed_here += 1,
+                        Ok(Err(e)) => println!("{name}:{}: {}: {e}", eval.line, eval.query),
+                        Err(_) => println!("{name}:{}: {}: PANIC", eval.line, eval.query),
+                    }
+                }
+            }
+        }
+        println!("{name}: {passed_here} of {evals_here}");
+        passed += passed_here;
+        evals += evals_here;
+    }
+    println!("conformance: {passed} of {evals} evals passed");
+    assert!(passed >= PASSED_MIN, "fewer than {PASSED_MIN}");
+}
+
+/// Evaluates at the times given: the first, the last and the step.
+fn query(text: &str, memory: &Memory, times: (i64, i64, i64)) -> Result<QueryResult, String> {
+    let (start_ms, end_ms, step_ms) = times;
+    let expr = parse_expr(text).map_err(|e| e.to_string())?;
+    let params = PlanParams {
+        query: text,
+        start_ms,
+        end_ms,
+        step_ms,
+        ..PlanParams::default()
+    };
+    let plan = plan(&expr, &params).map_err(|e| e.to_string())?;
+    evaluate(&plan, memory, &Limits::default(), &CancelToken::default()).map_err(|e| e.to_string())
+}
+
+fn run(eval: &Eval, memory: &Memory) -> Result<(), String> {
+    if eval.is_range {
+        let result = query(
+            &eval.query,
+            memory,
+            (eval.start_ms, eval.end_ms, eval.step_ms),
+        );
+        return check(eval, result).map(|_| ());
+    }
+    let time = eval.end_ms;
+    run_instant(eval, &eval.query, time, memory)?;
+    let Some(pinned) = pinned(&eval.query, time) else {
+        return Ok(());
+    };
+    let times = match time {
+        0 => vec![-1000, 0, 1000],
+        _ => vec![-10 * time, 0, time / 5, time, 10 * time],
+    };
+    for time in times {
+        run_instant(eval, &pinned, time, memory)
+            .map_err(|e| format!("as {pinned} at {time} ms: {e}"))?;
+    }
+    Ok(())
+}
+
+fn run_instant(eval: &Eval, text: &str, time: i64, memory: &Memory) -> Result<(), String> {
+    let Some(value) = check(eval, query(text, memory, (time, time, 0)))? else {
+        return Ok(());
+    };
+    let depends_on_range = ["start()", "end()", "step()", "range()"]
+        .iter()
+        .any(|f| text.contains(f));
+    if depends_on_range || eval.range_vector || eval.string.is_some() || eval.ordered {
+        return Ok(());
+    }
+    const MINUTE: i64 = 60_000;
+    let in_range = |e| format!("in a range query: {e}");
+    let times = (time - MINUTE, time + MINUTE, MINUTE);
+    let Value::Matrix(series) = query(text, memory, times).map_err(in_range)?.value else {
+        return Err(in_range("no matrix".to_owned()));
+    };
+    check_sorted(&series).map_err(in_range)?;
+    let samples = series.iter().filter_map(|series| {
+        let at = series.columns.timestamps.binary_search(&time).ok()?;
+        let value = series.columns.values[at];
+        Some(VectorSample {
+            labels: series.labels.clone(),
+            timestamp_ms: time,
+            value,
+        })
+    });
+    let middle = match value {
+        Value::Scalar { .. } => Value::Scalar {
+            timestamp_ms: time,
+            value: samples
+                .map(|s| s.value)
+                .next()
+                .ok_or("no value in a range query")?,
+        },
+        _ => Value::Vector(samples.collect()),
+    };
+    check_value(eval, &middle).map_err(in_range)
+}
+
+/// The query with `@` on all its selectors, unless its value depends on the time all the same.
+fn pinned(query: &str, time: i64) -> Option<String> {
+    let mut expr = parse_expr(query).ok()?;
+    pin(&mut expr, time).then(|| expr.to_string())
+}
+
+fn pin(expr: &mut Expr, time: i64) -> bool {
+    let set = |at: &mut Option<At>| match at {
+        None => {
+            *at = Some(At::Timestamp(time));
+            true
+        }
+        Some(At::Timestamp(_)) => true,
+        // Prometheus' runner would write both, of which none but the time is printed.
+        Some(At::Preprocessor(_)) => false,
+    };
+    match expr {
+        Expr::VectorSelector(e) => set(&mut e.at),
+        Expr::MatrixSelector(e) => set(&mut e.selector.at),
+        Expr::Subquery(e) => {
+            // What is inside of a pinned subquery is left alone.
+            set(&mut e.at) && !has_time_dependent(&e.expr)
+        }
+        Expr::Aggregate(e) => {
+            let pinned = pin(&mut e.expr, time);
+            e.param.as_mut().is_none_or(|param| pin(param, time)) && pinned
+        }
+        Expr::Binary(e) => pin(&mut e.lhs, time) & pin(&mut e.rhs, time),
+        Expr::Call(e) => {
+            let safe = !TIME_DEPENDENT.contains(&e.func.name);
+            e.args
+                .iter_mut()
+                .fold(safe, |all, arg| pin(arg, time) & all)
+        }
+        Expr::Paren(e) => pin(&mut e.expr, time),
+        Expr::Unary(e) => pin(&mut e.expr, time),
+        Expr::Number(_) | Expr::String(_) => true,
+    }
+}
+
+fn has_time_dependent(expr: &Expr) -> bool {
+    let text = expr.to_string();
+    TIME_DEPENDENT
+        .iter()
+        .any(|name| text.contains(&format!("{name}(")))
+}
+
+/// Checks remarks and value, and gives the value when there was to be one.
+fn check(eval: &Eval, result: Result<QueryResult, String>) -> Result<Option<Value>, String> {
+    let result = match (result, eval.fail.first()) {
+        (Err(e), Some(wanted)) if e.contains("native histogram") || !wanted.matches(&e) => {
+            return Err(format!("other error: {e}"));
+        }
+        (Err(_), Some(_)) => return Ok(None),
+        (Err(e), None) => return Err(format!("error: {e}")),
+        (Ok(_), Some(_)) => return Err("no error".to_owned()),
+        (Ok(result), None) => result,
+    };
+    check_remarks(
+        "warning",
+        &eval.warn,
+        eval.no_warn,
+        result.warnings.warnings(),
+    )?;
+    check_remarks("info", &eval.info, eval.no_info, result.warnings.infos())?;
+    check_value(eval, &result.value)?;
+    Ok(Some(result.value))
+}
+
+fn check_remarks(
+    kind: &str,
+    wanted: &[Pattern],
+    unwanted: bool,
+    found: &[String],
+) -> Result<(), String> {
+    if unwanted && !found.is_empty() {
+        return Err(format!("{kind} not expected: {found:?}"));
+    }
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    if !wanted
+        .iter()
+        .all(|pattern| found.iter().any(|text| pattern.matches(text)))
+    {
+        return Err(format!("{kind} expected, found {found:?}"));
+    }
+    match found
+        .iter()
+        .find(|text| !wanted.iter().any(|pattern| pattern.matches(text)))
+    {
+        None => Ok(()),
+        Some(text) => Err(format!("{kind} not expected: {text}")),
+    }
+}
+
+fn check_value(eval: &Eval, value: &Value) -> Result<(), String> {
+    match value {
+        Value::String { value, .. } => match &eval.string {
+            Some(wanted) if wanted == value => Ok(()),
+            wanted => Err(format!("string {value:?}, expected {wanted:?}")),
+        },
+        Value::Scalar { value, .. } => match eval.scalar {
+            Some(wanted) if same(*value, wanted) => Ok(()),
+            wanted => Err(format!("scalar {value}, expected {wanted:?}")),
+        },
+        Value::Vector(samples) => check_vector(eval, samples),
+        Value::Matrix(series) => {
+            check_sorted(series)?;
+            check_matrix(eval, series)
+        }
+    }
+}
+
+fn check_vector(eval: &Eval, samples: &[VectorSample]) -> Result<(), String> {
+    let mut wanted: BTreeMap<&Labels, (usize, &SequenceValue)> = BTreeMap::new();
+    for (position, (labels, values)) in eval.series.iter().enumerate() {
+        let Some(value) = values.first() else {
+            return Err(format!("no value for {labels}"));
+        };
+        wanted.insert(labels, (position, value));
+    }
+    for (position, sample) in samples.iter().enumerate() {
+        let (labels, value) = (&sample.labels, sample.value);
+        let Some((expected_position, expected)) = wanted.remove(labels) else {
+            return Err(format!("{labels} {value} not expected"));
+        };
+        if eval.ordered && position != expected_position {
+            return Err(format!(
+                "{labels} stands at {position}, expected at {expected_position}"
+            ));
+        }
+        match expected {
+            SequenceValue::Float(expected) if same(value, *expected) => {}
+            expected => return Err(format!("{labels} {value}, expected {expected:?}")),
+        }
+    }
+    match wanted.keys().next() {
+        None => Ok(()),
+        Some(labels) => Err(format!("{labels} expected, not found")),
+    }
+}
+
+fn check_matrix(eval: &Eval, series: &[MatrixSeries]) -> Result<(), String> {
+    let mut wanted: BTreeMap<&Labels, &Vec<SequenceValue>> = eval
+        .series
+        .iter()
+        .map(|(labels, values)| (labels, values))
+        .collect();
+    for MatrixSeries { labels, columns } in series {
+        let Some(values) = wanted.remove(labels) else {
+            return Err(format!("{labels} not expected, with {:?}", columns.values));
+        };
+        let mut expected = Vec::new();
+        for (i, value) in values.iter().enumerate() {
+            match value {
+                SequenceValue::Omitted => {}
+                SequenceValue::Float(value) => {
+                    expected.push((eval.start_ms + i as i64 * eval.step_ms, *value));
+                }
+                SequenceValue::Histogram { .. } => return Err("native histogram".to_owned()),
+            }
+        }
+        let times = columns.timestamps.iter().copied();
+        let found: Vec<(i64, f64)> = times.zip(columns.values.iter().copied()).collect();
+        let agree = found.len() == expected.len()
+            && found
+                .iter()
+                .zip(&expected)
+                .all(|(a, b)| a.0 == b.0 && same(a.1, b.1));
+        if !agree {
+            return Err(format!("{labels} {found:?}, expected {expected:?}"));
+        }
+    }
+    match wanted.keys().next() {
+        None => Ok(()),
+        Some(labels) => Err(format!("{labels} expected, not found")),
+    }
+}
+
+fn check_sorted(series: &[MatrixSeries]) -> Result<(), String> {
+    match series.is_sorted_by(|a, b| a.labels < b.labels) {
+        true => Ok(()),
+        false => Err("series are not sorted".to_owned()),
+    }
+}
+
+/// Whether two values are equal but for rounding, as Prometheus' runner compares them.
+fn same(a: f64, b: f64) -> bool {
+    const EPSILON: f64 = 0.000_001;
+    if is_stale(a) || is_stale(b) {
+        return is_stale(a) && is_stale(b);
+    }
+    if a.is_nan() && b.is_nan() || a == b {
+        return true;
+    }
+    let (sum, difference) = (a.abs() + b.abs(), (a - b).abs());
+    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
+        return difference < EPSILON * f64::MIN_POSITIVE;
+    }
+    difference / sum.min(f64::MAX) < EPSILON
+}
