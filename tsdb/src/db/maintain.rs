@@ -167,10 +167,10 @@ impl Db {
         let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
         meta.other = meta_fields(&tenant.name);
         let series = self.head.select(Some(tenant.id), &[], range);
-        let mut symbols = BTreeSet::new();
-        for labels in series.labels() {
-            symbols.extend(labels.iter().flat_map(|(name, value)| [name, value]));
-        }
+        let symbols: BTreeSet<&str> = series
+            .pairs()
+            .flat_map(|(name, value)| [name, value])
+            .collect();
         let symbols: Vec<String> = symbols.into_iter().map(str::to_owned).collect();
         let mut writer = BlockWriter::create(&self.config.dir, meta, symbols.into_iter().map(Ok))?;
         writer.add_all(series)?;

@@ -137,7 +137,8 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 continue;
             }
             let mut locked = self.head.shards[shard].lock();
-            // Two loops, so that the processor overlaps the waits for memory of many probes.
+            // First probe for all, then touch all, then append, so that the processor overlaps the
+            // waits for memory of many series.
             scratch.known.clear();
             for todo in group {
                 match locked.find(todo.key) {
@@ -148,6 +149,11 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     None => unknown.push(*todo),
                 }
             }
+            let known = scratch
+                .known
+                .iter()
+                .filter_map(|known| locked.get(known.id));
+            std::hint::black_box(known.fold(0, |all, series| all ^ series.touch()));
             let bounds = self.bounds();
             for known in &scratch.known {
                 if let Some(series) = locked.get_mut(known.id) {

@@ -3,17 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use isobar_model::{Labels, Matcher, TimeRange};
+use isobar_model::{Matcher, TimeRange};
 
 use crate::Error;
 use crate::chunks::Chunk;
 use crate::merge::SeriesChunks;
 
+use super::index::{Gathered, GatheredSeries};
 use super::shard::shard_of;
 use super::{Head, TenantId};
 
-/// Labels are put together for this many series before the catalog's lock is given back.
-const LABELS_BATCH: usize = 4096;
 /// Chunks are fetched for this many series at a time.
 const CHUNKS_BATCH: usize = 256;
 
@@ -26,30 +25,19 @@ impl Head {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> HeadSeries {
-        let mut series = self.select_labels(tenant, matchers);
-        series.sort_unstable_by(|(a, id_a), (b, id_b)| a.cmp(b).then(id_a.cmp(id_b)));
+        let mut gathered = {
+            let index = &self.catalog.read().index;
+            index.gather(&index.select(tenant, matchers))
+        };
+        gathered.sort();
         HeadSeries {
             head: Arc::clone(self),
             range,
-            series,
+            gathered,
             next: 0,
             fetched: VecDeque::new(),
+            text: String::new(),
         }
-    }
-
-    fn select_labels(&self, tenant: Option<TenantId>, matchers: &[Matcher]) -> Vec<(Labels, u32)> {
-        let ids = self.catalog.read().index.select(tenant, matchers);
-        let mut series = Vec::with_capacity(ids.len() as usize);
-        let mut text = String::new();
-        let mut ids = ids.iter().peekable();
-        while ids.peek().is_some() {
-            let catalog = self.catalog.read();
-            series.extend(ids.by_ref().take(LABELS_BATCH).filter_map(|id| {
-                let (_, labels) = catalog.index.labels(id, &mut text)?;
-                Some((labels, id))
-            }));
-        }
-        series
     }
 
     /// The names of all labels of the series that match, sorted.
@@ -82,43 +70,40 @@ impl Head {
 pub(crate) struct HeadSeries {
     head: Arc<Head>,
     range: TimeRange,
-    series: Vec<(Labels, u32)>,
+    gathered: Gathered,
     next: usize,
-    fetched: VecDeque<SeriesChunks>,
+    fetched: VecDeque<(GatheredSeries, Vec<Chunk>)>,
+    text: String,
 }
 
 impl HeadSeries {
-    /// The labels of all series that match, in order.
-    pub(crate) fn labels(&self) -> impl Iterator<Item = &Labels> {
-        self.series.iter().map(|(labels, _)| labels)
+    /// The label pairs of all series that match, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.gathered.pairs()
     }
 
+    /// Fetches the chunks of the next few series, and leaves out series without any.
     fn fetch(&mut self) {
-        let batch = self.series.iter().skip(self.next).take(CHUNKS_BATCH);
+        let rest = self.gathered.series().get(self.next..).unwrap_or_default();
+        let batch = rest.get(..CHUNKS_BATCH).unwrap_or(rest);
+        self.next += batch.len();
         let mut chunks: Vec<Vec<Chunk>> = Vec::new();
         chunks.resize_with(batch.len(), Vec::new);
         for (shard, locked) in self.head.shards.iter().enumerate() {
             let locked = locked.lock();
-            let of_shard = batch
-                .clone()
-                .zip(&mut chunks)
-                .filter(|((_, id), _)| shard_of(*id) == shard);
-            for ((_, id), chunks) in of_shard {
-                if let Some(series) = locked.get(*id) {
+            let wanted = batch.iter().zip(&mut chunks);
+            for (series, chunks) in wanted.filter(|(series, _)| shard_of(series.id) == shard) {
+                if let Some(series) = locked.get(series.id) {
                     series.chunks(self.range, chunks);
                 }
             }
         }
-        for ((labels, _), chunks) in batch.zip(chunks) {
-            self.next += 1;
-            match self.fetched.back_mut() {
-                Some(last) if last.labels == *labels => last.chunks.extend(chunks),
-                _ => self.fetched.push_back(SeriesChunks {
-                    labels: labels.clone(),
-                    chunks,
-                }),
-            }
-        }
+        let found = batch
+            .iter()
+            .copied()
+            .zip(chunks)
+            .filter(|(_, chunks)| !chunks.is_empty());
+        self.fetched.extend(found);
     }
 }
 
@@ -126,16 +111,30 @@ impl Iterator for HeadSeries {
     type Item = Result<SeriesChunks, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let mut found: Option<(GatheredSeries, Vec<Chunk>)> = None;
         loop {
-            // The last of a batch may go on in the next one.
-            while self.fetched.len() < 2 && self.next < self.series.len() {
+            if self.fetched.is_empty() && self.next < self.gathered.series().len() {
                 self.fetch();
+                continue;
             }
-            let mut series = self.fetched.pop_front()?;
-            if !series.chunks.is_empty() {
-                series.chunks.sort_by_key(|chunk| chunk.min_ms);
-                return Some(Ok(series));
+            let same = match (&found, self.fetched.front()) {
+                (None, _) => true,
+                (Some((series, _)), Some((next, _))) => self.gathered.same_labels(*series, *next),
+                (Some(_), None) => false,
+            };
+            match (&mut found, self.fetched.pop_front_if(|_| same)) {
+                (None, Some(first)) => found = Some(first),
+                (Some((_, chunks)), Some((_, more))) => {
+                    chunks.extend(more);
+                    chunks.sort_by_key(|chunk| chunk.min_ms);
+                }
+                (_, None) => break,
             }
         }
+        let (series, chunks) = found?;
+        Some(Ok(SeriesChunks {
+            labels: self.gathered.labels(series, &mut self.text),
+            chunks,
+        }))
     }
 }
