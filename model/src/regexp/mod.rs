@@ -53,10 +53,18 @@ impl Regexp {
     /// # Errors
     /// When Go would refuse the pattern, or when its program would grow too large.
     pub fn new(pattern: &str) -> Result<Self, RegexpError> {
+        if let Some(list) = shape::plain_list(pattern) {
+            let prefix = shape::prefix_of(&list);
+            return Ok(Regexp(Arc::new(Inner {
+                shape: Shape::Literals(list),
+                prefix,
+                automaton: None,
+            })));
+        }
         let tree = parse::parse(pattern, true)?.tree;
         let shape = Shape::of(&tree);
         let automaton = match shape {
-            Shape::Other => Some(compile(pattern, &tree)?),
+            Shape::Other => Some(compile(pattern, &tree, false)?),
             _ => None,
         };
         Ok(Regexp(Arc::new(Inner {
@@ -69,7 +77,9 @@ impl Regexp {
     /// Whether the whole of `value` matches.
     pub fn is_match(&self, value: &str) -> bool {
         match &self.0.automaton {
-            Some(automaton) => value.starts_with(&self.0.prefix) && automaton.is_match(value),
+            Some(automaton) => {
+                shape::starts_with(value, &self.0.prefix) && automaton.is_match(value)
+            }
             None => self.0.shape.is_match(value),
         }
     }
@@ -78,7 +88,7 @@ impl Regexp {
     /// it is not too large.
     pub fn literals(&self) -> Option<&[String]> {
         match &self.0.shape {
-            Shape::Literals(literals) => Some(literals),
+            Shape::Literals(literals) => Some(literals.as_slice()),
             Shape::Globs(_) | Shape::Other => None,
         }
     }
@@ -106,7 +116,7 @@ impl CaptureRegexp {
     pub fn new(pattern: &str) -> Result<Self, RegexpError> {
         let parsed = parse::parse(&format!("^(?s:{pattern})$"), false)?;
         Ok(CaptureRegexp {
-            automaton: compile(pattern, &parsed.tree)?,
+            automaton: compile(pattern, &parsed.tree, true)?,
             names: parsed.names,
         })
     }
@@ -142,10 +152,15 @@ impl<'v> Groups<'v> {
     }
 }
 
-fn compile(pattern: &str, tree: &Node) -> Result<meta::Regex, RegexpError> {
+/// Engines that only serve to find groups are left out where nobody asks for groups.
+fn compile(pattern: &str, tree: &Node, groups: bool) -> Result<meta::Regex, RegexpError> {
     let config = meta::Config::new()
         .utf8_empty(false)
         .nfa_size_limit(Some(PROGRAM_BYTES_MAX))
+        .auto_prefilter(false)
+        .dfa(false)
+        .onepass(groups)
+        .backtrack(groups)
         .onepass_size_limit(Some(1 << 20))
         .hybrid_cache_capacity(2 << 20);
     meta::Builder::new()
