@@ -167,18 +167,18 @@ fn quantiles(
     out: &mut Merge,
 ) -> Result<(), EvalError> {
     let grid = node.grid;
-    let words = grid.count.div_ceil(64);
     // Quantiles may differ from step to step, and with them the labels that they are written to.
     let mut buckets = Vec::new();
     for step in 0..grid.count {
         lift.next_step();
-        for (quantiles, label) in params.iter().zip(labels) {
-            let q = quantiles[step];
-            for histogram in &histograms.histograms {
-                histograms.at(histogram, step, &mut buckets);
-                if buckets.is_empty() {
-                    continue;
-                }
+        for histogram in &histograms.histograms {
+            histograms.at(histogram, step, &mut buckets);
+            if buckets.is_empty() {
+                continue;
+            }
+            // The first quantile lifts counts that fall; the others find them lifted.
+            for (quantiles, label) in params.iter().zip(labels) {
+                let q = quantiles[step];
                 let found = bucket_quantile(q, &mut buckets);
                 if let Some(forced) = found.forced_monotonicity {
                     let time_ms = grid.time_ms(step);
@@ -202,7 +202,6 @@ fn quantiles(
                 if row.get(step).is_some() {
                     return Err(EvalError::same_labels());
                 }
-                debug_assert_eq!(row.present.len(), words);
                 row.set(step, found.value);
             }
         }

@@ -177,22 +177,15 @@ impl<'a> Join<'a> {
         }
     }
 
-    /// What stands in for a missing element of `one`.
+    /// What stands in for a missing element of `one`. Prometheus takes `fill_right` for it, also
+    /// when `one` is the left side.
     fn fill_one(&self) -> Option<f64> {
-        if self.swapped {
-            self.op.matching.fill_left
-        } else {
-            self.op.matching.fill_right
-        }
+        self.op.matching.fill_right
     }
 
     /// What stands in for a missing element of `many`.
     fn fill_many(&self) -> Option<f64> {
-        if self.swapped {
-            self.op.matching.fill_right
-        } else {
-            self.op.matching.fill_left
-        }
+        self.op.matching.fill_left
     }
 
     /// Puts the computed values out under `labels`, at the steps of `self.present`.

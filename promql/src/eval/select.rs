@@ -44,11 +44,7 @@ impl Operator for InstantRows<'_> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.grid.count);
         let select = &self.select;
-        let last_ms = select.first_ms + select.step_ms * (self.grid.count as i64 - 1);
-        let range = TimeRange::new(
-            select.first_ms.saturating_sub(select.lookback_ms - 1),
-            last_ms,
-        );
+        let range = select.samples_needed(self.grid.count);
         let (columns, names) = (&mut self.columns, &mut self.names);
         let mut read = 0;
         while !tile.is_full() {
@@ -61,7 +57,10 @@ impl Operator for InstantRows<'_> {
                 }
                 let times = names.is_some();
                 let mut row = tile.push(series.labels.clone());
-                if select.step_ms == 0 {
+                if select.smoothed && !times {
+                    remove_stale(columns);
+                    smooth(columns, select, self.grid.count, &mut row);
+                } else if select.step_ms == 0 {
                     held(columns, select, times, self.grid.count, &mut row);
                 } else {
                     look(columns, select, times, self.grid.count, &mut row);
@@ -101,6 +100,35 @@ fn look(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, ro
             }
         }
         at_ms += select.step_ms;
+    }
+}
+
+/// Sets each step to the value that a line between the samples around it has there, or to the
+/// last sample before it when none follows.
+fn smooth(columns: &Columns, select: &InstantSelect, steps: usize, row: &mut Row<'_>) {
+    let (timestamps, values) = (columns.timestamps.as_slice(), columns.values.as_slice());
+    let mut next = 0;
+    for step in 0..steps {
+        let at_ms = select.first_ms + select.step_ms * step as i64;
+        while next < timestamps.len() && timestamps[next] < at_ms {
+            next += 1;
+        }
+        let near = |i: &usize| (timestamps[*i] - at_ms).abs() < select.lookback_ms;
+        let after = Some(next)
+            .filter(|i| *i < timestamps.len())
+            .filter(|i| near(i) || timestamps[*i] == at_ms + select.lookback_ms);
+        let before = next.checked_sub(1).filter(near);
+        match (before, after) {
+            (_, Some(after)) if timestamps[after] == at_ms => row.set(step, values[after]),
+            (Some(before), Some(after)) => {
+                let (from, to) = (values[before], values[after]);
+                let passed = (at_ms - timestamps[before]) as f64;
+                let between = (timestamps[after] - timestamps[before]) as f64;
+                row.set(step, from + (to - from) * passed / between);
+            }
+            (Some(before), None) => row.set(step, values[before]),
+            (None, _) => {}
+        }
     }
 }
 

@@ -384,6 +384,8 @@ impl Builder<'_> {
                 let select = self.instant_select(selector, grid, around)?;
                 Ok(self.node(Kind::SampleTime(select), grid, Names::None))
             }
+            // Prometheus knows start times only behind a feature flag; without it, of none.
+            ("start_timestamp", [_]) => Ok(self.node(Kind::Empty, grid, Names::None)),
             ("vector", [scalar]) => {
                 let scalar = self.scalar(scalar, grid, around)?;
                 Ok(self.node(Kind::FromScalar(scalar), grid, Names::None))
@@ -741,20 +743,18 @@ impl Builder<'_> {
         grid: Grid,
         around: &Around,
     ) -> Built<InstantSelect> {
-        refuse_extended(selector)?;
         let (first_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
-        let lookback_ms = self.params.lookback_ms;
-        let last_ms = first_ms + step_ms * (grid.count as i64 - 1).max(0);
-        let range = TimeRange::new(first_ms.saturating_sub(lookback_ms - 1), last_ms);
-        let select = self
-            .selects
-            .add(&selector.matchers, range, self.hints(0, around));
-        Ok(InstantSelect {
-            select,
+        let instant = InstantSelect {
+            select: 0,
             first_ms,
             step_ms,
-            lookback_ms,
-        })
+            lookback_ms: self.params.lookback_ms,
+            smoothed: selector.smoothed,
+        };
+        let range = instant.samples_needed(grid.count);
+        let hints = self.hints(0, around);
+        let select = self.selects.add(&selector.matchers, range, hints);
+        Ok(InstantSelect { select, ..instant })
     }
 
     /// Which samples around the windows are used.

@@ -4,7 +4,7 @@
 //! constant parameters, the labels of `absent`. What depends on the series is left to
 //! [`crate::eval`].
 
-use isobar_model::Labels;
+use isobar_model::{Labels, TimeRange};
 
 use crate::functions::labels::{LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
@@ -139,6 +139,20 @@ pub(crate) struct InstantSelect {
     pub(crate) step_ms: i64,
     /// How far a step looks back; a sample exactly that old is not seen.
     pub(crate) lookback_ms: i64,
+    /// Modifier `smoothed`: between two samples the value is interpolated.
+    pub(crate) smoothed: bool,
+}
+
+impl InstantSelect {
+    /// The times of the samples that `count` steps look at.
+    pub(crate) fn samples_needed(&self, count: usize) -> TimeRange {
+        let last_ms = self.first_ms + self.step_ms * (count as i64 - 1).max(0);
+        let after_ms = if self.smoothed { self.lookback_ms } else { 0 };
+        TimeRange::new(
+            self.first_ms.saturating_sub(self.lookback_ms - 1),
+            last_ms.saturating_add(after_ms),
+        )
+    }
 }
 
 /// Where the samples of a window come from.
