@@ -1,0 +1,339 @@
+//! Runs queries: admits them one by one, parses, plans and evaluates them on the compute pool,
+//! and calls them off when their time is up or nobody waits any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use isobar_promql::eval::{EvalError, evaluate};
+use isobar_promql::limits::{CancelReason, CancelToken, Limits};
+use isobar_promql::parse::parse_expr;
+use isobar_promql::plan::{PlanError, PlanParams, plan};
+use isobar_promql::value::QueryResult;
+use isobar_store::Store;
+use isobar_store::compute::{ComputeError, Pool};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::metrics::EngineMetrics;
+use crate::select::StoreSource;
+
+/// How queries are run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How old a sample may be that an instant selector still sees, in milliseconds
+    /// (Prometheus' `--query.lookback-delta`).
+    pub lookback_ms: i64,
+    /// The longest that a query may take, its wait for admission included
+    /// (`--query.timeout`).
+    pub timeout: Duration,
+    /// Most queries that are in evaluation at one time, at least 1
+    /// (`--query.max-concurrency`).
+    pub concurrent_max: usize,
+    /// The step of a subquery that names none, in milliseconds (Prometheus'
+    /// `global.evaluation_interval`).
+    pub subquery_step_ms: i64,
+    /// Bounds of each query.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            lookback_ms: PlanParams::LOOKBACK_MS,
+            timeout: Duration::from_secs(120),
+            concurrent_max: 20,
+            subquery_step_ms: PlanParams::SUBQUERY_STEP_MS,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// What one query may ask for itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QueryOptions {
+    /// A lookback in milliseconds other than the configured one; only positive ones count.
+    pub lookback_ms: Option<i64>,
+    /// A time limit shorter than the configured one.
+    pub timeout: Option<Duration>,
+}
+
+/// The times that a query is evaluated at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Steps {
+    /// The first step, unix milliseconds.
+    pub start_ms: i64,
+    /// The end of the range, unix milliseconds; no step is later.
+    pub end_ms: i64,
+    /// The distance between steps in milliseconds; 0 for an instant query.
+    pub step_ms: i64,
+}
+
+impl Steps {
+    /// The one step of an instant query.
+    pub fn instant(time_ms: i64) -> Self {
+        Steps {
+            start_ms: time_ms,
+            end_ms: time_ms,
+            step_ms: 0,
+        }
+    }
+}
+
+/// The answer to a query.
+#[derive(Debug)]
+pub struct Answer {
+    /// The value, remarks and statistics.
+    pub result: QueryResult,
+    /// Where the time went.
+    pub timings: Timings,
+}
+
+/// Where a query's time went.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Waiting for admission and for a compute thread.
+    pub queued: Duration,
+    /// Parsing and planning.
+    pub prepared: Duration,
+    /// Selecting and evaluating.
+    pub evaluated: Duration,
+}
+
+/// Why a query has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The query is not one, or means nothing for these times.
+    #[error("{0}")]
+    Invalid(String),
+    /// The query cannot be evaluated over these series, or a limit stands in the way.
+    #[error("{0}")]
+    Execution(String),
+    /// Its time was up; the text says where.
+    #[error("query timed out in {0}")]
+    Timeout(&'static str),
+    /// It was called off; the text says where.
+    #[error("query was canceled in {0}")]
+    Canceled(&'static str),
+    /// A store cannot be reached, or too many requests wait; asking again may help.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A mistake in Isobar itself.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Answers PromQL queries over a store.
+pub struct Engine {
+    store: Arc<dyn Store>,
+    pool: Arc<Pool>,
+    config: Config,
+    gate: Arc<Semaphore>,
+    metrics: EngineMetrics,
+}
+
+impl Engine {
+    /// An engine over `store` that computes on `pool`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        pool: Arc<Pool>,
+        config: Config,
+        metrics: EngineMetrics,
+    ) -> Self {
+        let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
+        metrics.set_concurrent_max(concurrent_max);
+        Engine {
+            store,
+            pool,
+            gate: Arc::new(Semaphore::new(concurrent_max)),
+            config,
+            metrics,
+        }
+    }
+
+    /// The store that is asked.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The pool that queries are computed on.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+
+    /// How queries are run.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The value of `query` at one time.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn instant(
+        &self,
+        query: &str,
+        time_ms: i64,
+        options: QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        self.run(
+            query.to_owned(),
+            Steps::instant(time_ms),
+            options,
+            |answer| answer,
+        )
+        .await
+    }
+
+    /// The values of `query` at each step from `start_ms` to `end_ms`.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn range(
+        &self,
+        query: &str,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        options: QueryOptions,
+    ) -> Result<Answer, QueryError> {
+        let steps = Steps {
+            start_ms,
+            end_ms,
+            step_ms: step_ms.max(1),
+        };
+        self.run(query.to_owned(), steps, options, |answer| answer)
+            .await
+    }
+
+    /// Evaluates `query` and hands the answer to `finish` while still on the compute thread.
+    /// Dropping the future calls the query off.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn run<T: Send + 'static>(
+        &self,
+        query: String,
+        steps: Steps,
+        options: QueryOptions,
+        finish: impl FnOnce(Answer) -> T + Send + 'static,
+    ) -> Result<T, QueryError> {
+        let begun = Instant::now();
+        let limit = options
+            .timeout
+            .unwrap_or(self.config.timeout)
+            .min(self.config.timeout);
+        let deadline = tokio::time::sleep(limit);
+        tokio::pin!(deadline);
+        let permit = tokio::select! {
+            biased;
+            () = &mut deadline => return Err(QueryError::Timeout("query queue")),
+            permit = Arc::clone(&self.gate).acquire_owned() => permit
+                .map_err(|_| QueryError::Unavailable("shutting down".into()))?,
+        };
+        let cancel = CancelOnDrop(CancelToken::default());
+        let job = Job {
+            store: Arc::clone(&self.store),
+            runtime: Handle::current(),
+            config: self.config.clone(),
+            metrics: self.metrics.clone(),
+            cancel: cancel.0.clone(),
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
+        };
+        let work = self.pool.run(move || {
+            let answer = job.run(&query, steps, begun).map(finish);
+            drop(permit);
+            answer
+        });
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            answer = &mut work => match answer {
+                Ok(answer) => answer,
+                Err(ComputeError::Panicked) => Err(QueryError::Internal(
+                    "unexpected error: evaluation panicked".into(),
+                )),
+                Err(error) => Err(QueryError::Unavailable(error.to_string())),
+            },
+            () = &mut deadline => {
+                cancel.0.cancel(CancelReason::Timeout);
+                Err(QueryError::Timeout("expression evaluation"))
+            }
+        }
+    }
+}
+
+/// Calls a query off when its caller goes away.
+struct CancelOnDrop(CancelToken);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel(CancelReason::Cancelled);
+    }
+}
+
+/// What a compute thread needs to answer a query.
+struct Job {
+    store: Arc<dyn Store>,
+    runtime: Handle,
+    config: Config,
+    metrics: EngineMetrics,
+    cancel: CancelToken,
+    lookback_ms: Option<i64>,
+}
+
+impl Job {
+    fn run(self, query: &str, steps: Steps, begun: Instant) -> Result<Answer, QueryError> {
+        let _in_flight = self.metrics.begin();
+        let mut timings = Timings {
+            queued: begun.elapsed(),
+            ..Timings::default()
+        };
+        let prepare = Instant::now();
+        let expr = parse_expr(query).map_err(|error| QueryError::Invalid(error.to_string()))?;
+        let plan = plan(
+            &expr,
+            &PlanParams {
+                query,
+                start_ms: steps.start_ms,
+                end_ms: steps.end_ms,
+                step_ms: steps.step_ms,
+                lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
+                subquery_step_ms: self.config.subquery_step_ms,
+            },
+        )
+        .map_err(plan_error)?;
+        timings.prepared = prepare.elapsed();
+        let inner = Instant::now();
+        let source = StoreSource::new(self.store, self.runtime, self.cancel.clone());
+        let result = evaluate(&plan, &source, &self.config.limits, &self.cancel)
+            .map_err(|error| eval_error(error, &self.cancel))?;
+        timings.evaluated = inner.elapsed();
+        self.metrics.observe(&timings, &result.stats);
+        Ok(Answer { result, timings })
+    }
+}
+
+fn plan_error(error: PlanError) -> QueryError {
+    match error {
+        PlanError::Invalid(text) => QueryError::Invalid(text),
+        PlanError::Execution(text) | PlanError::Unsupported(text) => QueryError::Execution(text),
+    }
+}
+
+fn eval_error(error: EvalError, cancel: &CancelToken) -> QueryError {
+    const WHERE: &str = "expression evaluation";
+    match error {
+        EvalError::Execution(text)
+        | EvalError::Unsupported(text)
+        | EvalError::LimitExceeded(text) => QueryError::Execution(text),
+        EvalError::Timeout => QueryError::Timeout(WHERE),
+        EvalError::Cancelled => match cancel.reason() {
+            Some(CancelReason::Timeout) => QueryError::Timeout(WHERE),
+            Some(CancelReason::Cancelled) | None => QueryError::Canceled(WHERE),
+        },
+        EvalError::Storage(isobar_model::SelectError::Unavailable(text)) => {
+            QueryError::Unavailable(text)
+        }
+        EvalError::Storage(_) => QueryError::Execution(error.to_string()),
+    }
+}

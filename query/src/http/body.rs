@@ -1,0 +1,151 @@
+//! The body of an answer: written on the compute pool a piece at a time, as fast as the client
+//! reads and never ahead of it by more than a piece. A slow client holds memory, not a thread.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream;
+use isobar_store::compute::{ComputeError, Pool};
+use parking_lot::Mutex;
+
+use super::json::answer::AnswerWriter;
+
+/// The size of a piece before compression.
+const PIECE_BYTES: usize = 64 << 10;
+/// How long to wait for a place in the pool's queue before asking for one again.
+const QUEUE_RETRY: Duration = Duration::from_millis(20);
+
+/// Writes an answer in pieces, compressed when the client takes that.
+pub(crate) struct BodyWriter {
+    answer: AnswerWriter,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    done: bool,
+}
+
+impl BodyWriter {
+    pub(crate) fn new(answer: AnswerWriter, gzip: bool) -> Self {
+        // The fastest level: answers are read once, and soon.
+        let gzip = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
+        BodyWriter {
+            answer,
+            gzip,
+            done: false,
+        }
+    }
+
+    /// Writes the next piece, which is empty only when the compressor keeps all of it; `None`
+    /// when the answer is complete.
+    fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        if self.done {
+            return Ok(None);
+        }
+        let mut piece = Vec::new();
+        self.done = self.answer.write(&mut piece, PIECE_BYTES);
+        let piece = match self.gzip.take() {
+            None => piece,
+            Some(mut gzip) => {
+                gzip.write_all(&piece)?;
+                if self.done {
+                    gzip.finish()?
+                } else {
+                    let compressed = std::mem::take(gzip.get_mut());
+                    self.gzip = Some(gzip);
+                    compressed
+                }
+            }
+        };
+        Ok(Some(piece.into()))
+    }
+
+    /// Writes the first piece. To be called on the pool.
+    pub(crate) fn begin(mut self) -> std::io::Result<Begun> {
+        let first = self.next()?.unwrap_or_default();
+        Ok(Begun { first, rest: self })
+    }
+}
+
+/// A body whose first piece is written.
+pub(crate) struct Begun {
+    first: Bytes,
+    rest: BodyWriter,
+}
+
+impl Begun {
+    /// The body; what is left of it is written on `pool`.
+    pub(crate) fn into_body(self, pool: Arc<Pool>) -> Body {
+        if self.rest.done {
+            return Body::from(self.first);
+        }
+        let state = (Some(self.first), Arc::new(Mutex::new(self.rest)), pool);
+        Body::from_stream(stream::try_unfold(
+            state,
+            |(first, writer, pool)| async move {
+                if let Some(first) = first {
+                    return Ok(Some((first, (None, writer, pool))));
+                }
+                let piece = next_piece(&writer, &pool).await?;
+                Ok::<_, std::io::Error>(piece.map(|piece| (piece, (None, writer, pool))))
+            },
+        ))
+    }
+}
+
+async fn next_piece(
+    writer: &Arc<Mutex<BodyWriter>>,
+    pool: &Pool,
+) -> std::io::Result<Option<Bytes>> {
+    loop {
+        let writer = Arc::clone(writer);
+        match pool.run(move || writer.lock().next()).await {
+            Ok(piece) => return piece,
+            // An answer that has begun is finished: it waits for its turn.
+            Err(ComputeError::QueueFull) => tokio::time::sleep(QUEUE_RETRY).await,
+            Err(error @ (ComputeError::Closed | ComputeError::Panicked)) => {
+                return Err(std::io::Error::other(error));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::json::answer::Data;
+    use std::io::Read as _;
+
+    fn answer() -> AnswerWriter {
+        let names = (0..50_000).map(|i| format!("name_{i}")).collect();
+        AnswerWriter::new(Data::Names(names), &isobar_model::Warnings::default())
+    }
+
+    async fn collect(gzip: bool) -> Vec<u8> {
+        let pool = Arc::new(Pool::new("test", 1, 1).unwrap());
+        let body = BodyWriter::new(answer(), gzip)
+            .begin()
+            .unwrap()
+            .into_body(pool);
+        axum::body::to_bytes(body, usize::MAX)
+            .await
+            .unwrap()
+            .to_vec()
+    }
+
+    #[tokio::test]
+    async fn pieces_plain_and_compressed_make_up_the_answer() {
+        let mut expected = Vec::new();
+        answer().write(&mut expected, usize::MAX);
+        assert!(expected.len() > 5 * PIECE_BYTES);
+        assert_eq!(collect(false).await, expected);
+        let mut plain = Vec::new();
+        let compressed = collect(true).await;
+        flate2::read::GzDecoder::new(&compressed[..])
+            .read_to_end(&mut plain)
+            .unwrap();
+        assert_eq!(plain, expected);
+    }
+}

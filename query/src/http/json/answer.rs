@@ -1,0 +1,412 @@
+//! A successful answer, written in pieces of bounded size:
+//! `{"status":"success","data":…,"warnings":[…],"infos":[…]}`.
+//!
+//! Of a query's data the type comes first and the samples of a series behind its labels, so that
+//! a client can convert the answer while it reads it. Written series are dropped on the way.
+//! Scalars and strings lay their numbers out differently from samples, as in Prometheus.
+
+use isobar_model::{Columns, Labels, Warnings};
+use isobar_promql::value::{MatrixSeries, Value, VectorSample};
+
+use super::number::{write_json_number, write_plain, write_timestamp, write_value};
+use super::text::{write_json, write_label_text};
+
+/// Most warnings, and most infos, that an answer carries.
+const REMARKS_MAX: usize = 10;
+/// An upper estimate of the bytes of one `[timestamp,"value"]` and its comma.
+const POINT_BYTES: usize = 48;
+/// Points of a series that are written before the size of the piece is looked at again.
+const POINTS_BATCH: usize = 256;
+
+/// The data of an answer.
+pub(crate) enum Data {
+    /// A query's value, with its statistics as JSON when they were asked for.
+    Query {
+        value: Value,
+        stats: Option<Vec<u8>>,
+    },
+    /// Label sets.
+    Series(Vec<Labels>),
+    /// Names or values.
+    Names(Vec<String>),
+    /// JSON that is written already.
+    Json(Vec<u8>),
+}
+
+/// An answer that is being written.
+pub(crate) struct AnswerWriter {
+    items: Items,
+    /// What comes behind the items.
+    tail: Vec<u8>,
+    state: State,
+}
+
+enum State {
+    /// Nothing is written yet; this comes first.
+    Head(Vec<u8>),
+    /// The items from this one on are to be written.
+    Item(usize),
+    Done,
+}
+
+enum Items {
+    None,
+    Vector(std::vec::IntoIter<VectorSample>),
+    Matrix(MatrixItems),
+    Series(std::vec::IntoIter<Labels>),
+    Names(std::vec::IntoIter<String>),
+}
+
+struct MatrixItems {
+    rest: std::vec::IntoIter<MatrixSeries>,
+    /// The columns of the series whose labels are written, and how many points are.
+    open: Option<(Columns, usize)>,
+}
+
+impl AnswerWriter {
+    /// An answer with `data`. At most ten warnings and ten infos are written; a last one says
+    /// how many were left out.
+    pub(crate) fn new(data: Data, warnings: &Warnings) -> Self {
+        let mut head = b"{\"status\":\"success\",\"data\":".to_vec();
+        let mut tail = Vec::new();
+        let items = match data {
+            Data::Json(json) => {
+                head.extend_from_slice(&json);
+                Items::None
+            }
+            Data::Series(series) => {
+                head.push(b'[');
+                tail.push(b']');
+                Items::Series(series.into_iter())
+            }
+            Data::Names(names) => {
+                head.push(b'[');
+                tail.push(b']');
+                Items::Names(names.into_iter())
+            }
+            Data::Query { value, stats } => {
+                let items = query_head(&mut head, &mut tail, value);
+                if let Some(stats) = stats {
+                    tail.extend_from_slice(b",\"stats\":");
+                    tail.extend_from_slice(&stats);
+                }
+                tail.push(b'}');
+                items
+            }
+        };
+        write_remarks(&mut tail, "warning", warnings.warnings());
+        write_remarks(&mut tail, "info", warnings.infos());
+        tail.push(b'}');
+        AnswerWriter {
+            items,
+            tail,
+            state: State::Head(head),
+        }
+    }
+
+    /// Appends to `out` until it holds at least `size` bytes or the answer is complete; true when
+    /// it is.
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, size: usize) -> bool {
+        let mut index = match &mut self.state {
+            State::Done => return true,
+            State::Item(index) => *index,
+            State::Head(head) => {
+                out.append(head);
+                0
+            }
+        };
+        while out.len() < size {
+            if !self.items.write_next(out, index) {
+                out.append(&mut self.tail);
+                self.state = State::Done;
+                return true;
+            }
+            index += 1;
+        }
+        self.state = State::Item(index);
+        false
+    }
+}
+
+fn query_head(head: &mut Vec<u8>, tail: &mut Vec<u8>, value: Value) -> Items {
+    let name: &[u8] = match &value {
+        Value::Scalar { .. } => b"scalar",
+        Value::String { .. } => b"string",
+        Value::Vector(_) => b"vector",
+        Value::Matrix(_) => b"matrix",
+    };
+    head.extend_from_slice(b"{\"resultType\":\"");
+    head.extend_from_slice(name);
+    head.extend_from_slice(b"\",\"result\":[");
+    tail.push(b']');
+    match value {
+        Value::Scalar {
+            timestamp_ms,
+            value,
+        } => {
+            write_json_number(head, timestamp_ms as f64 / 1000.0);
+            head.extend_from_slice(b",\"");
+            write_plain(head, value);
+            head.push(b'"');
+            Items::None
+        }
+        Value::String {
+            timestamp_ms,
+            value,
+        } => {
+            write_json_number(head, timestamp_ms as f64 / 1000.0);
+            head.push(b',');
+            write_go_text(head, &value);
+            Items::None
+        }
+        Value::Vector(samples) => Items::Vector(samples.into_iter()),
+        Value::Matrix(series) => Items::Matrix(MatrixItems {
+            rest: series.into_iter(),
+            open: None,
+        }),
+    }
+}
+
+impl Items {
+    /// Writes the next item, or a part of it; false when there is none.
+    fn write_next(&mut self, out: &mut Vec<u8>, index: usize) -> bool {
+        match self {
+            Items::None => false,
+            Items::Matrix(matrix) => matrix.write_next(out, index),
+            Items::Vector(rest) => rest.next().is_some_and(|sample| {
+                separate(out, index);
+                out.extend_from_slice(b"{\"metric\":");
+                write_labels(out, &sample.labels);
+                out.extend_from_slice(b",\"value\":");
+                write_point(out, sample.timestamp_ms, sample.value);
+                out.push(b'}');
+                true
+            }),
+            Items::Series(rest) => rest.next().is_some_and(|labels| {
+                separate(out, index);
+                write_labels(out, &labels);
+                true
+            }),
+            Items::Names(rest) => rest.next().is_some_and(|name| {
+                separate(out, index);
+                write_go_text(out, &name);
+                true
+            }),
+        }
+    }
+}
+
+impl MatrixItems {
+    fn write_next(&mut self, out: &mut Vec<u8>, index: usize) -> bool {
+        if let Some((columns, from)) = &mut self.open {
+            if write_points(out, columns, from) {
+                self.open = None;
+                out.extend_from_slice(b"]}");
+            }
+            return true;
+        }
+        let Some(series) = self.rest.next() else {
+            return false;
+        };
+        separate(out, index);
+        out.extend_from_slice(b"{\"metric\":");
+        write_labels(out, &series.labels);
+        if series.columns.is_empty() {
+            out.push(b'}');
+        } else {
+            out.extend_from_slice(b",\"values\":[");
+            self.open = Some((series.columns, 0));
+        }
+        true
+    }
+}
+
+/// Writes the next points; true when these were the last.
+fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) -> bool {
+    let points = columns
+        .timestamps
+        .iter()
+        .zip(&columns.values)
+        .skip(*from)
+        .take(POINTS_BATCH);
+    out.reserve(POINTS_BATCH * POINT_BYTES);
+    for (timestamp_ms, value) in points {
+        separate(out, *from);
+        write_point(out, *timestamp_ms, *value);
+        *from += 1;
+    }
+    *from >= columns.len()
+}
+
+fn separate(out: &mut Vec<u8>, index: usize) {
+    if index > 0 {
+        out.push(b',');
+    }
+}
+
+fn write_point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
+    out.push(b'[');
+    write_timestamp(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
+    write_value(out, value);
+    out.extend_from_slice(b"\"]");
+}
+
+fn write_labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (index, (name, value)) in labels.iter().enumerate() {
+        separate(out, index);
+        write_label_text(out, name);
+        out.push(b':');
+        write_label_text(out, value);
+    }
+    out.push(b'}');
+}
+
+/// Writes a text that is not part of a label set.
+fn write_go_text(out: &mut Vec<u8>, text: &str) {
+    let start = out.len();
+    if write_json(out, text).is_err() {
+        // Writing a text to memory does not fail; should it, the answer stays well-formed.
+        out.truncate(start);
+        out.extend_from_slice(b"\"\"");
+    }
+}
+
+fn write_remarks(out: &mut Vec<u8>, kind: &str, remarks: &[String]) {
+    if remarks.is_empty() {
+        return;
+    }
+    out.extend_from_slice(format!(",\"{kind}s\":[").as_bytes());
+    for (index, remark) in remarks.iter().take(REMARKS_MAX).enumerate() {
+        separate(out, index);
+        write_go_text(out, remark);
+    }
+    let omitted = remarks.len().saturating_sub(REMARKS_MAX);
+    if omitted > 0 {
+        out.push(b',');
+        write_go_text(out, &format!("{omitted} more {kind} annotations omitted"));
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(data: Data, warnings: &Warnings) -> String {
+        let mut writer = AnswerWriter::new(data, warnings);
+        let mut out = Vec::new();
+        assert!(writer.write(&mut out, usize::MAX));
+        String::from_utf8(out).unwrap()
+    }
+
+    fn check(data: Data, expected: &str) {
+        let expected = format!("{{\"status\":\"success\",\"data\":{expected}}}");
+        assert_eq!(whole(data, &Warnings::default()), expected);
+    }
+
+    fn matrix(series: usize, points: usize) -> Data {
+        let series = (0..series).map(|i| {
+            let mut columns = Columns::default();
+            (0..points).for_each(|p| columns.push(p as i64 * 15_000, (p * i) as f64 / 10.0));
+            MatrixSeries {
+                labels: Labels::from_pairs([("i", i.to_string())]),
+                columns,
+            }
+        });
+        Data::Query {
+            value: Value::Matrix(series.collect()),
+            stats: None,
+        }
+    }
+
+    #[test]
+    fn every_kind_of_value() {
+        let query = |value| Data::Query { value, stats: None };
+        check(
+            query(Value::Scalar {
+                timestamp_ms: 1_500,
+                value: f64::INFINITY,
+            }),
+            r#"{"resultType":"scalar","result":[1.5,"+Inf"]}"#,
+        );
+        check(
+            query(Value::String {
+                timestamp_ms: 1_000,
+                value: "a<\"".into(),
+            }),
+            r#"{"resultType":"string","result":[1,"a\u003c\""]}"#,
+        );
+        check(
+            query(Value::Vector(vec![])),
+            r#"{"resultType":"vector","result":[]}"#,
+        );
+        let sample = |value: &str| VectorSample {
+            labels: Labels::from_pairs([("__name__", "up"), ("x", value)]),
+            timestamp_ms: 1_700_014_177_437,
+            value: 0.5,
+        };
+        check(
+            query(Value::Vector(vec![sample("<"), sample("")])),
+            concat!(
+                r#"{"resultType":"vector","result":["#,
+                r#"{"metric":{"__name__":"up","x":"<"},"value":[1700014177.437,"0.5"]},"#,
+                r#"{"metric":{"__name__":"up"},"value":[1700014177.437,"0.5"]}]}"#
+            ),
+        );
+        check(
+            matrix(2, 2),
+            concat!(
+                r#"{"resultType":"matrix","result":["#,
+                r#"{"metric":{"i":"0"},"values":[[0,"0"],[15,"0"]]},"#,
+                r#"{"metric":{"i":"1"},"values":[[0,"0"],[15,"0.1"]]}]}"#
+            ),
+        );
+        check(
+            Data::Query {
+                value: Value::Vector(vec![]),
+                stats: Some(br#"{"samples":{}}"#.to_vec()),
+            },
+            r#"{"resultType":"vector","result":[],"stats":{"samples":{}}}"#,
+        );
+        check(
+            Data::Names(vec!["a".into(), "b&".into()]),
+            r#"["a","b\u0026"]"#,
+        );
+        check(Data::Series(vec![Labels::empty()]), "[{}]");
+        check(Data::Json(b"null".to_vec()), "null");
+    }
+
+    #[test]
+    fn remarks_are_cut_at_ten() {
+        let mut warnings = Warnings::default();
+        warnings.info("i");
+        (0..12).for_each(|i| warnings.warn(format!("w{i}")));
+        assert_eq!(
+            whole(Data::Json(b"[]".to_vec()), &warnings),
+            concat!(
+                r#"{"status":"success","data":[],"warnings":["w0","w1","w2","w3","w4","w5","w6","#,
+                r#""w7","w8","w9","2 more warning annotations omitted"],"infos":["i"]}"#
+            )
+        );
+    }
+
+    #[test]
+    fn pieces_are_bounded_and_make_up_the_whole() {
+        let expected = whole(matrix(7, 3_000), &Warnings::default());
+        let mut writer = AnswerWriter::new(matrix(7, 3_000), &Warnings::default());
+        let mut all = Vec::new();
+        loop {
+            let mut piece = Vec::new();
+            let done = writer.write(&mut piece, 10_000);
+            assert!(piece.len() < 10_000 + POINTS_BATCH * POINT_BYTES);
+            all.append(&mut piece);
+            if done {
+                break;
+            }
+        }
+        assert_eq!(String::from_utf8(all).unwrap(), expected);
+        assert!(writer.write(&mut Vec::new(), 1));
+    }
+}

@@ -1,0 +1,6 @@
+//! Answers as JSON, in Prometheus' exact layout. [`answer`] writes a whole answer piece by piece;
+//! [`number`] and [`text`] lay out what it consists of.
+
+pub(crate) mod answer;
+pub(crate) mod number;
+pub(crate) mod text;

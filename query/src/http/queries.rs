@@ -1,0 +1,259 @@
+//! Endpoints that take a query.
+
+use isobar_model::Warnings;
+use isobar_promql::parse::ast::Expr;
+use isobar_promql::parse::{parse_expr, pretty};
+use isobar_promql::value::Value;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::json::answer::Data;
+use super::params::Params;
+use super::respond::{Reply, to_json};
+use super::time::{Moment, quoted};
+use super::{Call, ast};
+use crate::engine::{Answer, QueryOptions, Steps};
+
+/// Most points of a series that a range query may give.
+const POINTS_MAX: i64 = 11_000;
+/// What is said when a limit cut an answer.
+pub(super) const TRUNCATED: &str = "results truncated due to limit";
+
+pub(super) async fn query(call: Call) -> Result<Reply, ApiError> {
+    let limit = call.params.limit()?;
+    let time = call
+        .params
+        .time_or("time", Moment::from_ms(call.app.clock.now_ms()))?;
+    let options = options(&call.params)?;
+    run(call, Steps::instant(time.step_ms()), options, limit).await
+}
+
+pub(super) async fn query_range(call: Call) -> Result<Reply, ApiError> {
+    let limit = call.params.limit()?;
+    let start = call.params.time("start")?;
+    let end = call.params.time("end")?;
+    if end < start {
+        return Err(ApiError::parameter(
+            "end",
+            "end timestamp must not be before start time",
+        ));
+    }
+    let step = super::time::parse_duration(call.params.get("step"))
+        .map_err(|why| ApiError::parameter("step", why))?;
+    if step.0 <= 0 {
+        return Err(ApiError::parameter(
+            "step",
+            "zero or negative query resolution step widths are not accepted. \
+             Try a positive integer",
+        ));
+    }
+    if end.since(start).0 / step.0 > POINTS_MAX {
+        return Err(ApiError::bad_data(
+            "exceeded maximum resolution of 11,000 points per timeseries. \
+             Try decreasing the query resolution (?step=XX)",
+        ));
+    }
+    let options = options(&call.params)?;
+    let steps = Steps {
+        start_ms: start.step_ms(),
+        end_ms: end.step_ms(),
+        step_ms: step.ms().max(1),
+    };
+    run(call, steps, options, limit).await
+}
+
+fn options(params: &Params) -> Result<QueryOptions, ApiError> {
+    let timeout = params
+        .duration("timeout")
+        .map_err(|why| ApiError::parameter("timeout", why))?;
+    let lookback = params.duration("lookback_delta").map_err(|why| {
+        ApiError::bad_data(format!("error parsing lookback delta duration: {why}"))
+    })?;
+    Ok(QueryOptions {
+        timeout: timeout.map(|timeout| timeout.std()),
+        lookback_ms: lookback.map(|lookback| lookback.ms()),
+    })
+}
+
+async fn run(
+    call: Call,
+    steps: Steps,
+    options: QueryOptions,
+    limit: Option<usize>,
+) -> Result<Reply, ApiError> {
+    let query = call.params.get("query").to_owned();
+    let stats = call.params.get("stats").to_owned();
+    let gzip = call.gzip;
+    call.app
+        .engine
+        .run(query, steps, options, move |answer| {
+            finish(answer, limit, &stats, gzip)
+        })
+        .await?
+}
+
+/// Cuts the answer to `limit` series and begins to write it.
+fn finish(
+    answer: Answer,
+    limit: Option<usize>,
+    stats: &str,
+    gzip: bool,
+) -> Result<Reply, ApiError> {
+    let written = match stats {
+        "" => None,
+        _ => Some(to_json(&Stats::from(&answer))?),
+    };
+    let Answer { result, .. } = answer;
+    let (mut value, mut warnings) = (result.value, result.warnings);
+    if limit.is_some_and(|limit| truncate(&mut value, limit)) {
+        warnings.warn(TRUNCATED);
+    }
+    if !matches!(stats, "" | "true" | "all") {
+        warnings.warn(format!(
+            "value {} for parameter \"stats\" is deprecated and will be rejected in the next \
+             major release, use \"true\" or \"all\"",
+            quoted(stats)
+        ));
+    }
+    Reply::begin(
+        Data::Query {
+            value,
+            stats: written,
+        },
+        &warnings,
+        gzip,
+    )
+}
+
+/// Keeps the first `limit` series; true when there were more.
+fn truncate(value: &mut Value, limit: usize) -> bool {
+    fn cut<T>(series: &mut Vec<T>, limit: usize) -> bool {
+        let more = series.len() > limit;
+        series.truncate(limit);
+        more
+    }
+    match value {
+        Value::Vector(samples) => cut(samples, limit),
+        Value::Matrix(series) => cut(series, limit),
+        Value::Scalar { .. } | Value::String { .. } => false,
+    }
+}
+
+/// The statistics of an answer, times in seconds.
+#[derive(Serialize)]
+struct Stats {
+    timings: TimingStats,
+    samples: SampleStats,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimingStats {
+    eval_total_time: f64,
+    result_sort_time: f64,
+    query_preparation_time: f64,
+    inner_eval_time: f64,
+    exec_queue_time: f64,
+    exec_total_time: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SampleStats {
+    total_queryable_samples: u64,
+    samples_read: u64,
+    peak_samples: u64,
+}
+
+impl From<&Answer> for Stats {
+    fn from(answer: &Answer) -> Self {
+        let Answer { result, timings } = answer;
+        let evaluation = timings.prepared + timings.evaluated;
+        Stats {
+            timings: TimingStats {
+                eval_total_time: evaluation.as_secs_f64(),
+                // Results come out of the evaluator in order.
+                result_sort_time: 0.0,
+                query_preparation_time: timings.prepared.as_secs_f64(),
+                inner_eval_time: timings.evaluated.as_secs_f64(),
+                exec_queue_time: timings.queued.as_secs_f64(),
+                exec_total_time: (timings.queued + evaluation).as_secs_f64(),
+            },
+            samples: SampleStats {
+                total_queryable_samples: result.stats.samples_queryable,
+                samples_read: result.stats.samples_read,
+                peak_samples: result.stats.samples_peak,
+            },
+        }
+    }
+}
+
+/// Parses the query on the pool and makes an answer from it there.
+async fn parsed(
+    call: Call,
+    refuse: fn(String) -> ApiError,
+    answer: fn(&Expr) -> Result<Option<Data>, ApiError>,
+) -> Result<Reply, ApiError> {
+    let query = call.params.get("query").to_owned();
+    let gzip = call.gzip;
+    call.app
+        .engine
+        .pool()
+        .run(move || {
+            let expr = parse_expr(&query).map_err(|error| refuse(error.to_string()))?;
+            match answer(&expr)? {
+                Some(data) => Reply::begin(data, &Warnings::default(), gzip),
+                None => Ok(Reply::Empty),
+            }
+        })
+        .await?
+}
+
+fn refuse_query(why: String) -> ApiError {
+    ApiError::parameter("query", why)
+}
+
+pub(super) async fn format_query(call: Call) -> Result<Reply, ApiError> {
+    parsed(call, refuse_query, |expr| {
+        Ok(Some(Data::Json(to_json(&pretty(expr))?)))
+    })
+    .await
+}
+
+pub(super) async fn parse_query(call: Call) -> Result<Reply, ApiError> {
+    parsed(call, refuse_query, |expr| {
+        Ok(Some(Data::Json(ast::expression(expr)?)))
+    })
+    .await
+}
+
+/// No exemplars are kept yet, so none is found; the request is checked all the same.
+pub(super) async fn query_exemplars(call: Call) -> Result<Reply, ApiError> {
+    let start = call.params.time_or("start", Moment::MIN)?;
+    let end = call.params.time_or("end", Moment::MAX)?;
+    if end < start {
+        return Err(ApiError::bad_data(
+            "end timestamp must not be before start timestamp",
+        ));
+    }
+    parsed(call, ApiError::bad_data, |expr| {
+        Ok(has_selector(expr).then(|| Data::Json(b"[]".to_vec())))
+    })
+    .await
+}
+
+/// Whether some part of the expression selects series.
+fn has_selector(expr: &Expr) -> bool {
+    match expr {
+        Expr::VectorSelector(_) | Expr::MatrixSelector(_) => true,
+        Expr::Number(_) | Expr::String(_) => false,
+        Expr::Paren(paren) => has_selector(&paren.expr),
+        Expr::Unary(unary) => has_selector(&unary.expr),
+        Expr::Call(call) => call.args.iter().any(has_selector),
+        Expr::Binary(binary) => has_selector(&binary.lhs) || has_selector(&binary.rhs),
+        Expr::Aggregate(aggregate) => {
+            has_selector(&aggregate.expr) || aggregate.param.as_ref().is_some_and(has_selector)
+        }
+        Expr::Subquery(subquery) => has_selector(&subquery.expr),
+    }
+}

@@ -1,0 +1,138 @@
+//! The selects of a plan answered by a [`Store`]: batches are fetched as the evaluator asks for
+//! them, and each series decodes its chunks into columns.
+//!
+//! Evaluation runs on the compute pool; waiting for a store blocks that thread, and ends when
+//! the query is called off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use isobar_model::series::Select;
+use isobar_model::{SelectError, Series, SeriesSource, SeriesStream, Warnings};
+use isobar_promql::limits::CancelToken;
+use isobar_store::api::{SeriesBatch, SeriesStream as StoreStream};
+use isobar_store::{SeriesRequest, Store, StoreError};
+use isobar_tsdb::merge::ChunkSamples;
+use tokio::runtime::Handle;
+
+/// How often a wait for a store looks whether the query was called off.
+const CANCEL_CHECK: Duration = Duration::from_millis(50);
+
+/// Opens selects on a store.
+pub(crate) struct StoreSource {
+    store: Arc<dyn Store>,
+    runtime: Handle,
+    cancel: CancelToken,
+}
+
+impl StoreSource {
+    /// A source over `store` for one query, which `cancel` calls off. `runtime` drives what the
+    /// store waits for; its threads must not be those that read from the source.
+    pub(crate) fn new(store: Arc<dyn Store>, runtime: Handle, cancel: CancelToken) -> Self {
+        StoreSource {
+            store,
+            runtime,
+            cancel,
+        }
+    }
+}
+
+impl SeriesSource for StoreSource {
+    fn open(
+        &self,
+        _index: usize,
+        select: &Select,
+    ) -> Result<Box<dyn SeriesStream + '_>, SelectError> {
+        let request = SeriesRequest {
+            matchers: select.matchers.clone(),
+            range: select.range,
+            hints: select.hints.clone(),
+            skip_chunks: false,
+            limit: 0,
+        };
+        let batches = BatchReader::new(self.store.series(request), &self.runtime, &self.cancel);
+        Ok(Box::new(SelectStream {
+            batches,
+            warnings: Warnings::default(),
+        }))
+    }
+}
+
+struct SelectStream {
+    batches: BatchReader,
+    warnings: Warnings,
+}
+
+impl SeriesStream for SelectStream {
+    fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError> {
+        loop {
+            match self.batches.next().map_err(select_error)? {
+                None => return Ok(false),
+                Some(SeriesBatch::Warnings(warnings)) => self.warnings.merge(warnings),
+                Some(SeriesBatch::Series(series)) if series.is_empty() => {}
+                Some(SeriesBatch::Series(series)) => {
+                    batch.extend(series.into_iter().map(|series| Series {
+                        labels: series.labels,
+                        samples: Box::new(ChunkSamples(series.chunks)),
+                    }));
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
+    fn take_warnings(&mut self) -> Warnings {
+        std::mem::take(&mut self.warnings)
+    }
+}
+
+/// Reads a store's answer from a thread that may block.
+pub(crate) struct BatchReader {
+    stream: StoreStream,
+    runtime: Handle,
+    cancel: CancelToken,
+}
+
+impl BatchReader {
+    pub(crate) fn new(stream: StoreStream, runtime: &Handle, cancel: &CancelToken) -> Self {
+        BatchReader {
+            stream,
+            runtime: runtime.clone(),
+            cancel: cancel.clone(),
+        }
+    }
+
+    /// The next batch; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the store, and [`StoreError::Cancelled`] when the query was called off.
+    pub(crate) fn next(&mut self) -> Result<Option<SeriesBatch>, StoreError> {
+        let Self {
+            stream,
+            runtime,
+            cancel,
+        } = self;
+        runtime.block_on(async {
+            loop {
+                if cancel.reason().is_some() {
+                    return Err(StoreError::Cancelled);
+                }
+                match tokio::time::timeout(CANCEL_CHECK, stream.next()).await {
+                    Ok(batch) => return batch.transpose(),
+                    Err(_still_waiting) => {}
+                }
+            }
+        })
+    }
+}
+
+fn select_error(error: StoreError) -> SelectError {
+    match error {
+        StoreError::Corrupt(text) => SelectError::Corrupt(text),
+        StoreError::Unsupported(text) => SelectError::Unsupported(text),
+        StoreError::LimitExceeded(text) => SelectError::LimitExceeded(text),
+        StoreError::Unavailable(text) => SelectError::Unavailable(text),
+        StoreError::Cancelled => SelectError::Cancelled,
+    }
+}
