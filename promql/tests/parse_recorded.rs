@@ -111,12 +111,5 @@ fn query_of(line: &str) -> &str {
 /// Parses, prints and parses again; an error says what went wrong.
 fn round_trip(query: &str) -> Result<(), String> {
     let expr = parse_expr(query).map_err(|e| e.to_string())?;
-    let printed = expr.to_string();
-    let again = parse_expr(&printed).map_err(|e| format!("{printed}: {e}"))?;
-    let (tree, again) = (common::tree(&expr), common::tree(&again));
-    if tree == again {
-        Ok(())
-    } else {
-        Err(format!("prints as {printed}"))
-    }
+    common::tree::round_trip(&expr)
 }

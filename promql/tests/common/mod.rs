@@ -3,10 +3,9 @@
 
 pub(crate) mod memory;
 pub(crate) mod script;
+pub(crate) mod tree;
 
 use std::path::PathBuf;
-
-use isobar_promql::parse::Expr;
 
 /// The folder with Prometheus' scripts and parser cases.
 pub(crate) fn promqltest_folder() -> PathBuf {
@@ -44,45 +43,4 @@ pub(crate) fn scripts() -> Vec<(String, String)> {
     }
     scripts.sort();
     scripts
-}
-
-/// The tree in text, without its positions and with the matchers in the order of printing.
-pub(crate) fn tree(expr: &Expr) -> String {
-    let mut expr = expr.clone();
-    sort_matchers(&mut expr);
-    let text = format!("{expr:?}");
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    loop {
-        let next = ["start: ", "end: "].iter().filter_map(|name| {
-            let at = rest.find(name)?;
-            Some((at, at + name.len()))
-        });
-        let Some((at, behind)) = next.min() else {
-            out.push_str(rest);
-            return out;
-        };
-        out.push_str(&rest[..at]);
-        rest = rest[behind..].trim_start_matches(|c: char| c.is_ascii_digit());
-    }
-}
-
-fn sort_matchers(expr: &mut Expr) {
-    match expr {
-        Expr::Aggregate(e) => {
-            sort_matchers(&mut e.expr);
-            e.param.iter_mut().for_each(sort_matchers);
-        }
-        Expr::Binary(e) => {
-            sort_matchers(&mut e.lhs);
-            sort_matchers(&mut e.rhs);
-        }
-        Expr::Call(e) => e.args.iter_mut().for_each(sort_matchers),
-        Expr::MatrixSelector(e) => e.selector.matchers.sort_by_cached_key(ToString::to_string),
-        Expr::VectorSelector(e) => e.matchers.sort_by_cached_key(ToString::to_string),
-        Expr::Subquery(e) => sort_matchers(&mut e.expr),
-        Expr::Paren(e) => sort_matchers(&mut e.expr),
-        Expr::Unary(e) => sort_matchers(&mut e.expr),
-        Expr::Number(_) | Expr::String(_) => {}
-    }
 }
