@@ -1,6 +1,8 @@
 //! Whether the types of an expression fit. Runs when the syntax is known to be right, and finds
 //! faults in the order in which Prometheus does.
 
+use hashbrown::HashSet;
+
 use super::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, Span, ValueType,
     VectorSelector,
@@ -124,10 +126,7 @@ impl Checker<'_> {
         }
         if let Some(matching) = &e.matching
             && matching.on
-            && let Some(label) = matching
-                .labels
-                .iter()
-                .find(|l| matching.include.contains(l))
+            && let Some(label) = first_in_both(&matching.labels, &matching.include)
         {
             let label = quoted(label);
             let message = format!("label {label} must not occur in ON and GROUP clause at once");
@@ -237,6 +236,15 @@ impl Checker<'_> {
         }
         Ok(e.func.returns)
     }
+}
+
+/// The first of `labels` that is among `others` too.
+fn first_in_both<'a>(labels: &'a [String], others: &[String]) -> Option<&'a String> {
+    if others.is_empty() {
+        return None;
+    }
+    let others: HashSet<&String> = others.iter().collect();
+    labels.iter().find(|label| others.contains(label))
 }
 
 fn check_arg_count(e: &Call) -> Parsed<()> {
