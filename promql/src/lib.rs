@@ -15,4 +15,5 @@ pub mod eval;
 
 pub mod functions;
 pub mod limits;
+mod stack;
 pub mod value;

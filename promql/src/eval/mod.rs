@@ -38,6 +38,7 @@ use isobar_model::{Columns, Labels, SelectError};
 use crate::limits::{CancelToken, Limits};
 use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
+use crate::stack;
 use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
 use run::Run;
 use tile::{Tile, for_each};
@@ -114,7 +115,12 @@ pub fn evaluate(
     }
     let run = Run::new(plan, source, limits, cancel);
     run.check()?;
-    let value = root_value(plan, &run)?;
+    let value =
+        stack::with_room_for(plan.levels, || root_value(plan, &run)).unwrap_or_else(|| {
+            Err(EvalError::LimitExceeded(
+                "no room for so deep a query".to_owned(),
+            ))
+        })?;
     let (stats, remarks) = run.finish();
     Ok(QueryResult {
         value,

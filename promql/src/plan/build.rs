@@ -63,6 +63,7 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         selects: builder.selects.selects,
         readers: builder.selects.readers,
         steps: builder.steps,
+        levels: 0,
     })
 }
 

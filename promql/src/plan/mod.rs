@@ -19,6 +19,7 @@ mod selects;
 use isobar_model::series::Select;
 
 use crate::parse::ast::{Expr, ValueType};
+use crate::stack;
 use node::{Grid, Node, Scalar};
 
 /// The times at which a query is evaluated, and what it needs to know besides.
@@ -87,6 +88,8 @@ pub struct Plan {
     pub(crate) readers: Vec<u32>,
     /// Steps of all grids together.
     pub(crate) steps: u64,
+    /// How deep the expression nests.
+    pub(crate) levels: usize,
 }
 
 impl Plan {
@@ -135,5 +138,27 @@ pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
             }
         )));
     }
-    build::plan(expr, params, instant)
+    let levels = height(expr);
+    let mut plan = stack::with_room_for(levels, || build::plan(expr, params, instant))
+        .unwrap_or_else(|| {
+            Err(PlanError::Execution(
+                "no room for so deep a query".to_owned(),
+            ))
+        })?;
+    plan.levels = levels;
+    Ok(plan)
+}
+
+/// The number of levels of `expr`.
+fn height(expr: &Expr) -> usize {
+    let below = match expr {
+        Expr::Aggregate(e) => height(&e.expr).max(e.param.as_ref().map_or(0, height)),
+        Expr::Binary(e) => height(&e.lhs).max(height(&e.rhs)),
+        Expr::Call(e) => e.args.iter().map(height).max().unwrap_or(0),
+        Expr::Subquery(e) => height(&e.expr),
+        Expr::Paren(e) => height(&e.expr),
+        Expr::Unary(e) => height(&e.expr),
+        Expr::MatrixSelector(_) | Expr::Number(_) | Expr::String(_) | Expr::VectorSelector(_) => 0,
+    };
+    below + 1
 }
