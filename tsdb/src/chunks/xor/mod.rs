@@ -22,7 +22,7 @@
 //!        11 leading zeros <5 bit>, significant bits <6 bit, 0 stands for 64>, bits
 //! ```
 //!
-//! Decoding is bulk: one loop fills two columns from a 64-bit buffer. What a chunk says beyond
+//! Decoding is bulk: one loop fills two columns, 64 bits at a time. What a chunk says beyond
 //! its end reads as zeros and is found out once, after the loop.
 
 use crate::Error;
