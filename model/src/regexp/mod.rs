@@ -4,7 +4,7 @@
 //! Rust's `regex` reads a similar but different language: it refuses what Go accepts (`\Q..\E`,
 //! octal escapes, a lone `{`), accepts what Go refuses (`a**`, `a{1001}`), and `\w`, `\d`, `\s`
 //! and `\b` are Unicode there and ASCII in Go. So patterns are read here, in reading order by
-//! [`parse`] with [`class`] into the tree of [`node`]. The tree becomes an automaton of
+//! [`parse`] with [`class`] and [`item`] into the tree of [`node`]. The tree becomes an automaton of
 //! `regex-automata`; [`shape`] finds what needs no automaton at all.
 //!
 //! The oracle is the fork of Go's package that Prometheus 3.14 uses.
@@ -17,9 +17,11 @@ use regex_automata::util::syntax;
 mod parse;
 
 mod class;
+mod item;
 mod node;
 mod scripts;
 
+mod list;
 mod shape;
 
 use node::Node;
@@ -53,8 +55,8 @@ impl Regexp {
     /// # Errors
     /// When Go would refuse the pattern, or when its program would grow too large.
     pub fn new(pattern: &str) -> Result<Self, RegexpError> {
-        if let Some(list) = shape::plain_list(pattern) {
-            let prefix = shape::prefix_of(&list);
+        if let Some(list) = list::plain_list(pattern) {
+            let prefix = list.prefix();
             return Ok(Regexp(Arc::new(Inner {
                 shape: Shape::Literals(list),
                 prefix,

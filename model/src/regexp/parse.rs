@@ -1,20 +1,14 @@
 //! Reads a pattern in Go's RE2 syntax, with Go's errors.
 //!
-//! Groups are kept on a stack of their own, so that nesting costs no call depth; [`HEIGHT_MAX`]
-//! bounds it before anything walks the tree by recursion.
+//! Groups are kept on a stack of their own, so that nesting costs no call depth; the limits of
+//! [`super::item`] bound it before anything walks the tree by recursion.
 
 use regex_syntax::hir::{ClassUnicode, Look};
 
 use super::RegexpError;
 use super::class::{bracket_class, class_escape, code_points, escape, next_char, until};
-use super::node::{Node, Repeat};
-
-/// The greatest height of a tree ("expression nests too deeply"), as in Go.
-const HEIGHT_MAX: u32 = 1000;
-/// The most instructions of Go's program ("expression too large").
-const SIZE_MAX: i64 = (128 << 20) / 40;
-/// The most copies that nested counted repetitions may make of a part.
-const COPIES_MAX: u32 = 1000;
+use super::item::{Bounds, COPIES_MAX, Item, alternate, concat};
+use super::node::Node;
 
 /// A pattern that was read.
 pub(super) struct Parsed {
@@ -123,31 +117,6 @@ struct Flags {
     non_greedy: bool,
 }
 
-/// A part with what Go's limits need to know of it.
-struct Item {
-    node: Node,
-    height: u32,
-    /// Instructions of Go's program.
-    size: i64,
-    /// Copies that counted repetitions make of its innermost part.
-    copies: u32,
-    /// Whether it is a literal, which Go joins with its neighbours.
-    is_literal: bool,
-}
-
-impl Item {
-    fn leaf(node: Node) -> Self {
-        let is_literal = matches!(node, Node::Char(_));
-        Item {
-            node,
-            height: 1,
-            size: 1,
-            copies: 1,
-            is_literal,
-        }
-    }
-}
-
 /// A group that is not closed yet; the outermost one is the pattern itself.
 struct Group {
     /// What was in force before it.
@@ -167,13 +136,6 @@ impl Group {
             items: Vec::new(),
         }
     }
-}
-
-struct Bounds {
-    min: u32,
-    max: Option<u32>,
-    /// Whether it is written with braces.
-    counted: bool,
 }
 
 struct Parser<'p> {
@@ -286,29 +248,10 @@ impl<'p> Parser<'p> {
                 until(before, after),
             ));
         };
-        let Bounds { min, max, counted } = bounds;
-        let size = repeated_size(&bounds, item.size);
-        let copies = match (counted, max) {
-            (false, _) => item.copies,
-            (true, Some(0)) => 1,
-            (true, max) => max.unwrap_or(min).max(1).saturating_mul(item.copies),
-        };
-        let height = item.height + 1;
-        let node = Node::Repeat(Box::new(Repeat {
-            min,
-            max,
-            greedy,
-            sub: item.node,
-        }));
-        let repeated = Item {
-            node,
-            height,
-            size,
-            copies,
-            is_literal: false,
-        };
+        let repeated = item.repeat(&bounds, greedy);
         self.check(&repeated)?;
-        if repeated.copies > COPIES_MAX && (min >= 2 || max.is_some_and(|max| max >= 2)) {
+        let several = bounds.min >= 2 || bounds.max.is_some_and(|max| max >= 2);
+        if repeated.copies > COPIES_MAX && several {
             return Err(error("invalid repeat count", until(before, after)));
         }
         self.group.items.push(repeated);
@@ -316,13 +259,10 @@ impl<'p> Parser<'p> {
     }
 
     fn check(&self, item: &Item) -> Result<(), RegexpError> {
-        if item.size > SIZE_MAX {
-            return Err(error("expression too large", self.pattern));
+        match item.excess() {
+            Some(what) => Err(error(what, self.pattern)),
+            None => Ok(()),
         }
-        if item.height > HEIGHT_MAX {
-            return Err(error("expression nests too deeply", self.pattern));
-        }
-        Ok(())
     }
 
     /// Reads `(`, `(?P<name>`, `(?<name>`, `(?flags:` or the whole of `(?flags)`.
@@ -410,13 +350,10 @@ impl<'p> Parser<'p> {
         let group = std::mem::replace(&mut self.group, outer);
         self.flags = group.flags;
         let index = group.index;
-        let mut item = alternate(group);
+        let mut item = close(group);
         self.check(&item)?;
         if let Some(index) = index {
-            item.node = Node::Group(index, Box::new(item.node));
-            item.height += 1;
-            item.size += 2;
-            item.is_literal = false;
+            item = item.group(index);
             self.check(&item)?;
         }
         self.group.items.push(item);
@@ -428,12 +365,9 @@ impl<'p> Parser<'p> {
             return Err(error("missing closing )", self.pattern));
         }
         let (pattern, names) = (self.pattern, self.names);
-        let item = alternate(self.group);
-        if item.size > SIZE_MAX {
-            return Err(error("expression too large", pattern));
-        }
-        if item.height > HEIGHT_MAX {
-            return Err(error("expression nests too deeply", pattern));
+        let item = close(self.group);
+        if let Some(what) = item.excess() {
+            return Err(error(what, pattern));
         }
         Ok(Parsed {
             tree: item.node,
@@ -442,98 +376,14 @@ impl<'p> Parser<'p> {
     }
 }
 
-/// Instructions of Go's program for a repetition.
-fn repeated_size(bounds: &Bounds, size: i64) -> i64 {
-    let min = i64::from(bounds.min);
-    match (bounds.counted, bounds.max.map(i64::from)) {
-        (_, None) if min == 0 => 2 + size,
-        (_, None) => 1 + min.saturating_mul(size),
-        (false, Some(_)) => 1 + size,
-        (true, Some(max)) => max.saturating_mul(size).saturating_add(max - min).max(1),
-    }
-}
-
-/// The items of a group one after the other. A run of literals counts as one for the height, as
-/// Go joins them.
-fn concat(mut items: Vec<Item>) -> Item {
-    if items.len() == 1
-        && let Some(item) = items.pop()
-    {
-        return item;
-    }
-    if items.is_empty() {
-        return Item::leaf(Node::Empty);
-    }
-    let only_literals = items.iter().all(|item| item.is_literal);
-    let mut nodes = Vec::with_capacity(items.len());
-    let (mut height, mut size, mut copies) = (0, 0i64, 1);
-    for item in items {
-        let flat = matches!(item.node, Node::Concat(_));
-        height = height.max(item.height - u32::from(flat && item.height > 1));
-        size = size.saturating_add(item.size);
-        copies = copies.max(item.copies);
-        match item.node {
-            Node::Concat(subs) => nodes.extend(subs),
-            node => nodes.push(node),
-        }
-    }
-    let height = if only_literals { 1 } else { height + 1 };
-    Item {
-        node: Node::Concat(nodes),
-        height,
-        size,
-        copies,
-        is_literal: only_literals,
-    }
-}
-
-/// The alternatives of a group. Alternatives that are one character each become a class.
-fn alternate(mut group: Group) -> Item {
+/// What is in a group.
+fn close(mut group: Group) -> Item {
     let last = concat(std::mem::take(&mut group.items));
     if group.alternatives.is_empty() {
         return last;
     }
     group.alternatives.push(last);
-    let alternatives = group.alternatives;
-    let is_char = |item: &Item| matches!(item.node, Node::Char(_) | Node::Class(_));
-    if alternatives.iter().all(is_char) {
-        let mut class = ClassUnicode::empty();
-        for item in alternatives {
-            match item.node {
-                Node::Class(part) => class.union(&part),
-                Node::Char(c) => class.union(&code_points(c.into(), c.into())),
-                _ => {}
-            }
-        }
-        return Item::leaf(Node::Class(class));
-    }
-    let height = 1 + alternatives
-        .iter()
-        .map(|item| item.height)
-        .max()
-        .unwrap_or(0);
-    let copies = alternatives
-        .iter()
-        .map(|item| item.copies)
-        .max()
-        .unwrap_or(1);
-    let size = alternatives
-        .iter()
-        .fold(-1, |sum: i64, item| sum.saturating_add(item.size + 1));
-    let mut nodes = Vec::with_capacity(alternatives.len());
-    for item in alternatives {
-        match item.node {
-            Node::Alternate(subs) => nodes.extend(subs),
-            node => nodes.push(node),
-        }
-    }
-    Item {
-        node: Node::Alternate(nodes),
-        height,
-        size,
-        copies,
-        is_literal: false,
-    }
+    alternate(group.alternatives)
 }
 
 /// Reads `{min}`, `{min,}` or `{min,max}`; `None` when the text does not have that form and the

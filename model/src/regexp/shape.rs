@@ -3,6 +3,7 @@
 
 use regex_syntax::hir::Look;
 
+use super::list::{LiteralSet, common_prefix};
 use super::node::{Node, Repeat};
 
 /// The most values that classes and combinations may expand to. A plain list may be longer.
@@ -52,79 +53,6 @@ impl Shape {
             Shape::Other => false,
         }
     }
-}
-
-/// Up to this many values are compared one after the other.
-const LINEAR_MAX: usize = 8;
-
-/// A set of values.
-#[derive(Debug, PartialEq)]
-pub(super) struct LiteralSet {
-    /// Sorted, each once.
-    sorted: Vec<String>,
-    /// A hash table of a power of two of places: the index of a value plus one, or 0. Collisions
-    /// go to the next place. Empty for small sets.
-    places: Vec<u32>,
-}
-
-impl LiteralSet {
-    fn new(mut literals: Vec<String>) -> Self {
-        literals.sort_unstable();
-        literals.dedup();
-        let mut set = LiteralSet {
-            sorted: literals,
-            places: Vec::new(),
-        };
-        if set.sorted.len() > LINEAR_MAX {
-            set.places = vec![0; (set.sorted.len() * 2).next_power_of_two()];
-            for (index, literal) in (1..).zip(&set.sorted) {
-                let mut at = set.place_of(literal);
-                while set.places[at] != 0 {
-                    at = (at + 1) % set.places.len();
-                }
-                set.places[at] = index;
-            }
-        }
-        set
-    }
-
-    pub(super) fn as_slice(&self) -> &[String] {
-        &self.sorted
-    }
-
-    fn place_of(&self, value: &str) -> usize {
-        xxhash_rust::xxh3::xxh3_64(value.as_bytes()) as usize & (self.places.len() - 1)
-    }
-
-    fn contains(&self, value: &str) -> bool {
-        if value.is_empty() {
-            return self.sorted.first().is_some_and(String::is_empty);
-        }
-        if self.places.is_empty() {
-            return self.sorted.iter().any(|literal| literal == value);
-        }
-        let mut at = self.place_of(value);
-        while self.places[at] != 0 {
-            if self.sorted[self.places[at] as usize - 1] == value {
-                return true;
-            }
-            at = (at + 1) % self.places.len();
-        }
-        false
-    }
-}
-
-/// The values of a pattern that is no more than a list of plain texts (`a|b|c`), as dashboards
-/// make them of what is chosen in a variable, often thousands. The general way takes ten times
-/// as long for these.
-pub(super) fn plain_list(pattern: &str) -> Option<LiteralSet> {
-    const SPECIAL: &[u8] = b"\\.+*?()[]{}^$";
-    if pattern.bytes().any(|byte| SPECIAL.contains(&byte)) {
-        return None;
-    }
-    Some(LiteralSet::new(
-        pattern.split('|').map(str::to_owned).collect(),
-    ))
 }
 
 impl Glob {
@@ -219,7 +147,7 @@ fn literals(node: &Node) -> Option<Vec<String>> {
             let mut bytes = 0;
             for sub in subs {
                 let more = literals(sub)?;
-                bytes += more.iter().map(String::len).sum::<usize>();
+                bytes += weight(&more);
                 if bytes > LITERAL_BYTES_MAX {
                     return None;
                 }
@@ -251,6 +179,12 @@ fn repeated(repeat: &Repeat) -> Option<Vec<String>> {
     Some(all)
 }
 
+/// Bytes that the values take.
+fn weight(texts: &[String]) -> usize {
+    let lengths = texts.iter().map(String::len).sum::<usize>();
+    lengths + std::mem::size_of_val(texts)
+}
+
 /// Each of `product` followed by each value of `node`.
 fn append(mut product: Vec<String>, node: &Node) -> Option<Vec<String>> {
     if let Node::Char(c) = node {
@@ -261,8 +195,7 @@ fn append(mut product: Vec<String>, node: &Node) -> Option<Vec<String>> {
     if product.len() > 1 && more.len() > 1 && product.len() * more.len() > EXPANSION_MAX {
         return None;
     }
-    let bytes = |texts: &[String]| texts.iter().map(String::len).sum::<usize>();
-    if bytes(&product) * more.len() + bytes(&more) * product.len() > LITERAL_BYTES_MAX {
+    if weight(&product) * more.len() + weight(&more) * product.len() > LITERAL_BYTES_MAX {
         return None;
     }
     Some(
@@ -382,21 +315,4 @@ fn extend_prefix(node: &Node, text: &mut String) -> bool {
         }
         Node::Class(_) | Node::Repeat(_) | Node::Look(_) => false,
     }
-}
-
-/// The text that all of `literals` begin with.
-pub(super) fn prefix_of(literals: &LiteralSet) -> String {
-    match literals.as_slice() {
-        [first, .., last] => common_prefix(first, last),
-        [only] => only.clone(),
-        [] => String::new(),
-    }
-}
-
-fn common_prefix(a: &str, b: &str) -> String {
-    a.chars()
-        .zip(b.chars())
-        .take_while(|(a, b)| a == b)
-        .map(|(a, _)| a)
-        .collect()
 }
