@@ -9,6 +9,8 @@ mod data;
 #[cfg(test)]
 mod head_basics;
 #[cfg(test)]
+mod head_faults;
+#[cfg(test)]
 mod head_model;
 #[cfg(test)]
 mod matching;
