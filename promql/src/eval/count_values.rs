@@ -48,7 +48,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
                 counts[step] += 1.0;
             });
         }
-        run.hold(0)
+        run.check_cells(places.len() * steps)
     })?;
     let mut merge = Merge::new(steps);
     for key in order {

@@ -33,6 +33,7 @@ pub(super) fn evaluate(
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
             if new {
+                run.check_cells((group + 1) * steps)?;
                 cells.grow((group + 1) * steps);
             }
             cells.add(group, steps, row);

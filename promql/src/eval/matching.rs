@@ -32,6 +32,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
     };
     let mut joined = Join::new(op, number_op, node.grid.count, collect(run, one)?);
     for_each_tile(run, many, |tile| {
+        run.check_cells(joined.out.cells())?;
         tile.rows().for_each(|row| joined.add(row));
         Ok(())
     })?;

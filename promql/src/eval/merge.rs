@@ -21,6 +21,11 @@ impl Merge {
         }
     }
 
+    /// The number of cells laid out.
+    pub(super) fn cells(&self) -> usize {
+        self.rows.len() * self.rows.steps()
+    }
+
     /// The row of `labels`, to be filled; it may hold values already.
     pub(super) fn row(&mut self, labels: &Labels) -> Row<'_> {
         match self.index.get(labels) {

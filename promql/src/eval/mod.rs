@@ -221,6 +221,7 @@ fn for_each_tile(
 fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
     let mut all = Tile::new(node.grid.count);
     for_each_tile(run, node, |tile| {
+        run.check_cells((all.len() + tile.len()) * tile.steps())?;
         for row in tile.rows() {
             all.push_row(row.labels.clone(), row.values, row.present);
         }

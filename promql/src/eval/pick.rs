@@ -117,6 +117,7 @@ fn largest(
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
             if new {
+                run.check_cells((group + 1) * steps)?;
                 heaps.resize_with((group + 1) * steps, BinaryHeap::new);
             }
             let number = labels.len();

@@ -157,6 +157,7 @@ fn by_labels(names: &[String], a: &Labels, b: &Labels) -> Ordering {
 pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
     let mut merge = Merge::new(op.input.grid.count);
     for_each_tile(run, &op.input, |tile| {
+        run.check_cells(merge.cells())?;
         for row in tile.rows() {
             let labels = match &op.change {
                 Change::Replace(replace) => replace

@@ -11,6 +11,9 @@ use crate::limits::{CancelReason, CancelToken, Limits};
 use crate::plan::Plan;
 use crate::value::QueryStats;
 
+/// How many cells may be laid out for each sample that may be held.
+const CELLS_PER_SAMPLE: u64 = 4;
+
 /// One evaluation of a plan.
 pub(crate) struct Run<'a> {
     selects: &'a [Select],
@@ -69,6 +72,16 @@ impl<'a> Run<'a> {
         let held = self.held.fetch_add(samples, Ordering::Relaxed) + samples;
         self.peak.fetch_max(held, Ordering::Relaxed);
         if held > self.limits.samples_max {
+            return Err(EvalError::too_many_samples());
+        }
+        Ok(())
+    }
+
+    /// Fails when so many cells, present or not, are more than may be laid out. Rows and
+    /// accumulators have a cell for each step, which costs more than the samples held when most
+    /// steps have none.
+    pub(crate) fn check_cells(&self, cells: usize) -> Result<(), EvalError> {
+        if cells as u64 > self.limits.samples_max.saturating_mul(CELLS_PER_SAMPLE) {
             return Err(EvalError::too_many_samples());
         }
         Ok(())

@@ -111,12 +111,14 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     let mut seen = Seen::new(set, node.grid.count);
     let mut merge = Merge::new(node.grid.count);
     for_each_tile(run, &set.lhs, |tile| {
+        run.check_cells(merge.cells())?;
         seen.add(tile);
         tile.rows()
             .try_for_each(|row| merge.add(row.labels, row.values, row.present))
     })?;
     let mut left = Vec::new();
     for_each_tile(run, &set.rhs, |tile| {
+        run.check_cells(merge.cells())?;
         for row in tile.rows() {
             left.clear();
             left.extend_from_slice(row.present);

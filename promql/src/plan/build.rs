@@ -1,32 +1,24 @@
 //! Builds the plan of an expression, node by node.
 
 use isobar_model::labels::METRIC_NAME;
-use isobar_model::series::SelectHints;
-use isobar_model::{Labels, LabelsBuilder, MatchOp, Matcher, TimeRange};
+use isobar_model::{MatchOp, Matcher};
 
-use super::duration::duration_ms;
 use super::invariant::{invariance, strip};
 use super::node::{
-    Aggregation, BucketFunc, Buckets, Change, CountValues, Grid, InstantSelect, Kind, Map, MapFn,
-    Match, Names, Node, RangeCall, Relabel, Scalar, Set, Sort, WindowSource, WithScalar,
+    Aggregation, CountValues, Grid, Kind, Match, Names, Node, Scalar, Set, WithScalar,
 };
 use super::selects::Selects;
 use super::{Plan, PlanError, PlanParams, Root};
 use crate::eval::arithmetic::scalar_binary;
 use crate::functions::arithmetic::{go_max, go_min};
-use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
-use crate::functions::range::{Edges, RangeFn};
-use crate::functions::row::Windows;
-use crate::functions::scalar::ScalarFn;
 use crate::parse::ast::{
-    Aggregate, AggregateOp, At, AtPreprocessor, Binary, BinaryOp, Call, Cardinality, Expr,
-    MatrixSelector, Offset, Subquery, ValueType, VectorSelector,
+    Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ValueType,
 };
 
 /// Times beyond this are cut off, so that sums of times cannot overflow. It is 36 million years.
 const TIME_MAX_MS: i64 = i64::MAX / 8;
 
-type Built<T> = Result<T, PlanError>;
+pub(super) type Built<T> = Result<T, PlanError>;
 
 /// Plans `expr`, whose type has been checked.
 pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built<Plan> {
@@ -67,22 +59,22 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
     })
 }
 
-fn clamp_time(ms: i64) -> i64 {
+pub(super) fn clamp_time(ms: i64) -> i64 {
     ms.clamp(-TIME_MAX_MS, TIME_MAX_MS)
 }
 
 /// What stands right around an expression, for the hints of a select.
 #[derive(Debug, Clone, Default)]
-struct Around {
-    func: &'static str,
-    grouping: Vec<String>,
-    by: bool,
+pub(super) struct Around {
+    pub(super) func: &'static str,
+    pub(super) grouping: Vec<String>,
+    pub(super) by: bool,
     /// The step of the innermost subquery around; 0 when there is none.
-    subquery_step_ms: i64,
+    pub(super) subquery_step_ms: i64,
 }
 
 impl Around {
-    fn call(&self, func: &'static str) -> Around {
+    pub(super) fn call(&self, func: &'static str) -> Around {
         Around {
             func,
             subquery_step_ms: self.subquery_step_ms,
@@ -91,20 +83,20 @@ impl Around {
     }
 
     /// As around, but not directly: groupings no longer count.
-    fn farther(&self) -> Around {
+    pub(super) fn farther(&self) -> Around {
         self.call(self.func)
     }
 }
 
-struct Builder<'a> {
-    params: PlanParams<'a>,
-    selects: Selects,
+pub(super) struct Builder<'a> {
+    pub(super) params: PlanParams<'a>,
+    pub(super) selects: Selects,
     rank: u32,
-    steps: u64,
+    pub(super) steps: u64,
 }
 
 impl Builder<'_> {
-    fn node(&mut self, kind: Kind, grid: Grid, names: Names) -> Node {
+    pub(super) fn node(&mut self, kind: Kind, grid: Grid, names: Names) -> Node {
         self.rank += 1;
         Node {
             kind,
@@ -115,7 +107,7 @@ impl Builder<'_> {
     }
 
     /// Plans an expression that gives a vector.
-    fn vector(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Node> {
+    pub(super) fn vector(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Node> {
         if grid.count == 0 {
             return Ok(self.node(Kind::Empty, grid, Names::None));
         }
@@ -151,7 +143,7 @@ impl Builder<'_> {
     }
 
     /// Plans an expression that gives a number.
-    fn scalar(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Scalar> {
+    pub(super) fn scalar(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Scalar> {
         if grid.count > 1 && invariance(expr).hold {
             let inner = self.scalar(expr, grid.first(), around)?;
             return Ok(match inner {
@@ -183,7 +175,12 @@ impl Builder<'_> {
         })
     }
 
-    fn scalar_call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Scalar> {
+    pub(super) fn scalar_call(
+        &mut self,
+        call: &Call,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Scalar> {
         let around = around.call(call.func.name);
         let (start, end) = (self.params.start_ms, self.params.end_ms);
         Ok(match (call.func.name, call.args.as_slice()) {
@@ -213,7 +210,12 @@ impl Builder<'_> {
         })
     }
 
-    fn aggregate(&mut self, aggregate: &Aggregate, grid: Grid, around: &Around) -> Built<Node> {
+    pub(super) fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
         let mut grouping = aggregate.grouping.clone();
         grouping.sort_unstable();
         let inside = Around {
@@ -284,7 +286,7 @@ impl Builder<'_> {
         })
     }
 
-    fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
+    pub(super) fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
         if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
             let text = if binary.op == BinaryOp::TrimUpper {
                 "</"
@@ -369,483 +371,13 @@ impl Builder<'_> {
             }
         })
     }
-
-    fn call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Node> {
-        let name = call.func.name;
-        let around = &around.call(name);
-        let args: Vec<&Expr> = call.args.iter().map(strip).collect();
-        if args
-            .iter()
-            .any(|arg| matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_)))
-        {
-            return self.range_call(call, &args, grid, around);
-        }
-        match (name, args.as_slice()) {
-            ("timestamp", [Expr::VectorSelector(selector)]) => {
-                let select = self.instant_select(selector, grid, around)?;
-                Ok(self.node(Kind::SampleTime(select), grid, Names::None))
-            }
-            // Prometheus knows start times only behind a feature flag; without it, of none.
-            ("start_timestamp", [_]) => Ok(self.node(Kind::Empty, grid, Names::None)),
-            ("vector", [scalar]) => {
-                let scalar = self.scalar(scalar, grid, around)?;
-                Ok(self.node(Kind::FromScalar(scalar), grid, Names::None))
-            }
-            ("absent", [input]) => {
-                let labels = match input {
-                    Expr::VectorSelector(selector) => absent_labels(&selector.matchers),
-                    _ => Labels::empty(),
-                };
-                let input = Box::new(self.vector(input, grid, around)?);
-                Ok(self.node(Kind::Absent { labels, input }, grid, Names::None))
-            }
-            ("sort" | "sort_desc", [input]) => {
-                let input = self.vector(input, grid, around)?;
-                self.sort(call, input, None, grid)
-            }
-            ("sort_by_label" | "sort_by_label_desc", [input, labels @ ..]) => {
-                let input = self.vector(input, grid, around)?;
-                let labels = labels
-                    .iter()
-                    .map(|l| string(l))
-                    .collect::<Built<Vec<_>>>()?;
-                self.sort(call, input, Some(labels), grid)
-            }
-            ("label_replace", [input, target, replacement, source, pattern]) => {
-                let replace = LabelReplace::new(
-                    &string(target)?,
-                    &string(replacement)?,
-                    &string(source)?,
-                    &string(pattern)?,
-                );
-                let change = Change::Replace(replace.map_err(refused_labels)?);
-                self.relabel(input, change, grid, around)
-            }
-            ("label_join", [input, target, separator, sources @ ..]) => {
-                let sources = sources
-                    .iter()
-                    .map(|s| string(s))
-                    .collect::<Built<Vec<_>>>()?;
-                let join = LabelJoin::new(&string(target)?, &string(separator)?, &sources);
-                self.relabel(
-                    input,
-                    Change::Join(join.map_err(refused_labels)?),
-                    grid,
-                    around,
-                )
-            }
-            ("histogram_quantile", [q, input]) => {
-                let func = BucketFunc::Quantile(self.scalar(q, grid, around)?);
-                self.buckets(func, q.span().start, input, grid, around)
-            }
-            ("histogram_fraction", [lower, upper, input]) => {
-                let lower = self.scalar(lower, grid, around)?;
-                let upper = self.scalar(upper, grid, around)?;
-                self.buckets(BucketFunc::Fraction(lower, upper), 0, input, grid, around)
-            }
-            ("histogram_quantiles", [input, label, quantiles @ ..]) => {
-                let mut scalars = Vec::with_capacity(quantiles.len());
-                for q in quantiles {
-                    scalars.push((self.scalar(q, grid, around)?, q.span().start));
-                }
-                let func = BucketFunc::Quantiles(string(label)?, scalars);
-                self.buckets(func, 0, input, grid, around)
-            }
-            ("round", [input, nearest @ ..]) => {
-                let nearest = match nearest {
-                    [nearest, ..] => self.scalar(nearest, grid, around)?,
-                    [] => Scalar::Const(1.0),
-                };
-                self.map(MapFn::Round(nearest), input, grid, around)
-            }
-            ("clamp", [input, min, max]) => {
-                let min = self.scalar(min, grid, around)?;
-                let max = self.scalar(max, grid, around)?;
-                self.map(MapFn::Clamp(min, max), input, grid, around)
-            }
-            ("clamp_min", [input, min]) => {
-                let min = self.scalar(min, grid, around)?;
-                self.map(
-                    MapFn::Clamp(min, Scalar::Const(f64::INFINITY)),
-                    input,
-                    grid,
-                    around,
-                )
-            }
-            ("clamp_max", [input, max]) => {
-                let max = self.scalar(max, grid, around)?;
-                self.map(
-                    MapFn::Clamp(Scalar::Const(f64::NEG_INFINITY), max),
-                    input,
-                    grid,
-                    around,
-                )
-            }
-            ("timestamp", [input]) => self.map(MapFn::StepTime, input, grid, around),
-            (_, args) => match (ScalarFn::from_name(name), args) {
-                (Some(func), []) => {
-                    Ok(self.node(Kind::FromScalar(Scalar::Date(func)), grid, Names::None))
-                }
-                (Some(func), [input]) => self.map(MapFn::Plain(func), input, grid, around),
-                _ => Err(not_evaluated(name)),
-            },
-        }
-    }
-
-    fn map(&mut self, func: MapFn, input: &Expr, grid: Grid, around: &Around) -> Built<Node> {
-        let input = self.vector(input, grid, around)?;
-        Ok(self.node(Kind::Map(Box::new(Map { func, input })), grid, Names::None))
-    }
-
-    fn sort(
-        &mut self,
-        call: &Call,
-        input: Node,
-        labels: Option<Vec<String>>,
-        grid: Grid,
-    ) -> Built<Node> {
-        let names = input.names;
-        let descending = call.func.name.ends_with("_desc");
-        let sort = Sort {
-            input,
-            labels,
-            descending,
-            at: call.span.start,
-        };
-        Ok(self.node(Kind::Sort(Box::new(sort)), grid, names))
-    }
-
-    fn relabel(
-        &mut self,
-        input: &Expr,
-        change: Change,
-        grid: Grid,
-        around: &Around,
-    ) -> Built<Node> {
-        let input = self.vector(input, grid, around)?;
-        let target = match &change {
-            Change::Replace(replace) => replace.dst(),
-            Change::Join(join) => join.dst(),
-        };
-        let names = if target == METRIC_NAME {
-            Names::Any
-        } else {
-            input.names
-        };
-        Ok(self.node(
-            Kind::Relabel(Box::new(Relabel { input, change })),
-            grid,
-            names,
-        ))
-    }
-
-    fn buckets(
-        &mut self,
-        func: BucketFunc,
-        quantile_at: usize,
-        input: &Expr,
-        grid: Grid,
-        around: &Around,
-    ) -> Built<Node> {
-        let input_at = input.span().start;
-        let input = self.vector(input, grid, around)?;
-        let kind = Kind::Buckets(Box::new(Buckets {
-            func,
-            input,
-            quantile_at,
-            input_at,
-        }));
-        Ok(self.node(kind, grid, Names::None))
-    }
-
-    fn range_call(
-        &mut self,
-        call: &Call,
-        args: &[&Expr],
-        grid: Grid,
-        around: &Around,
-    ) -> Built<Node> {
-        let name = call.func.name;
-        let Some(func) = RangeFn::from_name(name) else {
-            return Err(not_evaluated(name));
-        };
-        let mut edges = Edges::Plain;
-        let mut params = Vec::new();
-        let mut range = None;
-        // Prometheus evaluates a subquery before the other arguments.
-        for arg in args {
-            match arg {
-                Expr::MatrixSelector(matrix) => {
-                    edges = self.edges(func, name, &matrix.selector)?;
-                    let windows = self.windows(matrix, grid)?;
-                    let select = self.range_select(matrix, &windows, edges, around);
-                    let names = names_of(&matrix.selector.matchers);
-                    let labels = absent_labels(&matrix.selector.matchers);
-                    let at = matrix.selector.span.start;
-                    range = Some((WindowSource::Select(select), windows, names, labels, at));
-                }
-                Expr::Subquery(subquery) => {
-                    let windows = self.subquery_windows(subquery, grid)?;
-                    let node = self.subquery_node(subquery, &windows, around)?;
-                    let names = node.names;
-                    // Prometheus puts a selector without position in the subquery's place.
-                    let source = WindowSource::Subquery(node);
-                    range = Some((source, windows, names, Labels::empty(), 0));
-                }
-                _ => {}
-            }
-        }
-        for arg in args {
-            if !matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_)) {
-                params.push(self.scalar(arg, grid, around)?);
-            }
-        }
-        let Some((source, windows, names, labels, range_at)) = range else {
-            return Err(not_evaluated(name));
-        };
-        let first_at = match args.first() {
-            Some(Expr::MatrixSelector(_) | Expr::Subquery(_)) | None => range_at,
-            Some(first) => first.span().start,
-        };
-        let names = if func.keeps_metric_name() {
-            names
-        } else {
-            Names::None
-        };
-        let call = RangeCall {
-            func,
-            edges,
-            source,
-            windows,
-            params,
-            range_at,
-            first_at,
-        };
-        let node = self.node(Kind::Range(Box::new(call)), grid, names);
-        if func == RangeFn::Absent {
-            let kind = Kind::Absent {
-                labels,
-                input: Box::new(node),
-            };
-            return Ok(self.node(kind, grid, Names::None));
-        }
-        Ok(node)
-    }
-
-    fn offset_ms(&self, offset: &Offset) -> Built<i64> {
-        match &offset.expr {
-            Some(expr) => duration_ms(expr, &self.params, true),
-            None => Ok(offset.ms),
-        }
-    }
-
-    fn range_ms(&self, duration: &crate::parse::ast::Duration) -> Built<i64> {
-        match &duration.expr {
-            Some(expr) => duration_ms(expr, &self.params, false),
-            None => Ok(duration.ms),
-        }
-    }
-
-    /// Where the first step looks and how far the next step is from there.
-    fn resolve(&self, at: Option<At>, offset: &Offset, grid: Grid) -> Built<(i64, i64)> {
-        let offset_ms = self.offset_ms(offset)?;
-        let (base_ms, step_ms) = match at {
-            None => (grid.start_ms, grid.step_ms),
-            Some(At::Timestamp(ms)) => (ms, 0),
-            Some(At::Preprocessor(AtPreprocessor::Start)) => (self.params.start_ms, 0),
-            Some(At::Preprocessor(AtPreprocessor::End)) => (self.params.end_ms, 0),
-        };
-        Ok((
-            clamp_time(clamp_time(base_ms).saturating_sub(offset_ms)),
-            step_ms,
-        ))
-    }
-
-    fn windows(&self, matrix: &MatrixSelector, grid: Grid) -> Built<Windows> {
-        let selector = &matrix.selector;
-        let (first_end_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
-        let range_ms = self.range_ms(&matrix.range)?;
-        Ok(Windows {
-            first_end_ms,
-            step_ms,
-            count: grid.count,
-            range_ms,
-        })
-    }
-
-    fn subquery_windows(&self, subquery: &Subquery, grid: Grid) -> Built<Windows> {
-        let (first_end_ms, step_ms) = self.resolve(subquery.at, &subquery.offset, grid)?;
-        let range_ms = self.range_ms(&subquery.range)?;
-        Ok(Windows {
-            first_end_ms,
-            step_ms,
-            count: grid.count,
-            range_ms,
-        })
-    }
-
-    /// Plans what stands in a subquery on its own grid, which is aligned to its step.
-    fn subquery_node(
-        &mut self,
-        subquery: &Subquery,
-        windows: &Windows,
-        around: &Around,
-    ) -> Built<Node> {
-        let step_ms = match &subquery.step {
-            Some(step) => self.range_ms(step)?,
-            None => 0,
-        };
-        let step_ms = if step_ms == 0 {
-            self.params.subquery_step_ms
-        } else {
-            step_ms
-        }
-        .max(1);
-        let last_end_ms = windows.end_ms(windows.count.saturating_sub(1));
-        let before_ms = windows.first_end_ms.saturating_sub(windows.range_ms);
-        let mut start_ms = step_ms * (before_ms / step_ms);
-        if start_ms <= before_ms {
-            start_ms += step_ms;
-        }
-        let grid = Grid::new(start_ms, last_end_ms, step_ms);
-        self.steps = self.steps.saturating_add(grid.count as u64);
-        let around = Around {
-            subquery_step_ms: step_ms,
-            ..around.farther()
-        };
-        if subquery.expr.value_type() == ValueType::Scalar {
-            if grid.count == 0 {
-                return Ok(self.node(Kind::Empty, grid, Names::None));
-            }
-            let scalar = self.scalar(&subquery.expr, grid, &around)?;
-            return Ok(self.node(Kind::FromScalar(scalar), grid, Names::None));
-        }
-        self.vector(&subquery.expr, grid, &around)
-    }
-
-    fn hints(&self, range_ms: i64, around: &Around) -> SelectHints {
-        let subquery_step_ms = around.subquery_step_ms;
-        SelectHints {
-            step_ms: if subquery_step_ms > 0 {
-                subquery_step_ms
-            } else {
-                self.params.step_ms
-            },
-            range_ms,
-            func: around.func.to_owned(),
-            grouping: around.grouping.clone(),
-            by: around.by,
-        }
-    }
-
-    fn instant_select(
-        &mut self,
-        selector: &VectorSelector,
-        grid: Grid,
-        around: &Around,
-    ) -> Built<InstantSelect> {
-        let (first_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
-        let instant = InstantSelect {
-            select: 0,
-            first_ms,
-            step_ms,
-            lookback_ms: self.params.lookback_ms,
-            smoothed: selector.smoothed,
-        };
-        let range = instant.samples_needed(grid.count);
-        let hints = self.hints(0, around);
-        let select = self.selects.add(&selector.matchers, range, hints);
-        Ok(InstantSelect { select, ..instant })
-    }
-
-    /// Which samples around the windows are used.
-    fn edges(&self, func: RangeFn, name: &str, selector: &VectorSelector) -> Built<Edges> {
-        let lookback_ms = self.params.lookback_ms;
-        let (edges, modifier, allowed) = match (selector.anchored, selector.smoothed) {
-            (true, _) => (
-                Edges::Anchored { lookback_ms },
-                "anchored",
-                "changes, delta, increase, rate, resets",
-            ),
-            (_, true) => (
-                Edges::Smoothed { lookback_ms },
-                "smoothed",
-                "delta, increase, rate",
-            ),
-            _ => return Ok(Edges::Plain),
-        };
-        if !func.allows(edges) {
-            return Err(PlanError::Execution(format!(
-                "{modifier} modifier can only be used with: {allowed} - not with {name}"
-            )));
-        }
-        Ok(edges)
-    }
-
-    fn range_select(
-        &mut self,
-        matrix: &MatrixSelector,
-        windows: &Windows,
-        edges: Edges,
-        around: &Around,
-    ) -> usize {
-        let (before_ms, after_ms) = match edges {
-            Edges::Plain => (0, 0),
-            Edges::Anchored { lookback_ms } => (lookback_ms, 0),
-            Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
-        };
-        let last_ms = windows
-            .end_ms(windows.count.saturating_sub(1))
-            .saturating_add(after_ms);
-        let first_ms = windows
-            .first_end_ms
-            .saturating_sub(windows.range_ms - 1)
-            .saturating_sub(before_ms);
-        let hints = self.hints(windows.range_ms, around);
-        self.selects.add(
-            &matrix.selector.matchers,
-            TimeRange::new(first_ms, last_ms),
-            hints,
-        )
-    }
-
-    fn samples(&mut self, matrix: &MatrixSelector, grid: Grid, around: &Around) -> Built<Root> {
-        refuse_extended(&matrix.selector)?;
-        let windows = self.windows(matrix, grid)?;
-        let select = self.range_select(matrix, &windows, Edges::Plain, around);
-        let max_ms = windows.first_end_ms;
-        Ok(Root::Samples {
-            select,
-            min_ms: max_ms.saturating_sub(windows.range_ms),
-            max_ms,
-        })
-    }
 }
 
-fn not_evaluated(what: &str) -> PlanError {
+pub(super) fn not_evaluated(what: &str) -> PlanError {
     PlanError::Unsupported(format!("{what} is not evaluated yet"))
 }
 
-fn refuse_extended(selector: &VectorSelector) -> Built<()> {
-    match (selector.anchored, selector.smoothed) {
-        (true, _) => Err(not_evaluated("modifier anchored")),
-        (_, true) => Err(not_evaluated("modifier smoothed")),
-        _ => Ok(()),
-    }
-}
-
-fn refused_labels(error: LabelFnError) -> PlanError {
-    PlanError::Execution(error.to_string())
-}
-
-fn string(expr: &Expr) -> Built<String> {
-    match strip(expr) {
-        Expr::String(string) => Ok(string.value.clone()),
-        _ => Err(PlanError::Invalid("expected a string".to_owned())),
-    }
-}
-
-fn names_of(matchers: &[Matcher]) -> Names {
+pub(super) fn names_of(matchers: &[Matcher]) -> Names {
     let one =
         |m: &Matcher| m.name() == METRIC_NAME && m.op() == MatchOp::Equal && !m.value().is_empty();
     if matchers.iter().any(one) {
@@ -862,21 +394,6 @@ fn keeps_names(binary: &Binary) -> bool {
         BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Le | BinaryOp::Lt | BinaryOp::Ge | BinaryOp::Gt
     );
     compares && !binary.return_bool
-}
-
-/// The labels of `absent`: those that the matchers name with one value.
-fn absent_labels(matchers: &[Matcher]) -> Labels {
-    let mut builder = LabelsBuilder::default();
-    let mut seen: Vec<&str> = Vec::new();
-    for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
-        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
-            builder.set(matcher.name(), matcher.value());
-            seen.push(matcher.name());
-        } else {
-            builder.remove(matcher.name());
-        }
-    }
-    builder.build()
 }
 
 fn aggregate_name(op: AggregateOp) -> &'static str {

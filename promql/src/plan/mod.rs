@@ -6,14 +6,16 @@
 //! not depend on the step is marked to be evaluated once. Each selector is a numbered
 //! [`Select`]; selectors that read the same series over overlapping times share one.
 //!
-//! In reading order: [`node`] holds what a plan consists of, [`build`] makes it, [`invariant`]
-//! says what does not depend on the step, [`selects`] numbers the selectors, [`duration`]
-//! computes durations.
+//! In reading order: [`node`] holds what a plan consists of; [`build`] makes it, with [`calls`]
+//! and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
+//! selectors; [`duration`] computes durations.
 
 mod build;
+mod calls;
 mod duration;
 mod invariant;
 pub(crate) mod node;
+mod selectors;
 mod selects;
 
 use isobar_model::series::Select;

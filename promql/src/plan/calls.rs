@@ -1,0 +1,340 @@
+//! Plans function calls.
+
+use isobar_model::labels::METRIC_NAME;
+use isobar_model::{Labels, LabelsBuilder, MatchOp, Matcher};
+
+use super::PlanError;
+use super::build::{Around, Builder, Built, names_of, not_evaluated};
+use super::invariant::strip;
+use super::node::{
+    BucketFunc, Buckets, Change, Grid, Kind, Map, MapFn, Names, Node, RangeCall, Relabel, Scalar,
+    Sort, WindowSource,
+};
+use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
+use crate::functions::range::{Edges, RangeFn};
+use crate::functions::scalar::ScalarFn;
+use crate::parse::ast::{Call, Expr};
+
+impl Builder<'_> {
+    pub(super) fn call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Node> {
+        let name = call.func.name;
+        let around = &around.call(name);
+        let args: Vec<&Expr> = call.args.iter().map(strip).collect();
+        if args
+            .iter()
+            .any(|arg| matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_)))
+        {
+            return self.range_call(call, &args, grid, around);
+        }
+        match (name, args.as_slice()) {
+            ("timestamp", [Expr::VectorSelector(selector)]) => {
+                let select = self.instant_select(selector, grid, around)?;
+                Ok(self.node(Kind::SampleTime(select), grid, Names::None))
+            }
+            // Prometheus knows start times only behind a feature flag; without it, of none.
+            ("start_timestamp", [_]) => Ok(self.node(Kind::Empty, grid, Names::None)),
+            ("vector", [scalar]) => {
+                let scalar = self.scalar(scalar, grid, around)?;
+                Ok(self.node(Kind::FromScalar(scalar), grid, Names::None))
+            }
+            ("absent", [input]) => {
+                let labels = match input {
+                    Expr::VectorSelector(selector) => absent_labels(&selector.matchers),
+                    _ => Labels::empty(),
+                };
+                let input = Box::new(self.vector(input, grid, around)?);
+                Ok(self.node(Kind::Absent { labels, input }, grid, Names::None))
+            }
+            ("sort" | "sort_desc", [input]) => {
+                let input = self.vector(input, grid, around)?;
+                self.sort(call, input, None, grid)
+            }
+            ("sort_by_label" | "sort_by_label_desc", [input, labels @ ..]) => {
+                let input = self.vector(input, grid, around)?;
+                let labels = labels
+                    .iter()
+                    .map(|l| string(l))
+                    .collect::<Built<Vec<_>>>()?;
+                self.sort(call, input, Some(labels), grid)
+            }
+            ("label_replace" | "label_join", _) => self.label_call(name, &args, grid, around),
+            ("histogram_quantile" | "histogram_quantiles" | "histogram_fraction", _) => {
+                self.bucket_call(name, &args, grid, around)
+            }
+            ("round", [input, nearest @ ..]) => {
+                let nearest = match nearest {
+                    [nearest, ..] => self.scalar(nearest, grid, around)?,
+                    [] => Scalar::Const(1.0),
+                };
+                self.map(MapFn::Round(nearest), input, grid, around)
+            }
+            ("clamp", [input, min, max]) => {
+                let min = self.scalar(min, grid, around)?;
+                let max = self.scalar(max, grid, around)?;
+                self.map(MapFn::Clamp(min, max), input, grid, around)
+            }
+            ("clamp_min", [input, min]) => {
+                let min = self.scalar(min, grid, around)?;
+                self.map(
+                    MapFn::Clamp(min, Scalar::Const(f64::INFINITY)),
+                    input,
+                    grid,
+                    around,
+                )
+            }
+            ("clamp_max", [input, max]) => {
+                let max = self.scalar(max, grid, around)?;
+                self.map(
+                    MapFn::Clamp(Scalar::Const(f64::NEG_INFINITY), max),
+                    input,
+                    grid,
+                    around,
+                )
+            }
+            ("timestamp", [input]) => self.map(MapFn::StepTime, input, grid, around),
+            (_, args) => match (ScalarFn::from_name(name), args) {
+                (Some(func), []) => {
+                    Ok(self.node(Kind::FromScalar(Scalar::Date(func)), grid, Names::None))
+                }
+                (Some(func), [input]) => self.map(MapFn::Plain(func), input, grid, around),
+                _ => Err(not_evaluated(name)),
+            },
+        }
+    }
+
+    fn label_call(
+        &mut self,
+        name: &str,
+        args: &[&Expr],
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        match (name, args) {
+            ("label_replace", [input, target, replacement, source, pattern]) => {
+                let replace = LabelReplace::new(
+                    &string(target)?,
+                    &string(replacement)?,
+                    &string(source)?,
+                    &string(pattern)?,
+                );
+                let change = Change::Replace(replace.map_err(refused_labels)?);
+                self.relabel(input, change, grid, around)
+            }
+            ("label_join", [input, target, separator, sources @ ..]) => {
+                let sources = sources
+                    .iter()
+                    .map(|s| string(s))
+                    .collect::<Built<Vec<_>>>()?;
+                let join = LabelJoin::new(&string(target)?, &string(separator)?, &sources);
+                self.relabel(
+                    input,
+                    Change::Join(join.map_err(refused_labels)?),
+                    grid,
+                    around,
+                )
+            }
+            _ => Err(not_evaluated(name)),
+        }
+    }
+
+    fn bucket_call(
+        &mut self,
+        name: &str,
+        args: &[&Expr],
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        match (name, args) {
+            ("histogram_quantile", [q, input]) => {
+                let func = BucketFunc::Quantile(self.scalar(q, grid, around)?);
+                self.buckets(func, q.span().start, input, grid, around)
+            }
+            ("histogram_fraction", [lower, upper, input]) => {
+                let lower = self.scalar(lower, grid, around)?;
+                let upper = self.scalar(upper, grid, around)?;
+                self.buckets(BucketFunc::Fraction(lower, upper), 0, input, grid, around)
+            }
+            ("histogram_quantiles", [input, label, quantiles @ ..]) => {
+                let mut scalars = Vec::with_capacity(quantiles.len());
+                for q in quantiles {
+                    scalars.push((self.scalar(q, grid, around)?, q.span().start));
+                }
+                let func = BucketFunc::Quantiles(string(label)?, scalars);
+                self.buckets(func, 0, input, grid, around)
+            }
+            _ => Err(not_evaluated(name)),
+        }
+    }
+
+    pub(super) fn map(
+        &mut self,
+        func: MapFn,
+        input: &Expr,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        let input = self.vector(input, grid, around)?;
+        Ok(self.node(Kind::Map(Box::new(Map { func, input })), grid, Names::None))
+    }
+
+    pub(super) fn sort(
+        &mut self,
+        call: &Call,
+        input: Node,
+        labels: Option<Vec<String>>,
+        grid: Grid,
+    ) -> Built<Node> {
+        let names = input.names;
+        let descending = call.func.name.ends_with("_desc");
+        let sort = Sort {
+            input,
+            labels,
+            descending,
+            at: call.span.start,
+        };
+        Ok(self.node(Kind::Sort(Box::new(sort)), grid, names))
+    }
+
+    pub(super) fn relabel(
+        &mut self,
+        input: &Expr,
+        change: Change,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        let input = self.vector(input, grid, around)?;
+        let target = match &change {
+            Change::Replace(replace) => replace.dst(),
+            Change::Join(join) => join.dst(),
+        };
+        let names = if target == METRIC_NAME {
+            Names::Any
+        } else {
+            input.names
+        };
+        Ok(self.node(
+            Kind::Relabel(Box::new(Relabel { input, change })),
+            grid,
+            names,
+        ))
+    }
+
+    pub(super) fn buckets(
+        &mut self,
+        func: BucketFunc,
+        quantile_at: usize,
+        input: &Expr,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        let input_at = input.span().start;
+        let input = self.vector(input, grid, around)?;
+        let kind = Kind::Buckets(Box::new(Buckets {
+            func,
+            input,
+            quantile_at,
+            input_at,
+        }));
+        Ok(self.node(kind, grid, Names::None))
+    }
+
+    pub(super) fn range_call(
+        &mut self,
+        call: &Call,
+        args: &[&Expr],
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        let name = call.func.name;
+        let Some(func) = RangeFn::from_name(name) else {
+            return Err(not_evaluated(name));
+        };
+        let mut edges = Edges::Plain;
+        let mut params = Vec::new();
+        let mut range = None;
+        // Prometheus evaluates a subquery before the other arguments.
+        for arg in args {
+            match arg {
+                Expr::MatrixSelector(matrix) => {
+                    edges = self.edges(func, name, &matrix.selector)?;
+                    let windows = self.windows(matrix, grid)?;
+                    let select = self.range_select(matrix, &windows, edges, around);
+                    let names = names_of(&matrix.selector.matchers);
+                    let labels = absent_labels(&matrix.selector.matchers);
+                    let at = matrix.selector.span.start;
+                    range = Some((WindowSource::Select(select), windows, names, labels, at));
+                }
+                Expr::Subquery(subquery) => {
+                    let windows = self.subquery_windows(subquery, grid)?;
+                    let node = self.subquery_node(subquery, &windows, around)?;
+                    let names = node.names;
+                    // Prometheus puts a selector without position in the subquery's place.
+                    let source = WindowSource::Subquery(node);
+                    range = Some((source, windows, names, Labels::empty(), 0));
+                }
+                _ => {}
+            }
+        }
+        for arg in args {
+            if !matches!(arg, Expr::MatrixSelector(_) | Expr::Subquery(_)) {
+                params.push(self.scalar(arg, grid, around)?);
+            }
+        }
+        let Some((source, windows, names, labels, range_at)) = range else {
+            return Err(not_evaluated(name));
+        };
+        let first_at = match args.first() {
+            Some(Expr::MatrixSelector(_) | Expr::Subquery(_)) | None => range_at,
+            Some(first) => first.span().start,
+        };
+        let names = if func.keeps_metric_name() {
+            names
+        } else {
+            Names::None
+        };
+        let call = RangeCall {
+            func,
+            edges,
+            source,
+            windows,
+            params,
+            range_at,
+            first_at,
+        };
+        let node = self.node(Kind::Range(Box::new(call)), grid, names);
+        if func == RangeFn::Absent {
+            let kind = Kind::Absent {
+                labels,
+                input: Box::new(node),
+            };
+            return Ok(self.node(kind, grid, Names::None));
+        }
+        Ok(node)
+    }
+}
+
+fn refused_labels(error: LabelFnError) -> PlanError {
+    PlanError::Execution(error.to_string())
+}
+
+fn string(expr: &Expr) -> Built<String> {
+    match strip(expr) {
+        Expr::String(string) => Ok(string.value.clone()),
+        _ => Err(PlanError::Invalid("expected a string".to_owned())),
+    }
+}
+
+/// The labels of `absent`: those that the matchers name with one value.
+fn absent_labels(matchers: &[Matcher]) -> Labels {
+    let mut builder = LabelsBuilder::default();
+    let mut seen: Vec<&str> = Vec::new();
+    for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
+        if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
+            builder.set(matcher.name(), matcher.value());
+            seen.push(matcher.name());
+        } else {
+            builder.remove(matcher.name());
+        }
+    }
+    builder.build()
+}

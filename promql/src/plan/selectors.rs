@@ -1,0 +1,223 @@
+//! Plans selectors and subqueries: where each step looks, and which samples that takes.
+
+use isobar_model::TimeRange;
+use isobar_model::series::SelectHints;
+
+use super::build::{Around, Builder, Built, clamp_time, not_evaluated};
+use super::duration::duration_ms;
+use super::node::{Grid, InstantSelect, Kind, Names, Node};
+use super::{PlanError, Root};
+use crate::functions::range::{Edges, RangeFn};
+use crate::functions::row::Windows;
+use crate::parse::ast::{
+    At, AtPreprocessor, MatrixSelector, Offset, Subquery, ValueType, VectorSelector,
+};
+
+impl Builder<'_> {
+    pub(super) fn offset_ms(&self, offset: &Offset) -> Built<i64> {
+        match &offset.expr {
+            Some(expr) => duration_ms(expr, &self.params, true),
+            None => Ok(offset.ms),
+        }
+    }
+
+    pub(super) fn range_ms(&self, duration: &crate::parse::ast::Duration) -> Built<i64> {
+        match &duration.expr {
+            Some(expr) => duration_ms(expr, &self.params, false),
+            None => Ok(duration.ms),
+        }
+    }
+
+    /// Where the first step looks and how far the next step is from there.
+    pub(super) fn resolve(&self, at: Option<At>, offset: &Offset, grid: Grid) -> Built<(i64, i64)> {
+        let offset_ms = self.offset_ms(offset)?;
+        let (base_ms, step_ms) = match at {
+            None => (grid.start_ms, grid.step_ms),
+            Some(At::Timestamp(ms)) => (ms, 0),
+            Some(At::Preprocessor(AtPreprocessor::Start)) => (self.params.start_ms, 0),
+            Some(At::Preprocessor(AtPreprocessor::End)) => (self.params.end_ms, 0),
+        };
+        Ok((
+            clamp_time(clamp_time(base_ms).saturating_sub(offset_ms)),
+            step_ms,
+        ))
+    }
+
+    pub(super) fn windows(&self, matrix: &MatrixSelector, grid: Grid) -> Built<Windows> {
+        let selector = &matrix.selector;
+        let (first_end_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
+        let range_ms = self.range_ms(&matrix.range)?;
+        Ok(Windows {
+            first_end_ms,
+            step_ms,
+            count: grid.count,
+            range_ms,
+        })
+    }
+
+    pub(super) fn subquery_windows(&self, subquery: &Subquery, grid: Grid) -> Built<Windows> {
+        let (first_end_ms, step_ms) = self.resolve(subquery.at, &subquery.offset, grid)?;
+        let range_ms = self.range_ms(&subquery.range)?;
+        Ok(Windows {
+            first_end_ms,
+            step_ms,
+            count: grid.count,
+            range_ms,
+        })
+    }
+
+    /// Plans what stands in a subquery on its own grid, which is aligned to its step.
+    pub(super) fn subquery_node(
+        &mut self,
+        subquery: &Subquery,
+        windows: &Windows,
+        around: &Around,
+    ) -> Built<Node> {
+        let step_ms = match &subquery.step {
+            Some(step) => self.range_ms(step)?,
+            None => 0,
+        };
+        let step_ms = if step_ms == 0 {
+            self.params.subquery_step_ms
+        } else {
+            step_ms
+        }
+        .max(1);
+        let last_end_ms = windows.end_ms(windows.count.saturating_sub(1));
+        let before_ms = windows.first_end_ms.saturating_sub(windows.range_ms);
+        let mut start_ms = step_ms * (before_ms / step_ms);
+        if start_ms <= before_ms {
+            start_ms += step_ms;
+        }
+        let grid = Grid::new(start_ms, last_end_ms, step_ms);
+        self.steps = self.steps.saturating_add(grid.count as u64);
+        let around = Around {
+            subquery_step_ms: step_ms,
+            ..around.farther()
+        };
+        if subquery.expr.value_type() == ValueType::Scalar {
+            if grid.count == 0 {
+                return Ok(self.node(Kind::Empty, grid, Names::None));
+            }
+            let scalar = self.scalar(&subquery.expr, grid, &around)?;
+            return Ok(self.node(Kind::FromScalar(scalar), grid, Names::None));
+        }
+        self.vector(&subquery.expr, grid, &around)
+    }
+
+    pub(super) fn hints(&self, range_ms: i64, around: &Around) -> SelectHints {
+        let subquery_step_ms = around.subquery_step_ms;
+        SelectHints {
+            step_ms: if subquery_step_ms > 0 {
+                subquery_step_ms
+            } else {
+                self.params.step_ms
+            },
+            range_ms,
+            func: around.func.to_owned(),
+            grouping: around.grouping.clone(),
+            by: around.by,
+        }
+    }
+
+    pub(super) fn instant_select(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<InstantSelect> {
+        let (first_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
+        let instant = InstantSelect {
+            select: 0,
+            first_ms,
+            step_ms,
+            lookback_ms: self.params.lookback_ms,
+            smoothed: selector.smoothed,
+        };
+        let range = instant.samples_needed(grid.count);
+        let hints = self.hints(0, around);
+        let select = self.selects.add(&selector.matchers, range, hints);
+        Ok(InstantSelect { select, ..instant })
+    }
+
+    /// Which samples around the windows are used.
+    pub(super) fn edges(
+        &self,
+        func: RangeFn,
+        name: &str,
+        selector: &VectorSelector,
+    ) -> Built<Edges> {
+        let lookback_ms = self.params.lookback_ms;
+        let (edges, modifier, allowed) = match (selector.anchored, selector.smoothed) {
+            (true, _) => (
+                Edges::Anchored { lookback_ms },
+                "anchored",
+                "changes, delta, increase, rate, resets",
+            ),
+            (_, true) => (
+                Edges::Smoothed { lookback_ms },
+                "smoothed",
+                "delta, increase, rate",
+            ),
+            _ => return Ok(Edges::Plain),
+        };
+        if !func.allows(edges) {
+            return Err(PlanError::Execution(format!(
+                "{modifier} modifier can only be used with: {allowed} - not with {name}"
+            )));
+        }
+        Ok(edges)
+    }
+
+    pub(super) fn range_select(
+        &mut self,
+        matrix: &MatrixSelector,
+        windows: &Windows,
+        edges: Edges,
+        around: &Around,
+    ) -> usize {
+        let (before_ms, after_ms) = match edges {
+            Edges::Plain => (0, 0),
+            Edges::Anchored { lookback_ms } => (lookback_ms, 0),
+            Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
+        };
+        let last_ms = windows
+            .end_ms(windows.count.saturating_sub(1))
+            .saturating_add(after_ms);
+        let first_ms = windows
+            .first_end_ms
+            .saturating_sub(windows.range_ms - 1)
+            .saturating_sub(before_ms);
+        let hints = self.hints(windows.range_ms, around);
+        self.selects.add(
+            &matrix.selector.matchers,
+            TimeRange::new(first_ms, last_ms),
+            hints,
+        )
+    }
+
+    pub(super) fn samples(
+        &mut self,
+        matrix: &MatrixSelector,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Root> {
+        refuse_extended(&matrix.selector)?;
+        let windows = self.windows(matrix, grid)?;
+        let select = self.range_select(matrix, &windows, Edges::Plain, around);
+        let max_ms = windows.first_end_ms;
+        Ok(Root::Samples {
+            select,
+            min_ms: max_ms.saturating_sub(windows.range_ms),
+            max_ms,
+        })
+    }
+}
+
+fn refuse_extended(selector: &VectorSelector) -> Built<()> {
+    match (selector.anchored, selector.smoothed) {
+        (true, _) => Err(not_evaluated("modifier anchored")),
+        (_, true) => Err(not_evaluated("modifier smoothed")),
+        _ => Ok(()),
+    }
+}
