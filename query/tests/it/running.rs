@@ -1,0 +1,144 @@
+//! Time limits, callers who leave, stores that fail, and what is counted of it.
+
+use std::time::{Duration, Instant};
+
+use isobar_query::engine::Config;
+
+use crate::fixture::{Memory, Mood, SHORT, Server};
+
+async fn check(server: &Server, path: &str, status: u16, kind: &str, text: &str) {
+    let answer = server.get(path).await;
+    let json = answer.json();
+    assert_eq!(
+        (answer.status.as_u16(), &json["errorType"], &json["error"]),
+        (status, &kind.into(), &text.into())
+    );
+}
+
+fn metrics(server: &Server) -> String {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &server.registry).expect("a text");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stuck_store_ends_at_the_time_limit() {
+    let config = Config {
+        timeout: SHORT,
+        ..Config::default()
+    };
+    let server = Server::with(Memory::in_mood(1, Mood::Stuck), config, 1);
+    let text = "query timed out in expression evaluation";
+    check(&server, "/api/v1/query?query=m", 503, "timeout", text).await;
+    // The only thread is free again soon.
+    let begun = Instant::now();
+    check(
+        &server,
+        "/api/v1/query?query=m&timeout=0.1",
+        503,
+        "timeout",
+        text,
+    )
+    .await;
+    assert_eq!(server.get("/api/v1/query?query=1").await.status, 200);
+    check(
+        &server,
+        "/api/v1/series?match[]=m",
+        503,
+        "timeout",
+        "query timed out in select",
+    )
+    .await;
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_who_leaves_frees_the_thread() {
+    let server = Server::with(Memory::in_mood(1, Mood::Stuck), Config::default(), 1);
+    let left = tokio::time::timeout(SHORT, server.get("/api/v1/query?query=m")).await;
+    assert!(left.is_err());
+    let left = tokio::time::timeout(SHORT, server.get("/api/v1/series?match[]=m")).await;
+    assert!(left.is_err());
+    let answer = tokio::time::timeout(SHORT * 30, server.get("/api/v1/query?query=1")).await;
+    assert_eq!(answer.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_wait_for_their_turn_no_longer_than_their_time() {
+    let config = Config {
+        timeout: SHORT * 4,
+        concurrent_max: 1,
+        ..Config::default()
+    };
+    let server = Server::with(Memory::in_mood(1, Mood::Stuck), config, 2);
+    let first = server.get("/api/v1/query?query=m");
+    let second = async {
+        tokio::time::sleep(SHORT).await;
+        let text = "query timed out in query queue";
+        check(
+            &server,
+            "/api/v1/query?query=1&timeout=0.1",
+            503,
+            "timeout",
+            text,
+        )
+        .await;
+    };
+    let (first, ()) = futures::join!(first, second);
+    assert_eq!(first.status, 503);
+}
+
+#[tokio::test]
+async fn an_unreachable_store_is_named() {
+    let server = Server::new(Memory::in_mood(1, Mood::Unreachable));
+    for path in [
+        "query?query=m",
+        "series?match[]=m",
+        "labels",
+        "label/i/values",
+    ] {
+        let path = format!("/api/v1/{path}");
+        check(&server, &path, 503, "unavailable", "store x is away").await;
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_answered_before_and_after() {
+    let server = Server::new(Memory::hour(1));
+    server.readiness.set_stopping();
+    for path in ["/-/ready", "/api/v1/query?query=1"] {
+        let answer = server.get(path).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (503, "Service Unavailable".into())
+        );
+        assert_eq!(answer.headers["x-prometheus-stopping"], "true");
+    }
+    assert_eq!(
+        server.get("/-/healthy").await.text(),
+        "Prometheus Server is Healthy.\n"
+    );
+}
+
+#[tokio::test]
+async fn requests_and_queries_are_counted() {
+    let server = Server::new(Memory::hour(3));
+    server.get("/api/v1/query?query=m").await;
+    server.get("/api/v1/query?query=m%7B").await;
+    server.get("/api/v1/label/i/values").await;
+    server.get("/nothing/at/all").await;
+    let text = metrics(&server);
+    for line in [
+        r#"http_requests_total{code="200",handler="query",method="get"} 1"#,
+        r#"http_requests_total{code="400",handler="query",method="get"} 1"#,
+        r#"http_requests_total{code="200",handler="label_values",method="get"} 1"#,
+        r#"http_requests_total{code="404",handler="unknown",method="get"} 1"#,
+        r#"http_request_duration_seconds_count{code="200",handler="query",method="get"} 1"#,
+        "prometheus_engine_queries 0",
+        "prometheus_engine_queries_concurrent_max 20",
+        "prometheus_engine_query_samples_total 3",
+        r#"prometheus_engine_query_duration_histogram_seconds_count{slice="inner_eval"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
