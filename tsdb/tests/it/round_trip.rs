@@ -130,10 +130,10 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
-    fn blocks(data in btree_map(vec(("[a-zé]{1,3}", "[a-z\"\\\\é]{1,4}"), 1..5), samples(200), 1..60)) {
+    fn blocks(data in btree_map(vec(("[a-zé]{1,3}", "[a-z\"\\\\é]{1,4}"), 1..5), samples(200), 1..40)) {
         let data: Data = data
             .into_iter()
             .map(|(pairs, samples)| (Labels::from_pairs(pairs), samples))
