@@ -220,13 +220,19 @@ pub(super) fn bracket_class(text: &str, fold: bool) -> Result<(ClassUnicode, &st
     // Made into a class at the end, once.
     let mut ranges: Vec<ClassUnicodeRange> = Vec::new();
     let mut first = true;
+    // Where no name ends any more, none is looked for: a row of "[:" would take quadratic time.
+    let names_end = rest.rfind(":]").map(|at| rest.len() - at);
     loop {
         if !first && let Some(rest) = rest.strip_prefix(']') {
             // Its parts are folded already.
             return Ok((finish(ClassUnicode::new(ranges), false, negated), rest));
         }
         first = false;
-        let (part, after) = match (posix_class(rest, fold)?, class_escape(rest, fold)?) {
+        let posix = match names_end {
+            Some(end) if rest.len() > end => posix_class(rest, fold)?,
+            _ => None,
+        };
+        let (part, after) = match (posix, class_escape(rest, fold)?) {
             (Some(part), _) | (None, Some(part)) => part,
             (None, None) => {
                 let (part, after) = range(rest, text)?;

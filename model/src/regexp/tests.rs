@@ -158,6 +158,7 @@ fn hostile_patterns_are_refused_or_compiled() {
     assert!(error(&"(".repeat(100_000)).is_err_and(|e| e.contains("missing closing )")));
     assert!(error(&")".repeat(100_000)).is_err());
     assert!(error(&"[".repeat(100_000)).is_err());
+    assert!(error(&"[[:".repeat(300_000)).is_err());
     assert!(error(&"(?:a|b".repeat(300)).is_err());
     assert_eq!(error(&"|".repeat(100_000)), Ok(()));
     assert_eq!(error(&"(a|b)*c+".repeat(1000)), Ok(()));
