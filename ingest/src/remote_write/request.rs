@@ -56,7 +56,10 @@ impl IncomingSeries for Incoming<'_> {
     }
 
     fn labels(&self) -> Result<Labels, String> {
-        self.0.labels()
+        self.0.labels().map_err(|why| {
+            let series = remote::describe_labels(self.0.encoded_labels());
+            format!("{why}: series {series}")
+        })
     }
 
     fn samples(&self, each: impl FnMut(i64, f64)) {

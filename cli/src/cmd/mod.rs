@@ -1,0 +1,3 @@
+//! One page per component: flags to configs, configs to running tasks.
+
+pub(crate) mod standalone;

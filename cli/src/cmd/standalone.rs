@@ -1,0 +1,278 @@
+//! `isobar standalone`: everything in one process on one local directory.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use isobar_ingest::remote_write::{self, RemoteWrite};
+use isobar_model::{Clock, Tenant};
+use isobar_promql::limits::Limits;
+use isobar_query::engine::{self, Engine};
+use isobar_query::http::{App, Readiness};
+use isobar_query::metrics::{EngineMetrics, HttpMetrics};
+use isobar_store::compute::Pool;
+use isobar_store::local::LocalStore;
+use isobar_store::metadata::MetadataStore;
+use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
+use prometheus_client::registry::Registry;
+
+use crate::flags::standalone::{StandaloneFlags, WalSync};
+use crate::page::StartPage;
+use crate::serve;
+use crate::shutdown::Shutdown;
+use crate::status::{DbCollector, Status};
+use crate::telemetry::{metrics, process, self_monitoring};
+
+/// How often blocks are cut and retention is applied.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
+/// How much of the latest samples `--wal.sync=interval` may lose.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Most requests of one kind that wait for a compute thread.
+const WAITING_MAX: usize = 1024;
+
+/// Runs until a signal stops it.
+///
+/// # Errors
+/// When the directory or a socket cannot be had, or fails on the way.
+pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let http = serve::bind(flags.http_address, "http-address").await?;
+        let grpc = serve::bind(flags.grpc_address, "grpc-address").await?;
+        let standalone = Standalone::open(flags)?;
+        tracing::info!(
+            http = %standalone.flags.http_address,
+            grpc = %standalone.flags.grpc_address,
+            data_dir = %standalone.flags.data_dir.display(),
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        let router = standalone.router();
+        let grace = standalone.flags.http_grace_period.0;
+        let serving = async {
+            tokio::try_join!(
+                serve::http(http, router, shutdown.clone(), grace),
+                serve::grpc(grpc, shutdown.clone()),
+            )
+        };
+        let result = tokio::select! {
+            result = serving => result.map(|_| ()),
+            () = standalone.tend(&shutdown) => Ok(()),
+        };
+        shutdown.stop();
+        standalone.db.close().context("close the database")?;
+        tracing::info!("stopped");
+        result
+    })
+}
+
+/// The parts of the process, wired.
+struct Standalone {
+    flags: StandaloneFlags,
+    clock: Clock,
+    db: Arc<Db>,
+    metadata: Arc<MetadataStore>,
+    readiness: Readiness,
+    registry: Arc<Registry>,
+    routes: Router,
+}
+
+impl Standalone {
+    fn open(flags: StandaloneFlags) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let damages = Arc::new(AtomicI64::new(0));
+        let db = open_db(&flags, &clock, &damages)?;
+        let metadata = Arc::new(MetadataStore::default());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
+        registry.register_collector(Box::new(DbCollector::new(Arc::clone(&db))));
+
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let pool = |name| Pool::new(name, threads, WAITING_MAX).context("start compute threads");
+        let write = RemoteWrite::new(
+            remote_write::Config::default(),
+            Arc::clone(&db),
+            Arc::new(pool("ingest")?),
+            Arc::clone(&metadata),
+            &mut registry,
+        );
+        let engine = Arc::new(Engine::new(
+            Arc::new(LocalStore::new(Arc::clone(&db))),
+            Arc::new(pool("query")?),
+            engine_config(&flags),
+            EngineMetrics::new(&mut registry),
+        ));
+        let readiness = Readiness::default();
+        let app = App {
+            engine,
+            metadata: Arc::clone(&metadata),
+            status: Arc::new(Status::new(&flags, clock.clone(), Arc::clone(&db), damages)),
+            clock: clock.clone(),
+            readiness: readiness.clone(),
+            metrics: HttpMetrics::new(&mut registry),
+            name: "Isobar".to_owned(),
+        };
+        let page = StartPage::new(&flags, clock.clone(), Arc::clone(&db));
+        let routes = isobar_query::http::router(Arc::new(app))
+            .merge(write.router())
+            .route("/", get(move || async move { page.render() }));
+        readiness.set_ready();
+        Ok(Standalone {
+            flags,
+            clock,
+            db,
+            metadata,
+            readiness,
+            registry: Arc::new(registry),
+            routes,
+        })
+    }
+
+    fn router(&self) -> Router {
+        let registry = Arc::clone(&self.registry);
+        let show = move |headers: HeaderMap| async move { show_metrics(&registry, &headers) };
+        self.routes.clone().route("/metrics", get(show))
+    }
+
+    /// Cuts blocks, applies retention and stores own metrics, until shutdown.
+    async fn tend(&self, shutdown: &Shutdown) {
+        let refuse_requests = async {
+            shutdown.wait().await;
+            self.readiness.set_stopping();
+        };
+        tokio::join!(
+            self.maintain(shutdown),
+            self.monitor(shutdown),
+            refuse_requests
+        );
+        // Whoever serves decides when the process ends.
+        std::future::pending::<()>().await;
+    }
+
+    async fn maintain(&self, shutdown: &Shutdown) {
+        let mut interval = tokio::time::interval(MAINTENANCE_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = shutdown.wait() => return,
+            }
+            let db = Arc::clone(&self.db);
+            match tokio::task::spawn_blocking(move || db.maintain()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "cutting blocks or retention did not work, trying again later"
+                ),
+                Err(error) => tracing::error!(%error, "maintenance panicked, trying again later"),
+            }
+        }
+    }
+
+    async fn monitor(&self, shutdown: &Shutdown) {
+        if !self.flags.monitors_itself() {
+            return;
+        }
+        let tenant = match Tenant::new(self_monitoring::TENANT) {
+            Ok(tenant) => tenant,
+            Err(error) => return tracing::error!(%error, "own metrics are not stored"),
+        };
+        let instance = self.flags.http_address.to_string();
+        let mut interval =
+            tokio::time::interval(Duration::from_millis(self_monitoring::INTERVAL_MS));
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = shutdown.wait() => return,
+            }
+            let text = match metrics::render(&self.registry, "") {
+                Ok((_, text)) => text,
+                Err(error) => {
+                    tracing::error!(%error, "own metrics cannot be formatted");
+                    continue;
+                }
+            };
+            self_monitoring::describe(&text, &self.metadata);
+            let samples = self_monitoring::samples(&text, &instance, self.clock.now_ms());
+            if let Err(error) = isobar_ingest::local::append(&self.db, &tenant, &samples) {
+                tracing::warn!(%error, "own metrics were not stored");
+            }
+        }
+    }
+}
+
+fn open_db(
+    flags: &StandaloneFlags,
+    clock: &Clock,
+    damages: &Arc<AtomicI64>,
+) -> anyhow::Result<Arc<Db>> {
+    let damages = Arc::clone(damages);
+    let started = clock.now_ms();
+    let db = Db::open(DbConfig {
+        retention_time: Some(flags.retention.0).filter(|time| !time.is_zero()),
+        retention_size: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
+        sync: match flags.wal_sync {
+            WalSync::Always => Sync::Always,
+            WalSync::Interval => Sync::Interval(SYNC_INTERVAL),
+        },
+        clock: clock.clone(),
+        events: Arc::new(move |event| log_event(&event, &damages)),
+        ..DbConfig::new(&flags.data_dir)
+    })
+    .with_context(|| format!("open data directory {}", flags.data_dir.display()))?;
+    let stats = db.head_stats(None);
+    tracing::info!(
+        series = stats.series,
+        blocks = db.blocks().len(),
+        took_ms = clock.now_ms() - started,
+        "data directory opened"
+    );
+    Ok(Arc::new(db))
+}
+
+/// What the database has to tell goes to the log.
+fn log_event(event: &Event, damages: &AtomicI64) {
+    if matches!(event, Event::WalDamage { .. }) {
+        damages.fetch_add(1, Ordering::Relaxed);
+    }
+    if event.is_warning() {
+        tracing::warn!("{event}");
+    } else {
+        tracing::info!("{event}");
+    }
+}
+
+fn engine_config(flags: &StandaloneFlags) -> engine::Config {
+    engine::Config {
+        lookback_ms: i64::try_from(flags.query_lookback.0.as_millis()).unwrap_or(i64::MAX),
+        timeout: flags.query_timeout.0,
+        concurrent_max: flags.query_max_concurrent as usize,
+        limits: Limits {
+            samples_max: flags.query_max_samples,
+            ..Limits::default()
+        },
+        ..engine::Config::default()
+    }
+}
+
+fn show_metrics(registry: &Registry, headers: &HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("");
+    match metrics::render(registry, accept) {
+        Ok((kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "own metrics cannot be formatted");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The command line. Flags are text that has been checked; the components' plain configs are
+//! made of them in [`crate::cmd`]. The doc comments here are the help pages.
+
+pub(crate) mod standalone;
+#[cfg(test)]
+mod tests;
+pub(crate) mod units;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Stores and queries the metrics of many Prometheus clusters.
+///
+/// Isobar takes Prometheus remote write, keeps the samples on disk in Prometheus' own block
+/// format, and answers PromQL over the Prometheus HTTP API.
+///
+/// To try it: run `isobar standalone`, then open http://127.0.0.1:10902 in a browser.
+#[derive(Debug, Parser)]
+#[command(
+    name = "isobar",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// Which part of Isobar to run.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) log: LogFlags,
+}
+
+/// The parts that can be run.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything in one process, on one local directory. Needs no configuration.
+    Standalone(standalone::StandaloneFlags),
+}
+
+/// How much is logged, and how.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+pub(crate) struct LogFlags {
+    /// Log this and what is more important.
+    #[arg(
+        long = "log.level",
+        value_name = "LEVEL",
+        default_value = "info",
+        global = true
+    )]
+    pub(crate) level: LogLevel,
+    /// Write each message as `key=value` pairs or as a JSON object. Logs go to standard error.
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        default_value = "logfmt",
+        global = true
+    )]
+    pub(crate) format: LogFormat,
+}
+
+/// How important a message must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// Someone must act.
+    Error,
+    /// Degraded, but going on.
+    Warn,
+    /// A state has changed.
+    Info,
+    /// What developers want to know.
+    Debug,
+}
+
+/// How a message is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `ts=… level=info msg=…`
+    Logfmt,
+    /// `{"ts":…,"level":"info","msg":…}`
+    Json,
+}

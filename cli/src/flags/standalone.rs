@@ -1,0 +1,153 @@
+//! The flags of `isobar standalone`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use super::units::{FlagBytes, FlagDuration};
+
+/// Run everything in one process: take samples by remote write, keep them, answer queries.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct StandaloneFlags {
+    /// Directory for all data. It is made when it does not exist. An existing directory of
+    /// Prometheus blocks can be named too.
+    #[arg(long, value_name = "DIR", default_value = "./isobar-data")]
+    pub(crate) data_dir: PathBuf,
+
+    /// Where to listen for HTTP: remote write, queries, metrics and the start page.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10902", value_parser = parse_address)]
+    pub(crate) http_address: SocketAddr,
+
+    /// Where to listen for gRPC (health checks for now).
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10901", value_parser = parse_address)]
+    pub(crate) grpc_address: SocketAddr,
+
+    /// Store Isobar's own metrics every 15 seconds, as tenant "isobar", so that there is
+    /// something to query from the start. [default]
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "no_self_monitoring")]
+    pub(crate) self_monitoring: bool,
+
+    /// Do not store Isobar's own metrics.
+    #[arg(long, action = ArgAction::SetTrue, overrides_with = "self_monitoring")]
+    pub(crate) no_self_monitoring: bool,
+
+    /// Delete blocks this much older than the newest one. 0 keeps them for ever.
+    #[arg(
+        long = "tsdb.retention",
+        value_name = "DURATION",
+        default_value = "15d",
+        help_heading = "Storage"
+    )]
+    pub(crate) retention: FlagDuration,
+
+    /// Delete the oldest blocks while all blocks together are larger than this. 0 is no bound.
+    #[arg(
+        long = "tsdb.max-retention-bytes",
+        value_name = "BYTES",
+        default_value = "0",
+        help_heading = "Storage"
+    )]
+    pub(crate) retention_bytes: FlagBytes,
+
+    /// When a write is acknowledged: "always" waits until it is on disk, "interval" does not and
+    /// may lose up to a second of samples when the machine (not only the process) fails.
+    #[arg(
+        long = "wal.sync",
+        value_name = "WHEN",
+        default_value = "always",
+        help_heading = "Storage"
+    )]
+    pub(crate) wal_sync: WalSync,
+
+    /// Give up a query after this time.
+    #[arg(
+        long = "query.timeout",
+        value_name = "DURATION",
+        default_value = "2m",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_timeout: FlagDuration,
+
+    /// Most queries that are evaluated or wait for it at one time; further ones are refused.
+    #[arg(long = "query.max-concurrent", value_name = "COUNT", default_value = "20", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Queries")]
+    pub(crate) query_max_concurrent: u32,
+
+    /// Most samples that one query may hold in memory.
+    #[arg(
+        long = "query.max-samples",
+        value_name = "COUNT",
+        default_value = "50000000",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_max_samples: u64,
+
+    /// How long a series keeps its last value for instant selectors.
+    #[arg(
+        long = "query.lookback-delta",
+        value_name = "DURATION",
+        default_value = "5m",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_lookback: FlagDuration,
+
+    /// How long to wait for running requests at shutdown.
+    #[arg(
+        long = "http-grace-period",
+        value_name = "DURATION",
+        default_value = "2m"
+    )]
+    pub(crate) http_grace_period: FlagDuration,
+}
+
+/// When a write is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum WalSync {
+    /// When it is on disk.
+    Always,
+    /// At once; the disk follows within a second.
+    Interval,
+}
+
+impl StandaloneFlags {
+    /// Whether Isobar's own metrics are stored.
+    pub(crate) fn monitors_itself(&self) -> bool {
+        !self.no_self_monitoring
+    }
+
+    /// All flags with their values in effect, as `/api/v1/status/flags` shows them.
+    pub(crate) fn listed(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("data-dir", self.data_dir.display().to_string()),
+            ("grpc-address", self.grpc_address.to_string()),
+            ("http-address", self.http_address.to_string()),
+            ("http-grace-period", self.http_grace_period.to_string()),
+            ("query.lookback-delta", self.query_lookback.to_string()),
+            (
+                "query.max-concurrent",
+                self.query_max_concurrent.to_string(),
+            ),
+            ("query.max-samples", self.query_max_samples.to_string()),
+            ("query.timeout", self.query_timeout.to_string()),
+            ("self-monitoring", self.monitors_itself().to_string()),
+            ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),
+            ("tsdb.retention", self.retention.to_string()),
+            ("wal.sync", format!("{:?}", self.wal_sync).to_lowercase()),
+        ]
+    }
+}
+
+/// `host:port`, or `:port` for all interfaces, as Go programs take it.
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    use std::net::ToSocketAddrs;
+
+    let full = if text.starts_with(':') {
+        format!("0.0.0.0{text}")
+    } else {
+        text.to_owned()
+    };
+    full.to_socket_addrs()
+        .map_err(|e| format!("{e}; write host:port or :port, for example 127.0.0.1:10902"))?
+        .next()
+        .ok_or_else(|| format!("{text:?} has no address"))
+}

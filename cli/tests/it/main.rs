@@ -1,0 +1,10 @@
+//! Stories about the whole program: the binary as a process, real peers beside it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails with the place")]
+#![expect(clippy::print_stderr, reason = "a skipped test says so")]
+
+mod crash;
+mod faults;
+mod harness;
+mod hostile;
+mod peers;
+mod standalone;
