@@ -166,6 +166,10 @@ impl IndexReader {
             .map_err(|e| e.at(&self.name, format!("series at {offset}")))
     }
 
+    pub(super) fn corrupt(&self, why: &str) -> Error {
+        Error::corrupt(&self.name, why)
+    }
+
     fn in_table(&self, error: DecodeError) -> Error {
         error.at(&self.name, "postings offset table")
     }

@@ -155,12 +155,11 @@ impl IndexReader {
             return self.union_where(label, "", |value| Choice::from(!regexp.is_match(value)));
         }
         if let Some(literals) = regexp.literals() {
+            let literals: BTreeSet<_> = literals.iter().filter(|it| !it.is_empty()).collect();
             let lists = literals
-                .iter()
-                .filter(|literal| !literal.is_empty())
-                .map(|literal| self.postings(label, literal))
-                .collect::<Result<Vec<_>, _>>()?;
-            return Ok(union(lists));
+                .into_iter()
+                .map(|literal| self.postings(label, literal));
+            return self.union(lists.collect::<Result<_, _>>()?);
         }
         let prefix = regexp.prefix();
         self.union_where(label, prefix, |value| {
@@ -187,6 +186,16 @@ impl IndexReader {
                 Choice::NoneFromHere => break,
             }
         }
+        self.union(lists)
+    }
+
+    /// The series of any of the lists of different values of one label. Since a series has one
+    /// value of a label, the lists share nothing: together they are not longer than the file.
+    fn union<'a>(&self, lists: Vec<Postings<'a>>) -> Result<Postings<'a>, Error> {
+        let series: usize = lists.iter().map(Postings::len).sum();
+        if (series * size_of::<SeriesRef>()) as u64 > self.size_bytes() {
+            return Err(self.corrupt("postings: lists of different values share series"));
+        }
         Ok(union(lists))
     }
 }
@@ -202,5 +211,47 @@ enum Choice {
 impl From<bool> for Choice {
     fn from(yes: bool) -> Self {
         if yes { Choice::Yes } else { Choice::No }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isobar_model::Labels;
+
+    use super::*;
+    use crate::index::IndexWriter;
+    use crate::mmap::map_file;
+
+    fn index(dir: &std::path::Path) -> IndexReader {
+        let path = dir.join("index");
+        let mut writer = IndexWriter::create(&path, ["a", "b", "c"].map(Ok)).unwrap();
+        for value in ["b", "c"] {
+            writer
+                .add(&Labels::from_pairs([("a", value)]), &[])
+                .unwrap();
+        }
+        writer.finish().unwrap();
+        IndexReader::open("index", map_file(&path).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn lists_that_share_series_do_not_fill_the_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = index(dir.path());
+        let list = || Postings::Decoded(vec![SeriesRef(1); 20]);
+        assert!(index.union(vec![list()]).is_ok());
+        let error = index
+            .union((0..1000).map(|_| list()).collect())
+            .unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_alternative_may_be_named_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = index(dir.path());
+        let pattern = ["b"; 1000].join("|");
+        let matcher = Matcher::new("a", MatchOp::Regexp, pattern).unwrap();
+        assert_eq!(index.matching(&[matcher]).unwrap().len(), 1);
     }
 }
