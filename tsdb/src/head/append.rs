@@ -12,7 +12,7 @@ use crate::wal::record::{self, Kind, SamplesEncoder};
 use super::Head;
 use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
 use super::series::{Bounds, MemSeries, Outcome};
-use super::shard::{Key, SHARDS, id_of, shard_of};
+use super::shard::{IDS_END, Key, SHARDS, shard_of};
 use super::tenants::TenantState;
 
 /// A sample may be this much older than the newest of its tenant: half a block range, so that a
@@ -263,8 +263,12 @@ impl<S: IncomingSeries> Batch<'_, S> {
             let id = match catalog.index.find(self.tenant.id, &labels) {
                 Some(id) => id,
                 None => {
-                    let shard = todo.key.shard();
-                    let id = id_of(shard, catalog.ids.take_slot(shard));
+                    let Some(id) = catalog.ids.take(todo.key.shard()) else {
+                        let why = format!("the head is full: it holds {IDS_END} series at most");
+                        let reason = RejectReason::BadLabels(why);
+                        self.rejected.add(reason, None, || labels.to_string());
+                        continue;
+                    };
                     catalog.index.insert(id, self.tenant.id, &labels);
                     if payload.is_empty() {
                         record::put_series_tenant(&mut payload, self.tenant.name.as_str());

@@ -29,7 +29,7 @@ pub(crate) use shard::SECRET_BYTES;
 pub(crate) use tenants::{TenantId, TenantState};
 
 use index::Index;
-use shard::{Hasher, SHARDS, Shard, shard_of};
+use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
 
 /// Series in memory, of all tenants.
@@ -57,11 +57,16 @@ struct Ids {
 }
 
 impl Ids {
-    fn take_slot(&mut self, shard: usize) -> u32 {
-        self.free[shard].pop().unwrap_or_else(|| {
-            let slot = self.next[shard];
+    /// An id of the shard that no series has; none when there is no room for more.
+    fn take(&mut self, shard: usize) -> Option<u32> {
+        if let Some(slot) = self.free[shard].pop() {
+            return Some(id_of(shard, slot));
+        }
+        let slot = self.next[shard];
+        let room = slot < IDS_END / SHARDS as u32;
+        room.then(|| {
             self.next[shard] += 1;
-            slot
+            id_of(shard, slot)
         })
     }
 

@@ -12,12 +12,9 @@ use crate::chunks::Chunk;
 use crate::wal::record::{self, Kind};
 
 use super::series::Bounds;
-use super::shard::{SHARDS, Shard, id_of, shard_of};
+use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
-
-/// Ids of the log are below this, or the log is corrupt.
-const IDS_END: u32 = 1 << 26;
 
 /// Applies records to a head that nobody else uses yet.
 pub(crate) struct Restore<'a> {

@@ -11,6 +11,9 @@ use super::series::MemSeries;
 const SHARD_BITS: u32 = 4;
 /// The number of shards.
 pub(crate) const SHARDS: usize = 1 << SHARD_BITS;
+/// All ids are below this: the most series of a head, and the most that a corrupt log can ask
+/// memory for.
+pub(crate) const IDS_END: u32 = 1 << 24;
 /// The bytes of a hash secret.
 pub(crate) const SECRET_BYTES: usize = 192;
 /// Slots come in pages of this many, so that growing moves nothing.

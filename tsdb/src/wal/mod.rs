@@ -27,5 +27,7 @@ pub(crate) mod replay;
 pub mod segment;
 pub(crate) mod snapshot;
 
+pub use replay::inspect;
+
 /// The directory of the log inside the data directory.
 pub const WAL_DIR: &str = "isobar-wal";

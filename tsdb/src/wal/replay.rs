@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 use crate::db::event::{Event, Events};
 use crate::db::files;
-use crate::head::Restore;
+use crate::head::{Head, Restore, RestoreCounts, SECRET_BYTES};
 
 use super::log::segment_path;
 use super::record::Kind;
@@ -89,6 +89,25 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
         files.remove_before(dir, number)?;
     }
     Ok(files.next_segment())
+}
+
+/// What comes of a file of the log that is in memory, and how many pieces of it are damaged: for
+/// looking into logs, and for throwing bytes at the reader.
+pub fn inspect(bytes: &[u8]) -> (RestoreCounts, u64) {
+    let head = Head::new([0; SECRET_BYTES]);
+    let mut restore = Restore::new(&head);
+    let mut damaged = 0;
+    // Memory has no errors.
+    if let Ok(mut reader) = SegmentReader::new(bytes, Path::new("memory")) {
+        while let Ok(Some(item)) = reader.next() {
+            let whole = match item {
+                Item::Record(kind, payload) => restore.apply(kind, payload).is_ok(),
+                Item::Damage { .. } | Item::TornTail { .. } => false,
+            };
+            damaged += u64::from(!whole);
+        }
+    }
+    (restore.finish(), damaged)
 }
 
 /// The newest snapshot, or an older one when that is whole and the newest is not and what came

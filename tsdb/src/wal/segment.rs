@@ -68,6 +68,20 @@ impl FrameWriter {
     }
 }
 
+/// A whole file of the log with these records, as a writer would leave it.
+///
+/// # Panics
+/// When a payload is larger than [`PAYLOAD_BYTES_MAX`].
+pub fn encode(nonce: u32, records: &[(Kind, &[u8])]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = FrameWriter::begin(nonce, &mut out);
+    for (kind, payload) in records {
+        assert!(payload.len() <= PAYLOAD_BYTES_MAX, "a record has a bound");
+        writer.put(*kind as u8, payload, &mut out);
+    }
+    out
+}
+
 /// The bytes that a payload takes in the file.
 pub(crate) fn frame_bytes(payload: &[u8]) -> u64 {
     (FRAME_BYTES + payload.len()) as u64
@@ -288,13 +302,11 @@ mod tests {
     use super::*;
 
     fn file(payloads: &[&[u8]]) -> Vec<u8> {
-        let mut out = Vec::new();
-        let mut writer = FrameWriter::begin(0xfeed_beef, &mut out);
-        payloads
+        let records: Vec<_> = payloads
             .iter()
-            .for_each(|payload| writer.put(Kind::Samples as u8, payload, &mut out));
-        assert_eq!(writer.offset(), out.len() as u64);
-        out
+            .map(|payload| (Kind::Samples, *payload))
+            .collect();
+        encode(0xfeed_beef, &records)
     }
 
     fn read(bytes: &[u8]) -> Vec<String> {

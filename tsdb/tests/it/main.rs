@@ -15,6 +15,8 @@ mod head_faults;
 #[cfg(test)]
 mod head_model;
 #[cfg(test)]
+mod head_peers;
+#[cfg(test)]
 mod matching;
 #[cfg(test)]
 mod promtool;

@@ -15,7 +15,7 @@ const MINUTE_MS: i64 = 60_000;
 const START_MS: i64 = 1_700_000_000_000;
 
 /// Runs promtool; nothing when it is not installed, unless it has to be.
-fn promtool(args: &[&str]) -> Option<String> {
+pub(crate) fn promtool(args: &[&str]) -> Option<String> {
     let output = match Command::new("promtool").args(args).output() {
         Ok(output) => output,
         Err(e) if std::env::var_os("ISOBAR_REQUIRE_PEERS").is_none() => {

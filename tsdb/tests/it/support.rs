@@ -2,10 +2,11 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use isobar_model::{Clock, Columns, Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::Db;
-use isobar_tsdb::db::DbConfig;
+use isobar_tsdb::db::{DbConfig, Sync};
 use isobar_tsdb::head::incoming::IncomingSeries;
 use isobar_tsdb::merge::read_samples;
 
@@ -54,9 +55,12 @@ pub(crate) fn config(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
     (config, events)
 }
 
-/// Opens a database and tells its events to nobody.
+/// Opens a database and tells its events to nobody. A write counts as durable when the operating
+/// system has it: what these tests kill is a process, and they would wait for a disk all day.
 pub(crate) fn open(dir: &Path) -> Db {
-    Db::open(config(dir).0).unwrap()
+    let mut config = config(dir).0;
+    config.sync = Sync::Interval(Duration::from_millis(100));
+    Db::open(config).unwrap()
 }
 
 /// Writes and waits until it is durable; gives what was refused as text.
