@@ -9,7 +9,7 @@ use crate::support::{TestSeries, config, dump, dump_all, open, write};
 #[test]
 fn what_is_written_is_read_and_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let db = open(dir.path());
+    let db = Db::open(config(dir.path()).0).unwrap();
     let refused = write(
         &db,
         "t",

@@ -213,7 +213,7 @@ fn a_crash_at_any_moment_loses_nothing_that_was_acknowledged() {
             let seen = Arc::clone(&acknowledged);
             let thread = std::thread::spawn(move || {
                 let mut t = 0;
-                while !stop.load(Ordering::SeqCst) {
+                while !stop.load(Ordering::SeqCst) && t < 10_000 {
                     let labels = [
                         format!("w={writer},s=a"),
                         format!("w={writer},s={}", t / 500),
@@ -229,7 +229,7 @@ fn a_crash_at_any_moment_loses_nothing_that_was_acknowledged() {
             (seen, thread)
         })
         .collect();
-    for round in 0..12 {
+    for round in 0..8 {
         let copy = dir.path().join(round.to_string());
         let acknowledged: Vec<i64> = writers
             .iter()
