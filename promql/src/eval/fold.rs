@@ -216,27 +216,35 @@ impl Cells {
     }
 
     fn finish(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
-        let words = steps.div_ceil(64);
+        let mut result = match self {
+            Cells::Sum {
+                mut sums,
+                compensations,
+                seen,
+            } => {
+                sums.iter_mut()
+                    .zip(&compensations)
+                    .for_each(|(sum, c)| *sum += c);
+                Tile::of_rows(steps, labels.to_vec(), sums, seen)
+            }
+            Cells::Extreme { values, seen, .. } => {
+                Tile::of_rows(steps, labels.to_vec(), values, seen)
+            }
+            cells => cells.rows(labels, steps, quantiles),
+        };
+        result.retain_present();
+        result
+    }
+
+    /// The rows of those whose cells are not laid out as rows.
+    fn rows(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
         let mut result = Tile::new(steps);
         for (group, labels) in labels.iter().enumerate() {
             let from = group * steps;
-            let seen_of = |seen: &Vec<u64>| seen[group * words..(group + 1) * words].to_vec();
             let mut row = result.push(labels.clone());
             match &self {
-                Cells::Sum {
-                    sums,
-                    compensations,
-                    seen,
-                } => {
-                    row.present.copy_from_slice(&seen_of(seen));
-                    for step in 0..steps {
-                        row.values[step] = sums[from + step] + compensations[from + step];
-                    }
-                }
-                Cells::Extreme { values, seen, .. } => {
-                    row.present.copy_from_slice(&seen_of(seen));
-                    row.values.copy_from_slice(&values[from..from + steps]);
-                }
+                // Their cells are rows as they stand.
+                Cells::Sum { .. } | Cells::Extreme { .. } => {}
                 Cells::Mean(means) => {
                     for (step, mean) in means[from..from + steps].iter().enumerate() {
                         if mean.count() > 0.0 {
@@ -272,7 +280,6 @@ impl Cells {
                 }
             }
         }
-        result.retain_present();
         result
     }
 }

@@ -180,17 +180,26 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
 
 /// The rows of a node as series, sorted by labels.
 fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
+    let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
     let mut series = Vec::new();
     for_each_tile(run, node, |tile| {
         series.extend(tile.rows().map(|row| {
             let samples = tile::count(row.present) as usize;
-            let mut columns = Columns {
-                timestamps: Vec::with_capacity(samples),
-                values: Vec::with_capacity(samples),
+            let columns = if samples == times.len() {
+                Columns {
+                    timestamps: times.clone(),
+                    values: row.values.to_vec(),
+                }
+            } else {
+                let mut columns = Columns {
+                    timestamps: Vec::with_capacity(samples),
+                    values: Vec::with_capacity(samples),
+                };
+                for_each(row.present, |step| {
+                    columns.push(times[step], row.values[step])
+                });
+                columns
             };
-            for_each(row.present, |step| {
-                columns.push(node.grid.time_ms(step), row.values[step]);
-            });
             MatrixSeries {
                 labels: row.labels.clone(),
                 columns,

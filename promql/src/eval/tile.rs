@@ -46,6 +46,24 @@ impl Tile {
         tile
     }
 
+    /// A tile of rows that are laid out already, one after the other.
+    pub(crate) fn of_rows(
+        steps: usize,
+        labels: Vec<Labels>,
+        values: Vec<f64>,
+        present: Vec<u64>,
+    ) -> Self {
+        let words = steps.div_ceil(64);
+        assert!(values.len() == labels.len() * steps && present.len() == labels.len() * words);
+        Tile {
+            steps,
+            words,
+            labels,
+            values,
+            present,
+        }
+    }
+
     /// Drops all rows and takes on another number of steps; keeps the memory.
     pub(crate) fn reset(&mut self, steps: usize) {
         self.steps = steps;
