@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::window::{Input, Output};
-use super::{RangeFn, Scratch};
+use super::{RangeFn, Scratch, batch};
 use crate::functions::row::Windows;
 use crate::functions::sum::{KahanMean, KahanVariance, kahan_inc};
 
@@ -33,9 +33,20 @@ pub(super) fn over_time(
             let long = |(sum, c), count| sum / count + c / count;
             sums(input, windows, out, scratch, LONG_MEAN, mean, long);
         }
-        RangeFn::Stddev => input.fold(windows, out, |_, values| variance(values).sqrt()),
-        _ => input.fold(windows, out, |_, values| variance(values)),
+        RangeFn::Stddev => variances(input, windows, out, f64::sqrt),
+        _ => variances(input, windows, out, |variance| variance),
     }
+}
+
+fn variances(
+    input: Input<'_>,
+    windows: &Windows,
+    out: &mut Output<'_, '_>,
+    result: impl Fn(f64) -> f64,
+) {
+    batch::fold(input, windows, out, KahanVariance::add, |sums| {
+        result(sums.value())
+    });
 }
 
 /// Sums of short windows are computed as Prometheus does, sample by sample, to the last bit.
@@ -128,12 +139,6 @@ fn mean(values: &[f64]) -> f64 {
     let mut mean = KahanMean::default();
     values.iter().for_each(|value| mean.add(*value));
     mean.value()
-}
-
-fn variance(values: &[f64]) -> f64 {
-    let mut variance = KahanVariance::default();
-    values.iter().for_each(|value| variance.add(*value));
-    variance.value()
 }
 
 #[inline(always)]

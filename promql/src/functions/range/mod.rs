@@ -17,6 +17,7 @@ use isobar_model::Columns;
 
 use super::row::{Row, Windows};
 
+mod batch;
 mod window;
 
 mod rate;

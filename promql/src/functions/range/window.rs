@@ -24,20 +24,6 @@ impl<'a> Input<'a> {
             to: 0,
         }
     }
-
-    /// Calls `compute` with the step and the values of each window that holds samples, and keeps
-    /// what it gives.
-    #[inline(always)]
-    pub(super) fn fold(
-        self,
-        windows: &Windows,
-        out: &mut Output<'_, '_>,
-        mut compute: impl FnMut(usize, &[f64]) -> f64,
-    ) {
-        for (step, range) in self.slide(windows) {
-            out.set(step, compute(step, &self.values[range]));
-        }
-    }
 }
 
 /// See [`Input::slide`].
