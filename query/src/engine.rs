@@ -222,6 +222,9 @@ impl Engine {
             .timeout
             .unwrap_or(self.config.timeout)
             .min(self.config.timeout);
+        if limit.is_zero() {
+            return Err(QueryError::Timeout("query queue"));
+        }
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
         let permit = tokio::select! {

@@ -190,7 +190,7 @@ where
                 Err(error) => Err(error),
             };
             let mut response = respond::api_response(reply, gzip, &pool);
-            respond::add_cors(&mut response, parts.headers.contains_key(header::ORIGIN));
+            respond::add_cors(&mut response, parts.headers.get(header::ORIGIN));
             response
         }
     })
@@ -198,10 +198,7 @@ where
 
 fn options(request: &Request) -> Response {
     let mut response = respond::empty(StatusCode::NO_CONTENT);
-    respond::add_cors(
-        &mut response,
-        request.headers().contains_key(header::ORIGIN),
-    );
+    respond::add_cors(&mut response, request.headers().get(header::ORIGIN));
     response
 }
 

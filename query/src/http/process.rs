@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use serde::Serialize;
 
@@ -31,17 +31,30 @@ pub(super) async fn ready(State(app): State<Arc<App>>, request: Request) -> Resp
     })
 }
 
-/// Answers GET and HEAD; the server leaves the body of the latter away.
+/// Answers GET, and HEAD without a body.
 fn plain(request: &Request, answer: impl FnOnce() -> Response) -> Response {
     match *request.method() {
-        Method::GET | Method::HEAD => answer(),
-        _ => not_allowed("GET, HEAD, OPTIONS"),
+        Method::GET => answer(),
+        Method::HEAD => respond::empty(answer().status()),
+        _ => other_method(request, "GET, HEAD, OPTIONS"),
     }
+}
+
+/// Tells the methods that there are: as a refusal, unless that was the question.
+fn other_method(request: &Request, allow: &'static str) -> Response {
+    if request.method() != Method::OPTIONS {
+        return not_allowed(allow);
+    }
+    let mut response = respond::empty(StatusCode::OK);
+    response
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
+    response
 }
 
 pub(super) async fn version(State(app): State<Arc<App>>, request: Request) -> Response {
     if request.method() != Method::GET {
-        return not_allowed("GET, OPTIONS");
+        return other_method(&request, "GET, OPTIONS");
     }
     match respond::to_json(&app.status.build()) {
         Ok(mut json) => {

@@ -128,22 +128,23 @@ pub(crate) fn refusal(status: StatusCode, why: &'static str) -> Response {
 }
 
 /// Adds the headers of every API answer: any origin may read it, as with Prometheus' default.
-pub(crate) fn add_cors(response: &mut Response, with_origin: bool) {
+pub(crate) fn add_cors(response: &mut Response, origin: Option<&HeaderValue>) {
     let headers = response.headers_mut();
     headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    if with_origin {
-        for (name, value) in [
-            (
-                header::ACCESS_CONTROL_ALLOW_HEADERS,
-                "Accept, Authorization, Content-Type, Origin",
-            ),
-            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
-            (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
-            (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
+    let Some(origin) = origin.filter(|origin| !origin.is_empty()) else {
+        return;
+    };
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    for (name, value) in [
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            "Accept, Authorization, Content-Type, Origin",
+        ),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
+        (header::ACCESS_CONTROL_EXPOSE_HEADERS, "Date"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -114,12 +114,53 @@ pub(crate) fn quoted(text: &str) -> String {
     }
 }
 
-/// A float as Go's `strconv.ParseFloat` reads it, hexadecimal ones aside. Numbers that are too
-/// large are refused.
+/// A float as Go's `strconv.ParseFloat` reads it: also with underscores between digits and in
+/// hexadecimal. Numbers that are too large are refused.
 fn parse_float(text: &str) -> Option<f64> {
+    let bytes = text.as_bytes();
+    let digit_at = |at: Option<usize>| {
+        at.and_then(|at| bytes.get(at))
+            .is_some_and(u8::is_ascii_alphanumeric)
+    };
+    let joins = |at: usize| digit_at(at.checked_sub(1)) && digit_at(Some(at + 1));
+    let plain;
+    let text = if bytes.contains(&b'_') {
+        if !(0..bytes.len()).all(|at| bytes.get(at) != Some(&b'_') || joins(at)) {
+            return None;
+        }
+        plain = text.replace('_', "");
+        &plain
+    } else {
+        text
+    };
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if let Some(digits) = digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+        let value = parse_hexadecimal(digits)?;
+        return Some(if negative { -value } else { value });
+    }
     let value = text.parse::<f64>().ok()?;
-    let named = || text.trim_start_matches(['+', '-']).starts_with(['i', 'I']);
-    (!value.is_infinite() || named()).then_some(value)
+    let named = digits.starts_with(['i', 'I']);
+    (!value.is_infinite() || named).then_some(value)
+}
+
+/// `1f.8p3`: hexadecimal digits and a power of two. What is beyond 60 bits of digits, or would
+/// need a rounding, is refused: nobody writes times so.
+fn parse_hexadecimal(text: &str) -> Option<f64> {
+    let (mantissa, exponent) = text.split_once(['p', 'P'])?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_hex || digits.is_empty() || digits.len() > 13 {
+        return None;
+    }
+    let mantissa = u64::from_str_radix(&digits, 16).ok()? as f64;
+    let exponent = exponent.parse::<i16>().ok()?;
+    let shift = i32::from(exponent) - 4 * i32::try_from(fraction.len()).ok()?;
+    let value = mantissa * 2f64.powi(shift);
+    value.is_finite().then_some(value)
 }
 
 /// Durations with units, the larger first: `1d12h`.
@@ -262,6 +303,8 @@ mod tests {
             ("1700014177.4376", 1_700_014_177_438),
             ("-1.5", -1_500),
             ("1e3", 1_000_000),
+            ("1_0", 10_000),
+            ("-0x1.8p1", -3_000),
             ("1970-01-01T00:00:01Z", 1_000),
             ("2023-11-15T02:09:37.500Z", 1_700_014_177_500),
             ("2023-11-15T02:09:37.123456789Z", 1_700_014_177_123),
@@ -284,6 +327,10 @@ mod tests {
             "2023-01-01T00:00:00",
             "2023-01-01",
             "1 ",
+            "_1",
+            "1__0",
+            "0x10",
+            "0xp1",
         ] {
             assert_eq!(
                 parse_time(text),

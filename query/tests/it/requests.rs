@@ -260,6 +260,8 @@ async fn methods_and_unknown_paths() {
         ("HEAD", "/-/healthy", 200, ""),
         ("HEAD", "/-/ready", 200, ""),
         ("POST", "/-/ready", 405, "GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/-/ready", 200, "GET, HEAD, OPTIONS"),
+        ("OPTIONS", "/version", 200, "GET, OPTIONS"),
         ("HEAD", "/api/v1/query", 405, "GET, OPTIONS, POST"),
         ("POST", "/api/v1/metadata", 405, "GET, OPTIONS"),
         ("OPTIONS", "/api/v1/query", 204, ""),
@@ -286,7 +288,10 @@ async fn any_origin_may_read() {
         .body(Body::empty())
         .unwrap();
     let answer = server().send(request).await;
-    assert_eq!(answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN), "*");
+    assert_eq!(
+        answer.header(header::ACCESS_CONTROL_ALLOW_ORIGIN),
+        "http://grafana"
+    );
     assert_eq!(
         answer.header(header::ACCESS_CONTROL_ALLOW_METHODS),
         "GET, POST, OPTIONS"

@@ -89,6 +89,16 @@ async fn queries_wait_for_their_turn_no_longer_than_their_time() {
 }
 
 #[tokio::test]
+async fn no_time_at_all_is_too_little() {
+    let server = Server::new(Memory::hour(1));
+    for timeout in ["0", "-1", "0s", "NaN"] {
+        let path = format!("/api/v1/query?query=1&timeout={timeout}");
+        let text = "query timed out in query queue";
+        check(&server, &path, 503, "timeout", text).await;
+    }
+}
+
+#[tokio::test]
 async fn an_unreachable_store_is_named() {
     let server = Server::new(Memory::in_mood(1, Mood::Unreachable));
     for path in [

@@ -11,6 +11,10 @@ const PLAIN_MIN: f64 = 1e-6;
 /// Integers below this are exact, so their decimal digits are also the shortest ones.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
+/// From here up to [`EXACT_MAX`] the printer of digits gives plain form too, and numbers with a
+/// fraction need no more work. This is where nearly all values lie.
+const PRINTED_PLAIN_MIN: f64 = 1e-4;
+
 /// Appends a sample value, without quotes.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: f64) {
     if value.abs() < EXACT_MAX && value == value.trunc() {
@@ -18,7 +22,9 @@ pub(crate) fn write_value(out: &mut Vec<u8>, value: f64) {
         return;
     }
     let magnitude = value.abs();
-    if !value.is_finite() {
+    if (PRINTED_PLAIN_MIN..EXACT_MAX).contains(&magnitude) {
+        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+    } else if !value.is_finite() {
         write_non_finite(out, value);
     } else if (PLAIN_MIN..PLAIN_MAX).contains(&magnitude) {
         write_finite_plain(out, value);
@@ -54,7 +60,13 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
         out.push(b'-');
     }
     let magnitude = timestamp_ms.unsigned_abs();
-    out.extend_from_slice(itoa::Buffer::new().format(magnitude / 1000).as_bytes());
+    let mut buffer = itoa::Buffer::new();
+    let seconds = buffer.format(magnitude / 1000).as_bytes();
+    // A copy whose length is known to the compiler is much cheaper: the years 2001 to 2286.
+    match <&[u8; 10]>::try_from(seconds) {
+        Ok(seconds) => out.extend_from_slice(seconds),
+        Err(_) => out.extend_from_slice(seconds),
+    }
     let fraction = (magnitude % 1000) as u16;
     if fraction != 0 {
         let digit = |n: u16| b'0' + (n % 10) as u8;
