@@ -16,7 +16,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { samples_max: 50_000_000, steps_max: 1_000_000, series_max: 10_000_000 }
+        Limits {
+            samples_max: 50_000_000,
+            steps_max: 1_000_000,
+            series_max: 10_000_000,
+        }
     }
 }
 
@@ -41,7 +45,9 @@ impl CancelToken {
             CancelReason::Timeout => 2,
         };
         // A second reason is of no interest: the query ends either way.
-        let _first = self.0.compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
+        let _first = self
+            .0
+            .compare_exchange(0, code, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Why the query was called off, if it was.

@@ -25,7 +25,9 @@ impl IncomingSeries for Series<'_> {
 
     fn labels(&self) -> Result<Labels, String> {
         let text = std::str::from_utf8(self.encoded).map_err(|e| e.to_string())?;
-        Ok(Labels::from_pairs(text.split(',').filter_map(|pair| pair.split_once('='))))
+        Ok(Labels::from_pairs(
+            text.split(',').filter_map(|pair| pair.split_once('=')),
+        ))
     }
 
     fn samples(&self, mut each: impl FnMut(i64, f64)) {
@@ -70,7 +72,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                     } else {
                         ((round * 7919 + i * 31) % 1000) as f64 * 0.013
                     };
-                    Series { encoded: labels.as_bytes(), sample: (now + (i % 200) as i64, value) }
+                    Series {
+                        encoded: labels.as_bytes(),
+                        sample: (now + (i % 200) as i64, value),
+                    }
                 })
                 .collect();
             let append = db.append(&tenant, &batch)?;
@@ -85,7 +90,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let samples = ((rounds - 1) * series) as f64;
     let (cpu, wall) = (cpu_seconds() - cpu, wall.elapsed().as_secs_f64());
-    println!("a sample: {:.3} us CPU, {:.3} us wall", cpu * 1e6 / samples, wall * 1e6 / samples);
+    println!(
+        "a sample: {:.3} us CPU, {:.3} us wall",
+        cpu * 1e6 / samples,
+        wall * 1e6 / samples
+    );
     let stats = db.head_stats(None);
     println!(
         "memory: {} bytes a series resident, of them {} in chunks and slots; log {:.2} bytes a sample",
@@ -95,7 +104,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let start = Instant::now();
     let count = db.select(None, &[], TimeRange::ALL)?.count();
-    println!("select of {count} series: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "select of {count} series: {:.1} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     drop(db);
     let start = Instant::now();
     let db = Db::open(DbConfig::new(&dir))?;
@@ -114,13 +126,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// User and system time of this process.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
     (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / 100.0
 }
 
 fn rss_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|text| text.parse::<u64>().ok());
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|text| text.parse::<u64>().ok());
     pages.unwrap_or(0) * 4096
 }

@@ -1,5 +1,8 @@
 //! Stories about the whole program: the binary as a process, real peers beside it.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails with the place")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails with the place"
+)]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod crash;
