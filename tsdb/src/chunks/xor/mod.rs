@@ -40,6 +40,9 @@ const HEADER_BYTES: usize = 2;
 /// The number of leading zeros that says that no window was written yet.
 const NO_WINDOW: u8 = 0xff;
 
+/// Cold, so that the loop that decodes has no error to build.
+#[cold]
+#[inline(never)]
 fn corrupt(why: &str) -> Error {
     Error::corrupt("XOR chunk", why)
 }
