@@ -26,6 +26,7 @@ pub struct BlockMeta {
     #[serde(default)]
     pub stats: BlockStats,
     /// What it was made from.
+    #[serde(default)]
     pub compaction: Compaction,
     /// The version of the format; 1.
     pub version: u32,
@@ -65,6 +66,7 @@ pub struct BlockStats {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Compaction {
     /// How often its data were compacted; 1 for a block from a head.
+    #[serde(default)]
     pub level: u32,
     /// The blocks of level 1 that went into it.
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "ulids")]

@@ -212,6 +212,7 @@ impl IndexWriter {
         self.file
             .flush()
             .map_err(|e| Error::io("write", &self.path, e))?;
+        // The file only grows while this is mapped.
         let written = map_file(&self.path)?;
         let series = SeriesBytes {
             index: &written,
