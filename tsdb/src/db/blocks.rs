@@ -163,6 +163,13 @@ impl Blocks {
         }
         served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
         let mut state = self.state.write();
+        // What a query found out meanwhile stays.
+        let news = state
+            .broken
+            .iter()
+            .filter(|(name, _)| !old_broken.contains_key(*name));
+        broken.extend(news.map(|(name, why)| (name.clone(), why.clone())));
+        served.retain(|block| !broken.contains_key(&block.meta().ulid.to_string()));
         state.broken = broken;
         state.served = Arc::new(served);
         Ok(())

@@ -235,6 +235,28 @@ impl<S: IncomingSeries> Batch<'_, S> {
         self.tenant.widen(min_ms, max_ms);
     }
 
+    /// Refuses a series that is not known and has no sample in bounds: it would take memory for
+    /// nothing. False when it has one.
+    fn refuse_out_of_bounds(&mut self, todo: Todo, labels: &Labels) -> bool {
+        let bounds = self.bounds();
+        let incoming = &self.series[todo.at as usize];
+        let mut wanted = false;
+        incoming.samples(|t, _| wanted |= bounds.min_ms <= t && t <= bounds.max_ms);
+        if wanted {
+            return false;
+        }
+        incoming.samples(|t, value| {
+            let reason = if t < bounds.min_ms {
+                RejectReason::OutOfBounds
+            } else {
+                RejectReason::TooFarInFuture
+            };
+            self.rejected
+                .add(reason, Some((t, value)), || labels.to_string());
+        });
+        true
+    }
+
     /// Finds series by their parsed labels, or makes them, and remembers their keys.
     fn register(&mut self, unknown: &[Todo], known: &mut Vec<Known>) {
         if unknown.is_empty() {
@@ -249,6 +271,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     self.rejected
                         .add(RejectReason::BadLabels(why), None, String::new);
                 }
+                Ok(labels) if self.refuse_out_of_bounds(*todo, &labels) => {}
                 Ok(labels) => parsed.push((*todo, labels)),
                 Err(why) => self
                     .rejected

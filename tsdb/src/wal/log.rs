@@ -30,6 +30,8 @@ const PENDING_BYTES_MAX: usize = 64 << 20;
 /// How long to wait before a failed write is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+const CLOSED: &str = "the database is closed";
+
 /// When a write counts as durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sync {
@@ -66,8 +68,17 @@ struct State {
     waiters: Vec<(u64, OnDurable)>,
     rotate: bool,
     closing: bool,
+    /// Whether the thread is gone: what was pushed after its last batch stays unwritten.
+    ended: bool,
     /// The number of the segment being written.
     segment: u64,
+}
+
+impl State {
+    /// Why what is not durable yet may never be.
+    fn cause(&self) -> Option<&str> {
+        self.failure.as_deref().or(self.ended.then_some(CLOSED))
+    }
 }
 
 /// The file of a segment.
@@ -124,11 +135,8 @@ impl Log {
     /// [`Error::Unavailable`] with the cause.
     pub(crate) fn check_writable(&self) -> Result<(), Error> {
         let state = self.shared.state.lock();
-        if let Some(cause) = &state.failure {
-            return Err(Error::Unavailable(cause.to_string()));
-        }
-        if state.closing {
-            return Err(Error::Unavailable("the database is closed".to_owned()));
+        if let Some(cause) = state.cause() {
+            return Err(Error::Unavailable(cause.to_owned()));
         }
         if state.pending.len() > PENDING_BYTES_MAX {
             let text = format!(
@@ -175,8 +183,8 @@ impl Log {
             if state.durable >= ticket.0 {
                 return Ok(());
             }
-            if let Some(cause) = &state.failure {
-                return Err(Error::Unavailable(cause.to_string()));
+            if let Some(cause) = state.cause() {
+                return Err(Error::Unavailable(cause.to_owned()));
             }
             self.shared.done.wait(&mut state);
         }
@@ -187,8 +195,8 @@ impl Log {
         let mut state = self.shared.state.lock();
         let result = if state.durable >= ticket.0 {
             Ok(())
-        } else if let Some(cause) = &state.failure {
-            Err(Error::Unavailable(cause.to_string()))
+        } else if let Some(cause) = state.cause() {
+            Err(Error::Unavailable(cause.to_owned()))
         } else {
             state.waiters.push((ticket.0, done));
             return;
@@ -207,14 +215,11 @@ impl Log {
         state.rotate = true;
         self.shared.work.notify_one();
         loop {
-            if let Some(cause) = &state.failure {
-                return Err(Error::Unavailable(cause.to_string()));
+            if let Some(cause) = state.cause() {
+                return Err(Error::Unavailable(cause.to_owned()));
             }
             if !state.rotate {
                 return Ok(state.segment);
-            }
-            if state.closing {
-                return Err(Error::Unavailable("the database is closed".to_owned()));
             }
             self.shared.done.wait(&mut state);
         }
@@ -274,6 +279,7 @@ struct Job {
 }
 
 impl Writer {
+    /// Until the log is closed.
     fn run(mut self) {
         loop {
             let job = self.next_job();
@@ -453,6 +459,21 @@ impl Writer {
         self.shared.done.notify_all();
         for (_, done) in ready {
             done(Ok(()));
+        }
+    }
+}
+
+/// However the thread ends, nobody waits for it any longer.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let waiters = {
+            let mut state = self.shared.state.lock();
+            state.ended = true;
+            std::mem::take(&mut state.waiters)
+        };
+        self.shared.done.notify_all();
+        for (_, done) in waiters {
+            done(Err(Error::Unavailable(CLOSED.to_owned())));
         }
     }
 }

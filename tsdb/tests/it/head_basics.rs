@@ -214,3 +214,45 @@ fn a_snapshot_stands_for_the_log_before_it() {
     drop(db);
     assert_eq!(dump_all(&open(dir.path())), after);
 }
+
+#[test]
+fn a_series_without_a_sample_in_bounds_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let hour = 3_600_000;
+    write(&db, "t", &[TestSeries::new("a=1", &[(10 * hour, 1.0)])]);
+    let refused = write(
+        &db,
+        "t",
+        &[
+            TestSeries::new("a=2", &[(hour, 1.0), (2 * hour, 2.0)]),
+            TestSeries::new("a=3", &[]),
+        ],
+    );
+    assert_eq!(
+        refused,
+        [
+            r#"out of bounds: timestamp 3600000 value 1: series {a="2"}"#,
+            r#"out of bounds: timestamp 7200000 value 2: series {a="2"}"#,
+        ]
+    );
+    assert_eq!(
+        db.label_values(None, "a", &[], TimeRange::ALL).unwrap(),
+        ["1"]
+    );
+}
+
+#[test]
+fn a_callback_is_called_when_the_write_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(config(dir.path()).0).unwrap();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(2);
+    for t in 0..2 {
+        let series = [TestSeries::new("a=1", &[(t, 1.0)])];
+        let append = db.append(&"t".parse_tenant(), &series).unwrap();
+        let sender = sender.clone();
+        let done = move |result: Result<(), Error>| sender.send((t, result.is_ok())).unwrap();
+        db.when_durable(append.ticket, Box::new(done));
+        assert_eq!(receiver.recv().unwrap(), (t, true));
+    }
+}
