@@ -81,6 +81,9 @@ pub(crate) fn api_response(
 }
 
 fn error_response(error: &ApiError) -> Response {
+    if error.kind == ErrorType::Internal {
+        tracing::error!(error = error.text, "request failed");
+    }
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Envelope<'a> {

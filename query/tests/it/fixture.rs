@@ -98,6 +98,16 @@ impl Server {
         }
     }
 
+    /// The response with its body still to be read.
+    pub(crate) async fn begin(&self, path: &str) -> axum::response::Response {
+        let request = Request::get(path).body(Body::empty()).expect("a request");
+        self.router
+            .clone()
+            .oneshot(request)
+            .await
+            .expect("no error of its own")
+    }
+
     pub(crate) async fn send(&self, request: Request<Body>) -> Response {
         let response = self
             .router

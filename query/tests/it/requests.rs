@@ -139,6 +139,23 @@ async fn form_and_url_are_merged() {
 }
 
 #[tokio::test]
+async fn forms_have_a_largest_size() {
+    let request = Request::post("/api/v1/query")
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .body(Body::from(format!("query={}", "1".repeat(10 << 20))))
+        .unwrap();
+    let answer = server().send(request).await;
+    assert_eq!(answer.status, 400);
+    assert_eq!(
+        answer.text(),
+        error(
+            "bad_data",
+            "error parsing form values: http: POST too large"
+        )
+    );
+}
+
+#[tokio::test]
 async fn limits_cut_and_warn() {
     let truncated = |data: &str| {
         format!(

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use isobar_query::engine::Config;
 
 use crate::fixture::{Memory, Mood, SHORT, Server};
@@ -86,6 +87,32 @@ async fn queries_wait_for_their_turn_no_longer_than_their_time() {
     };
     let (first, ()) = futures::join!(first, second);
     assert_eq!(first.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_who_reads_slowly_holds_no_thread() {
+    let server = Server::with(Memory::hour(3_000), Config::default(), 1);
+    let path = "/api/v1/query_range?query=m&start=1700046000&end=1700049600&step=60";
+    let mut body = server.begin(path).await.into_body().into_data_stream();
+    let mut read = body
+        .next()
+        .await
+        .expect("a piece")
+        .expect("no error")
+        .to_vec();
+    // The only thread answers others while most of the first answer is not written yet.
+    for _ in 0..3 {
+        assert_eq!(server.get("/api/v1/query?query=1").await.status, 200);
+    }
+    assert!(
+        read.len() < 100_000,
+        "{} bytes in the first piece",
+        read.len()
+    );
+    while let Some(piece) = body.next().await {
+        read.extend_from_slice(&piece.expect("no error"));
+    }
+    assert!(read == server.get(path).await.body);
 }
 
 #[tokio::test]
