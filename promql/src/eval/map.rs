@@ -6,13 +6,14 @@ use super::run::Run;
 use super::tile::Tile;
 use super::{EvalError, Operator, Ready, scalar};
 use crate::functions::scalar::{ScalarFn, clamp, clamp_is_empty, round_to};
-use crate::plan::node::{Map, MapFn, Names, Node};
+use crate::plan::node::{Map, MapFn, Node};
 
 /// The rows of a function of one number.
 pub(super) struct MapRows<'r> {
     input: Box<dyn Operator + 'r>,
     change: Change,
-    names: NameDrop,
+    /// `None` when names differ: then rows are merged behind this operator, and the names dropped.
+    names: Option<NameDrop>,
 }
 
 /// What is done to each value.
@@ -24,56 +25,57 @@ enum Change {
     StepTimes(Vec<f64>),
 }
 
-impl<'r> MapRows<'r> {
-    pub(super) fn new(run: &'r Run<'r>, node: &'r Node, map: &'r Map) -> Result<Self, EvalError> {
-        let grid = node.grid;
-        let change = match &map.func {
-            MapFn::Plain(func) => Change::Plain(*func),
-            MapFn::Round(nearest) => Change::Round(scalar::evaluate(run, nearest, grid)?),
-            MapFn::Clamp(min, max) => {
-                let min = scalar::evaluate(run, min, grid)?;
-                Change::Clamp(min, scalar::evaluate(run, max, grid)?)
-            }
-            MapFn::StepTime => {
-                let times = (0..grid.count).map(|i| grid.time_ms(i) as f64 / 1000.0);
-                Change::StepTimes(times.collect())
-            }
-        };
-        Ok(MapRows {
-            input: nameless(run, &map.input)?,
-            change,
-            names: NameDrop::default(),
-        })
-    }
-
-    pub(super) fn negate(
-        run: &'r Run<'r>,
-        _node: &'r Node,
-        input: &'r Node,
-    ) -> Result<Self, EvalError> {
-        let input = nameless(run, input)?;
-        Ok(MapRows {
-            input,
-            change: Change::Negate,
-            names: NameDrop::default(),
-        })
-    }
-}
-
-/// The rows of `node` for an operator that drops their names. Where names differ, rows that
-/// become the same are merged here; elsewhere the caller drops the names on the way.
-pub(super) fn nameless<'r>(
+/// The operator of a function of one number.
+pub(super) fn build<'r>(
     run: &'r Run<'r>,
     node: &'r Node,
+    map: &'r Map,
 ) -> Result<Box<dyn Operator + 'r>, EvalError> {
-    let operator = super::build(run, node)?;
-    if node.names != Names::Any {
-        return Ok(operator);
-    }
-    Ok(Box::new(MergeNameless {
-        input: Some(operator),
+    let grid = node.grid;
+    let change = match &map.func {
+        MapFn::Plain(func) => Change::Plain(*func),
+        MapFn::Round(nearest) => Change::Round(scalar::evaluate(run, nearest, grid)?),
+        MapFn::Clamp(min, max) => {
+            let min = scalar::evaluate(run, min, grid)?;
+            Change::Clamp(min, scalar::evaluate(run, max, grid)?)
+        }
+        MapFn::StepTime => {
+            let times = (0..grid.count).map(|i| grid.time_ms(i) as f64 / 1000.0);
+            Change::StepTimes(times.collect())
+        }
+    };
+    changed(run, &map.input, change)
+}
+
+/// The operator of unary minus.
+pub(super) fn negate<'r>(
+    run: &'r Run<'r>,
+    input: &'r Node,
+) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    changed(run, input, Change::Negate)
+}
+
+fn changed<'r>(
+    run: &'r Run<'r>,
+    input: &'r Node,
+    change: Change,
+) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    let names = NameDrop::of(input);
+    let merges = names.is_none();
+    let rows = Box::new(MapRows {
+        input: super::build(run, input)?,
+        change,
+        names,
+    });
+    Ok(if merges { merge_nameless(rows) } else { rows })
+}
+
+/// Drops the names of all rows. Rows that become the same are merged, so all have to be kept.
+pub(super) fn merge_nameless<'r>(input: Box<dyn Operator + 'r>) -> Box<dyn Operator + 'r> {
+    Box::new(MergeNameless {
+        input: Some(input),
         merged: Ready::new(Tile::default()),
-    }))
+    })
 }
 
 struct MergeNameless<'r> {
@@ -105,9 +107,8 @@ impl Operator for MapRows<'_> {
                 return Ok(false);
             }
             self.change.apply(tile);
-            for i in 0..tile.len() {
-                let (labels, _) = tile.row_mut(i);
-                *labels = self.names.drop_name(labels)?;
+            if let Some(names) = &mut self.names {
+                names.drop_all(tile)?;
             }
             if !tile.is_empty() {
                 return Ok(true);

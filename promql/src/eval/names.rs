@@ -5,6 +5,8 @@ use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
 
 use super::EvalError;
+use super::tile::Tile;
+use crate::plan::node::{Names, Node};
 
 /// The labels that go when a result is no longer the metric that was measured.
 fn is_metadata(name: &str) -> bool {
@@ -36,6 +38,24 @@ pub(super) struct NameDrop {
 }
 
 impl NameDrop {
+    /// For the rows of `input`, unless their names differ: then rows may become the same without
+    /// harm, at different steps, and have to be merged.
+    pub(super) fn of(input: &Node) -> Option<Self> {
+        (input.names != Names::Any).then(NameDrop::default)
+    }
+
+    /// Drops the names of all rows of a tile.
+    ///
+    /// # Errors
+    /// As [`NameDrop::drop_name`].
+    pub(super) fn drop_all(&mut self, tile: &mut Tile) -> Result<(), EvalError> {
+        for i in 0..tile.len() {
+            let (labels, _) = tile.row_mut(i);
+            *labels = self.drop_name(labels)?;
+        }
+        Ok(())
+    }
+
     /// The labels without name, type and unit.
     ///
     /// # Errors

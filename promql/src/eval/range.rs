@@ -8,7 +8,7 @@ use super::run::{Feed, Run};
 use super::select::remove_stale;
 use super::tile::{Tile, for_each};
 use super::{EvalError, Operator};
-use crate::functions::range::{Edges, Param, RangeArgs, Scratch, apply};
+use crate::functions::range::{Edges, Param, RangeArgs, RangeFn, Scratch, apply};
 use crate::functions::row::Windows;
 use crate::plan::node::{Node, RangeCall, WindowSource};
 
@@ -183,7 +183,8 @@ impl Operator for WindowRows<'_> {
                 self.remark_name(&labels);
             }
             let (into, _) = tile.row_mut(tile.len() - 1);
-            *into = if func.keeps_metric_name() {
+            // `absent_over_time` looks at no labels.
+            *into = if func.keeps_metric_name() || func == RangeFn::Absent {
                 labels
             } else {
                 self.names.drop_name(&labels)?

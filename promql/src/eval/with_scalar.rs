@@ -1,7 +1,7 @@
 //! Binary operations between a vector and a number.
 
 use super::arithmetic::{NumberOp, number_op};
-use super::map::nameless;
+use super::map::merge_nameless;
 use super::names::NameDrop;
 use super::run::Run;
 use super::tile::Tile;
@@ -15,36 +15,40 @@ pub(super) struct ScalarRows<'r> {
     return_bool: bool,
     scalar_left: bool,
     scalars: Vec<f64>,
-    /// Set when names are dropped.
+    /// Set when names are dropped here.
     names: Option<NameDrop>,
 }
 
-impl<'r> ScalarRows<'r> {
-    pub(super) fn new(
-        run: &'r Run<'r>,
-        node: &'r Node,
-        with: &'r WithScalar,
-    ) -> Result<Self, EvalError> {
-        let Some(op) = number_op(with.op) else {
-            return Err(EvalError::Execution(
-                "set operator not allowed in binary scalar expression".to_owned(),
-            ));
-        };
-        let drops = with.return_bool || matches!(op, NumberOp::Arithmetic(_));
-        Ok(ScalarRows {
-            input: if drops {
-                nameless(run, &with.input)?
-            } else {
-                super::build(run, &with.input)?
-            },
-            op,
-            return_bool: with.return_bool,
-            scalar_left: with.scalar_left,
-            scalars: scalar::evaluate(run, &with.scalar, node.grid)?,
-            names: drops.then(NameDrop::default),
-        })
-    }
+/// The operator of such an operation.
+pub(super) fn build<'r>(
+    run: &'r Run<'r>,
+    node: &'r Node,
+    with: &'r WithScalar,
+) -> Result<Box<dyn Operator + 'r>, EvalError> {
+    let Some(op) = number_op(with.op) else {
+        return Err(EvalError::Execution(
+            "set operator not allowed in binary scalar expression".to_owned(),
+        ));
+    };
+    let drops = with.return_bool || matches!(op, NumberOp::Arithmetic(_));
+    let names = if drops {
+        NameDrop::of(&with.input)
+    } else {
+        None
+    };
+    let merges = drops && names.is_none();
+    let rows = Box::new(ScalarRows {
+        input: super::build(run, &with.input)?,
+        op,
+        return_bool: with.return_bool,
+        scalar_left: with.scalar_left,
+        scalars: scalar::evaluate(run, &with.scalar, node.grid)?,
+        names,
+    });
+    Ok(if merges { merge_nameless(rows) } else { rows })
+}
 
+impl ScalarRows<'_> {
     fn apply(&self, tile: &mut Tile) {
         for i in 0..tile.len() {
             let (_, row) = tile.row_mut(i);
@@ -82,13 +86,9 @@ impl Operator for ScalarRows<'_> {
                 return Ok(false);
             }
             self.apply(tile);
+            tile.retain_present();
             if let Some(names) = &mut self.names {
-                for i in 0..tile.len() {
-                    let (labels, _) = tile.row_mut(i);
-                    *labels = names.drop_name(labels)?;
-                }
-            } else {
-                tile.retain_present();
+                names.drop_all(tile)?;
             }
             if !tile.is_empty() {
                 return Ok(true);

@@ -32,7 +32,7 @@ impl ArithmeticOp {
             ArithmeticOp::Div => left / right,
             ArithmeticOp::Mod => left % right,
             ArithmeticOp::Pow => go_math::pow(left, right),
-            ArithmeticOp::Atan2 => left.atan2(right),
+            ArithmeticOp::Atan2 => go_math::atan2(left, right),
         }
     }
 }

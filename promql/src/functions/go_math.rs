@@ -116,6 +116,54 @@ pub(super) fn pow(x: f64, y: f64) -> f64 {
     ldexp(result, result_exponent)
 }
 
+/// What Go's `math.Atan2` gives.
+pub(super) fn atan2(y: f64, x: f64) -> f64 {
+    let special = y == 0.0 || x == 0.0 || !y.is_finite() || !x.is_finite();
+    if special {
+        return y.atan2(x);
+    }
+    let angle = atan(y / x);
+    match (x < 0.0, angle <= 0.0) {
+        (false, _) => angle,
+        (true, true) => angle + std::f64::consts::PI,
+        (true, false) => angle - std::f64::consts::PI,
+    }
+}
+
+/// What Go's `math.Atan` gives, after Cephes.
+pub(super) fn atan(x: f64) -> f64 {
+    use std::f64::consts::{FRAC_PI_2, FRAC_PI_4};
+    /// What Pi / 2 lacks.
+    const MORE_BITS: f64 = 6.123_233_995_736_766e-17;
+    let size = x.abs();
+    let angle = if size <= 0.66 {
+        small_atan(size)
+    } else if size > 1.0 + std::f64::consts::SQRT_2 {
+        FRAC_PI_2 - small_atan(1.0 / size) + MORE_BITS
+    } else {
+        FRAC_PI_4 + small_atan((size - 1.0) / (size + 1.0)) + 0.5 * MORE_BITS
+    };
+    if x.is_nan() { x } else { angle.copysign(x) }
+}
+
+/// Of 0 to 0.66.
+fn small_atan(x: f64) -> f64 {
+    let z = x * x;
+    let over = (((-8.750_608_600_031_904e-1 * z - 1.615_753_718_733_365e1) * z
+        - 7.500_855_792_314_705e1)
+        * z
+        - 1.228_866_684_490_136_1e2)
+        * z
+        - 6.485_021_904_942_025e1;
+    let under = ((((z + 2.485_846_490_142_306_2e1) * z + 1.650_270_098_316_988_6e2) * z
+        + 4.328_810_604_912_902_5e2)
+        * z
+        + 4.853_903_996_359_137e2)
+        * z
+        + 1.945_506_571_482_614e2;
+    x * (z * over / under) + x
+}
+
 /// A finite number other than 0 as a fraction of size 0.5 to 1 and a power of two.
 fn frexp(x: f64) -> (f64, i64) {
     let (x, shift) = normal(x);
@@ -178,6 +226,17 @@ mod tests {
         assert_eq!(pow(3.0, 0.3333), 1.442196755504422);
         assert_eq!(pow(2.0, -1074.0), 5e-324);
         assert_eq!(pow(5e-324, 0.5), 2.2227587494850775e-162);
+    }
+
+    #[test]
+    fn angles() {
+        // From Prometheus 3.14: `time() atan2 0.1` and so on.
+        assert_eq!(atan2(1_700_013_027.0, 0.1), 1.5707963267360734);
+        for x in [1e-9, 0.1, 0.5, 0.66, 0.7, 1.0, 2.0, 2.5, 10.0, 1e9] {
+            assert!((atan(x) - x.atan()).abs() <= 4e-16 && atan(-x) == -atan(x));
+            assert!((atan2(x, -1.0) - x.atan2(-1.0)).abs() <= 9e-16);
+        }
+        assert_eq!(atan2(-0.0, -1.0), -std::f64::consts::PI);
     }
 
     #[test]

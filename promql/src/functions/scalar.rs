@@ -96,7 +96,7 @@ impl ScalarFn {
             ScalarFn::Acosh => acosh(x),
             ScalarFn::Asin => x.asin(),
             ScalarFn::Asinh => asinh(x),
-            ScalarFn::Atan => x.atan(),
+            ScalarFn::Atan => go_math::atan(x),
             ScalarFn::Atanh => x.atanh(),
             ScalarFn::Ceil => x.ceil(),
             ScalarFn::Cos => x.cos(),

@@ -33,6 +33,7 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         selects: Selects::default(),
         rank: 0,
         steps: grid.count as u64,
+        in_parameter: false,
     };
     let around = Around::default();
     let root = match strip(expr) {
@@ -93,6 +94,9 @@ pub(super) struct Builder<'a> {
     pub(super) selects: Selects,
     rank: u32,
     pub(super) steps: u64,
+    /// Whether it plans the parameter of an aggregation. Prometheus does not prepare these:
+    /// nothing in them is held, and `@ start()` and `@ end()` go unheard.
+    pub(super) in_parameter: bool,
 }
 
 impl Builder<'_> {
@@ -111,7 +115,7 @@ impl Builder<'_> {
         if grid.count == 0 {
             return Ok(self.node(Kind::Empty, grid, Names::None));
         }
-        if grid.count > 1 || !grid.single {
+        if (grid.count > 1 || !grid.single) && !self.in_parameter {
             let invariance = invariance(expr);
             if invariance.hold {
                 let inner = self.vector(expr, grid.first(), around)?;
@@ -144,7 +148,7 @@ impl Builder<'_> {
 
     /// Plans an expression that gives a number.
     pub(super) fn scalar(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Scalar> {
-        if grid.count > 1 && invariance(expr).hold {
+        if grid.count > 1 && !self.in_parameter && invariance(expr).hold {
             let inner = self.scalar(expr, grid.first(), around)?;
             return Ok(match inner {
                 Scalar::Const(_) => inner,
@@ -259,7 +263,12 @@ impl Builder<'_> {
         }
         let param_expr = aggregate.param.as_ref().map(strip);
         let param = match param_expr {
-            Some(param) => Some(self.scalar(param, grid, &inside)?),
+            Some(param) => {
+                let around = std::mem::replace(&mut self.in_parameter, true);
+                let scalar = self.scalar(param, grid, &inside);
+                self.in_parameter = around;
+                Some(scalar?)
+            }
             None => None,
         };
         let input = self.vector(strip(&aggregate.expr), grid, &inside)?;

@@ -33,6 +33,7 @@ impl Builder<'_> {
         let offset_ms = self.offset_ms(offset)?;
         let (base_ms, step_ms) = match at {
             None => (grid.start_ms, grid.step_ms),
+            Some(At::Preprocessor(_)) if self.in_parameter => (grid.start_ms, grid.step_ms),
             Some(At::Timestamp(ms)) => (ms, 0),
             Some(At::Preprocessor(AtPreprocessor::Start)) => (self.params.start_ms, 0),
             Some(At::Preprocessor(AtPreprocessor::End)) => (self.params.end_ms, 0),
