@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use isobar_model::{Labels, Tenant, TimeRange};
+use isobar_model::{Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::db::{Db, DbConfig};
 use isobar_tsdb::head::incoming::IncomingSeries;
 
@@ -108,6 +108,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "select of {count} series: {:.1} ms",
         start.elapsed().as_secs_f64() * 1e3
     );
+    let name = Matcher::equal("__name__", "http_request_duration_seconds_7_total");
+    let start = Instant::now();
+    let count = db.select(None, &[name], TimeRange::ALL)?.count();
+    println!("select of {count} series: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    let start = Instant::now();
+    let pod = Matcher::new("pod", isobar_model::MatchOp::Regexp, "server-0000.[0-3].")?;
+    let count = db.select(None, &[pod], TimeRange::ALL)?.count();
+    println!("select of {count} series: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
     drop(db);
     let start = Instant::now();
     let db = Db::open(DbConfig::new(&dir))?;
