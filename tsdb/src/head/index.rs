@@ -9,6 +9,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use isobar_model::{Labels, MatchOp, Matcher};
 use roaring::RoaringBitmap;
 
+use super::gather::Gathered;
 use super::postings::Postings;
 use super::tenants::TenantId;
 
@@ -440,34 +441,26 @@ impl Index {
     pub(crate) fn gather(&self, ids: &RoaringBitmap) -> Gathered {
         const UNSEEN: u32 = u32::MAX;
         let mut gathered = Gathered::default();
-        let mut local = vec![UNSEEN; self.pairs.len()];
+        let mut numbers = vec![UNSEEN; self.pairs.len()];
         let mut pairs = Vec::new();
         for id in ids {
             let Some(entry) = self.entry(id) else {
                 continue;
             };
-            let start = gathered.flat.len();
-            for pair in &entry.pairs {
-                let place = &mut local[*pair as usize];
-                if *place == UNSEEN {
-                    *place = pairs.len() as u32;
-                    pairs.extend(self.pair(*pair));
-                }
-                gathered.flat.push(*place);
-            }
-            gathered.series.push(GatheredSeries {
+            gathered.add_series(
                 id,
-                start,
-                len: entry.pairs.len(),
-            });
+                entry.pairs.iter().map(|pair| {
+                    let number = &mut numbers[*pair as usize];
+                    if *number == UNSEEN {
+                        *number = pairs.len() as u32;
+                        pairs.extend(self.pair(*pair));
+                    }
+                    *number
+                }),
+            );
         }
         for pair in pairs {
-            gathered
-                .texts
-                .push_str(&self.names[pair.name as usize].text);
-            let name_end = gathered.texts.len();
-            gathered.texts.push_str(&pair.value);
-            gathered.ends.push((name_end, gathered.texts.len()));
+            gathered.add_pair(&self.names[pair.name as usize].text, &pair.value);
         }
         gathered
     }
@@ -475,85 +468,6 @@ impl Index {
     /// One more than the largest id.
     pub(crate) fn ids_end(&self) -> u32 {
         self.series.len() as u32
-    }
-}
-
-/// Series apart from the index, their label pairs replaced by small numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    /// The texts of all pairs, name and value by turns; and where each name and value ends.
-    texts: String,
-    ends: Vec<(usize, usize)>,
-    /// The pairs of all series.
-    flat: Vec<u32>,
-    series: Vec<GatheredSeries>,
-}
-
-/// A series, and where its pairs stand in [`Gathered`].
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct GatheredSeries {
-    pub(crate) id: u32,
-    start: usize,
-    len: usize,
-}
-
-impl Gathered {
-    /// Sorts the series by labels. Numbers of pairs become their ranks for that, so that two
-    /// series compare without a look at a text.
-    pub(crate) fn sort(&mut self) {
-        let mut order: Vec<u32> = (0..self.ends.len() as u32).collect();
-        order.sort_unstable_by_key(|pair| self.pair(*pair));
-        let mut ranks = vec![0; order.len()];
-        order
-            .iter()
-            .zip(0..)
-            .for_each(|(pair, rank)| ranks[*pair as usize] = rank);
-        self.flat
-            .iter_mut()
-            .for_each(|pair| *pair = ranks[*pair as usize]);
-        let flat = &self.flat;
-        let pairs = |series: &GatheredSeries| &flat[series.start..series.start + series.len];
-        self.series
-            .sort_unstable_by(|a, b| pairs(a).cmp(pairs(b)).then(a.id.cmp(&b.id)));
-        // `flat` holds ranks now, so the texts follow in that order.
-        let mut texts = String::with_capacity(self.texts.len());
-        let mut ends = Vec::with_capacity(self.ends.len());
-        for pair in order {
-            let (name, value) = self.pair(pair);
-            texts.push_str(name);
-            let name_end = texts.len();
-            texts.push_str(value);
-            ends.push((name_end, texts.len()));
-        }
-        (self.texts, self.ends) = (texts, ends);
-    }
-
-    /// The series, in label order once they are sorted.
-    pub(crate) fn series(&self) -> &[GatheredSeries] {
-        &self.series
-    }
-
-    /// Names and values of all pairs, in order once the series are sorted.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        (0..self.ends.len() as u32).map(|pair| self.pair(pair))
-    }
-
-    /// Whether two series have the same labels.
-    pub(crate) fn same_labels(&self, a: GatheredSeries, b: GatheredSeries) -> bool {
-        self.flat[a.start..a.start + a.len] == self.flat[b.start..b.start + b.len]
-    }
-
-    /// The labels of a series. `text` is scratch memory.
-    pub(crate) fn labels(&self, series: GatheredSeries, text: &mut String) -> Labels {
-        let pairs = &self.flat[series.start..series.start + series.len];
-        Labels::from_sorted(pairs.iter().map(|pair| self.pair(*pair)), text)
-    }
-
-    fn pair(&self, pair: u32) -> (&str, &str) {
-        let at = pair as usize;
-        let start = at.checked_sub(1).map_or(0, |before| self.ends[before].1);
-        let (name_end, end) = self.ends[at];
-        (&self.texts[start..name_end], &self.texts[name_end..end])
     }
 }
 

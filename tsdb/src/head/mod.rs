@@ -6,6 +6,7 @@
 //! index), then one shard, then the log's buffer.
 
 mod append;
+mod gather;
 pub mod incoming;
 mod index;
 mod postings;

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::chunks::Chunk;
 use crate::merge::SeriesChunks;
 
-use super::index::{Gathered, GatheredSeries};
+use super::gather::{Gathered, GatheredSeries};
 use super::shard::shard_of;
 use super::{Head, TenantId};
 
