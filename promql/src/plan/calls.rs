@@ -28,7 +28,10 @@ impl Builder<'_> {
         }
         match (name, args.as_slice()) {
             ("timestamp", [Expr::VectorSelector(selector)]) => {
-                let select = self.instant_select(selector, grid, around)?;
+                let mut select = self.instant_select(selector, grid, around)?;
+                if select.until_ms.take().is_some() {
+                    select.step_ms = 0;
+                }
                 Ok(self.node(Kind::SampleTime(select), grid, Names::None))
             }
             // Prometheus knows start times only behind a feature flag; without it, of none.

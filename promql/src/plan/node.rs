@@ -141,12 +141,15 @@ pub(crate) struct InstantSelect {
     pub(crate) lookback_ms: i64,
     /// Modifier `smoothed`: between two samples the value is interpolated.
     pub(crate) smoothed: bool,
+    /// Nothing later than this is seen.
+    pub(crate) until_ms: Option<i64>,
 }
 
 impl InstantSelect {
     /// The times of the samples that `count` steps look at.
     pub(crate) fn samples_needed(&self, count: usize) -> TimeRange {
         let last_ms = self.first_ms + self.step_ms * (count as i64 - 1).max(0);
+        let last_ms = self.until_ms.unwrap_or(last_ms);
         let after_ms = if self.smoothed { self.lookback_ms } else { 0 };
         TimeRange::new(
             self.first_ms.saturating_sub(self.lookback_ms - 1),

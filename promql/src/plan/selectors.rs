@@ -127,13 +127,21 @@ impl Builder<'_> {
         grid: Grid,
         around: &Around,
     ) -> Built<InstantSelect> {
-        let (first_ms, step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
+        let (first_ms, mut step_ms) = self.resolve(selector.at, &selector.offset, grid)?;
+        let mut until_ms = None;
+        if self.in_parameter && matches!(selector.at, Some(At::Timestamp(_))) {
+            // There `@` fixes where the first step looks; the others move on from it, but nothing
+            // later than the first is read.
+            step_ms = grid.step_ms;
+            until_ms = Some(first_ms);
+        }
         let instant = InstantSelect {
             select: 0,
             first_ms,
             step_ms,
             lookback_ms: self.params.lookback_ms,
             smoothed: selector.smoothed,
+            until_ms,
         };
         let range = instant.samples_needed(grid.count);
         let hints = self.hints(0, around);
