@@ -25,6 +25,9 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
     let params = PlanParams {
         start_ms: clamp_time(params.start_ms),
         end_ms: clamp_time(params.end_ms),
+        step_ms: clamp_time(params.step_ms).max(0),
+        lookback_ms: clamp_time(params.lookback_ms).max(1),
+        subquery_step_ms: clamp_time(params.subquery_step_ms).max(1),
         ..*params
     };
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
