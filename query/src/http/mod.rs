@@ -106,12 +106,12 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/parse_query", both(queries::parse_query))
         .route("/series", both(series::series))
         .route("/labels", both(series::label_names))
-        .route("/label/{name}/values", get(series::label_values))
-        .route("/metadata", get(process::metadata))
-        .route("/status/buildinfo", get(process::build_info))
-        .route("/status/runtimeinfo", get(process::runtime_info))
-        .route("/status/flags", get(process::flags))
-        .route("/status/tsdb", get(process::tsdb));
+        .route("/label/{name}/values", both(series::label_values))
+        .route("/metadata", both(process::metadata))
+        .route("/status/buildinfo", both(process::build_info))
+        .route("/status/runtimeinfo", both(process::runtime_info))
+        .route("/status/flags", both(process::flags))
+        .route("/status/tsdb", both(process::tsdb));
     Router::new()
         .nest("/api/v1", api)
         .route("/version", any(process::version))
@@ -135,28 +135,11 @@ pub(crate) struct Call {
     gzip: bool,
 }
 
-fn both<F, Fut>(endpoint: F) -> MethodRouter<Arc<App>>
-where
-    F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
-{
-    serve(endpoint, &[Method::GET, Method::POST], "GET, OPTIONS, POST")
-}
-
-fn get<F, Fut>(endpoint: F) -> MethodRouter<Arc<App>>
-where
-    F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
-    Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
-{
-    serve(endpoint, &[Method::GET], "GET, OPTIONS")
-}
-
 /// An endpoint of the API with everything around it: methods, readiness, parameters, headers.
-fn serve<F, Fut>(
-    endpoint: F,
-    methods: &'static [Method],
-    allow: &'static str,
-) -> MethodRouter<Arc<App>>
+///
+/// GET and POST everywhere, also where Prometheus has GET only: Grafana posts to
+/// `label/<name>/values` for ad-hoc filters, with the parameters in the URL.
+fn both<F, Fut>(endpoint: F) -> MethodRouter<Arc<App>>
 where
     F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
@@ -167,8 +150,8 @@ where
             if request.method() == Method::OPTIONS {
                 return options(&request);
             }
-            if !methods.contains(request.method()) {
-                return not_allowed(allow);
+            if !matches!(*request.method(), Method::GET | Method::POST) {
+                return not_allowed("GET, OPTIONS, POST");
             }
             if let Some(refusal) = app.readiness.refusal() {
                 return refusal;
