@@ -1,10 +1,11 @@
 //! The `isobar` binary: flags to configs, configs to running components.
 //!
 //! In reading order: [`flags`] (the command line), [`cmd`] (one page per component, which wires
-//! it), [`serve`] (sockets), [`shutdown`] (signals), [`telemetry`] (logs and metrics).
+//! it), [`serve`] (sockets), [`lenient`] (URLs as people type them), [`shutdown`] (signals), [`telemetry`] (logs and metrics).
 
 mod cmd;
 mod flags;
+mod lenient;
 mod page;
 mod serve;
 mod shutdown;

@@ -7,6 +7,7 @@ use anyhow::Context;
 use axum::Router;
 use tokio::net::TcpListener;
 
+use crate::lenient::LenientListener;
 use crate::shutdown::Shutdown;
 
 /// Binds `address`, which `flag` named.
@@ -30,8 +31,8 @@ pub(crate) async fn http(
     grace: Duration,
 ) -> anyhow::Result<()> {
     let stop = shutdown.clone();
-    let server =
-        axum::serve(listener, router).with_graceful_shutdown(async move { stop.wait().await });
+    let server = axum::serve(LenientListener(listener), router)
+        .with_graceful_shutdown(async move { stop.wait().await });
     tokio::select! {
         result = server => result.context("serve HTTP"),
         () = async { shutdown.wait().await; tokio::time::sleep(grace).await } => {

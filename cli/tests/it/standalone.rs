@@ -122,6 +122,25 @@ fn refuses_bad_series_by_name_and_stores_the_others() {
 }
 
 #[test]
+fn urls_may_be_sent_as_people_type_them() {
+    use std::io::{Read, Write};
+
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::isobar(&dir.path().join("data"), &["--no-self-monitoring"]);
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut connection = std::net::TcpStream::connect(address).unwrap();
+    let request =
+        "GET /api/v1/query?query=\"a|<b>{}\" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    connection.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("\"a|\\u003cb\\u003e{}\""),
+        "{answer}"
+    );
+}
+
+#[test]
 fn wrong_flags_are_explained() {
     let run = |args: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_isobar"))
