@@ -111,11 +111,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = Matcher::equal("__name__", "http_request_duration_seconds_7_total");
     let start = Instant::now();
     let count = db.select(None, &[name], TimeRange::ALL)?.count();
-    println!("select of {count} series: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "select of {count} series: {:.2} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     let start = Instant::now();
     let pod = Matcher::new("pod", isobar_model::MatchOp::Regexp, "server-0000.[0-3].")?;
     let count = db.select(None, &[pod], TimeRange::ALL)?.count();
-    println!("select of {count} series: {:.2} ms", start.elapsed().as_secs_f64() * 1e3);
+    println!(
+        "select of {count} series: {:.2} ms",
+        start.elapsed().as_secs_f64() * 1e3
+    );
     drop(db);
     let start = Instant::now();
     let db = Db::open(DbConfig::new(&dir))?;
