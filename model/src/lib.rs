@@ -4,6 +4,7 @@
 //! This crate is synchronous and touches neither files nor the network. It knows no encoding:
 //! chunks, blocks and protobuf belong to `tsdb` and `proto`.
 
+pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod regexp;
@@ -13,6 +14,7 @@ pub mod tenant;
 pub mod time;
 pub mod warnings;
 
+pub use histogram::FloatHistogram;
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};
 pub use sample::Sample;

@@ -4,15 +4,20 @@
 //! The interface is synchronous. A source that has to wait (for a disk, for the network) blocks
 //! the calling thread, which belongs to the compute pool and never to an async runtime.
 
-use crate::{Labels, Matcher, TimeRange, Warnings};
+use std::sync::Arc;
 
-/// The float samples of one series in columns of equal length, in strictly increasing time order.
+use crate::{FloatHistogram, Labels, Matcher, TimeRange, Warnings};
+
+/// The samples of one series, floats in columns of equal length and histograms apart from them,
+/// each in strictly increasing time order. No time is in both.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Columns {
     /// Unix times in milliseconds.
     pub timestamps: Vec<i64>,
     /// Values, staleness markers included.
     pub values: Vec<f64>,
+    /// Histograms with their unix times in milliseconds, staleness markers included.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
 }
 
 impl Columns {
@@ -20,19 +25,20 @@ impl Columns {
     pub fn clear(&mut self) {
         self.timestamps.clear();
         self.values.clear();
+        self.histograms.clear();
     }
 
-    /// The number of samples.
+    /// The number of float samples.
     pub fn len(&self) -> usize {
         self.timestamps.len()
     }
 
-    /// Whether there is no sample.
+    /// Whether there is no float sample.
     pub fn is_empty(&self) -> bool {
         self.timestamps.is_empty()
     }
 
-    /// Appends a sample, which must be later than the last.
+    /// Appends a float sample, which must be later than the last.
     pub fn push(&mut self, timestamp_ms: i64, value: f64) {
         self.timestamps.push(timestamp_ms);
         self.values.push(value);
@@ -61,6 +67,8 @@ impl Samples for Columns {
             .timestamps
             .extend_from_slice(&self.timestamps[from..to]);
         columns.values.extend_from_slice(&self.values[from..to]);
+        let within = self.histograms.iter().filter(|it| range.contains(it.0));
+        columns.histograms.extend(within.cloned());
         Ok(())
     }
 }

@@ -1,0 +1,29 @@
+//! Sums that keep what rounding loses (Kahan, with Neumaier's swap), as Prometheus makes them
+//! (`util/kahansum`).
+
+/// Adds `value` to a sum and its carry.
+pub fn add_kahan(value: f64, (sum, carry): (f64, f64)) -> (f64, f64) {
+    let total = sum + value;
+    let carry = if total.is_infinite() {
+        0.0
+    } else if sum.abs() >= value.abs() {
+        carry + ((sum - total) + value)
+    } else {
+        carry + ((value - total) + sum)
+    };
+    (total, carry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_terms_survive() {
+        let sum = [1.0, 1e100, 1.0, -1e100]
+            .into_iter()
+            .fold((0.0, 0.0), |sum, value| add_kahan(value, sum));
+        assert_eq!(sum.0 + sum.1, 2.0);
+        assert_eq!(add_kahan(f64::MAX, (f64::MAX, 3.0)), (f64::INFINITY, 0.0));
+    }
+}
