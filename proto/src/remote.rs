@@ -351,6 +351,7 @@ mod tests {
         let columns = Columns {
             timestamps: vec![-5, 0, 1700000000000],
             values: vec![1.0, 0.0, -2.5],
+            ..Columns::default()
         };
         let metadata = MetricMetadata {
             metric: "up",
@@ -366,6 +367,7 @@ mod tests {
             &Columns {
                 timestamps: vec![7],
                 values: vec![8.0],
+                ..Columns::default()
             },
         );
         encode_metadata(&mut out, &metadata);
@@ -438,6 +440,7 @@ mod tests {
             &Columns {
                 timestamps: vec![1, 2],
                 values: vec![3.0, 4.0],
+                ..Columns::default()
             },
         );
         for cut in 1..out.len() {

@@ -7,6 +7,8 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
+mod histograms;
+
 use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, SelectError, TimeRange};
 
@@ -150,9 +152,16 @@ pub fn read_samples(
 ) -> Result<(), Error> {
     let start = columns.len();
     let mut rising = true;
+    let histograms_start = columns.histograms.len();
+    // Where the histograms of each chunk end, for chunks that have any.
+    let mut histogram_ends: Vec<usize> = Vec::new();
     for chunk in chunks.iter().filter(|chunk| chunk.range().overlaps(&range)) {
         let at = columns.len();
+        let histograms_at = columns.histograms.len();
         chunk.decode_into(range, columns)?;
+        if columns.histograms.len() > histograms_at {
+            histogram_ends.push(columns.histograms.len());
+        }
         // Within a chunk they rise. It may hold more than the range that it is said to have, so
         // what counts is how the samples lie.
         if at > start && columns.timestamps.get(at) <= columns.timestamps.get(at - 1) {
@@ -162,6 +171,9 @@ pub fn read_samples(
     if !rising {
         sort_from(start, columns);
     }
+    if !histogram_ends.is_empty() {
+        histograms::settle(start, histograms_start, &histogram_ends, columns);
+    }
     Ok(())
 }
 
@@ -169,7 +181,7 @@ pub fn read_samples(
 /// the others are passed on. The input is ordered by first time.
 ///
 /// # Errors
-/// As [`Chunk::decode_into`].
+/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where histograms would have to be encoded.
 pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
     if chunks
         .windows(2)
@@ -185,13 +197,14 @@ pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
             continue;
         }
         columns.clear();
+        group.iter().try_for_each(Chunk::check_encodable)?;
         read_samples(group, TimeRange::ALL, &mut columns)?;
         result.extend(encode(&columns));
     }
     Ok(result)
 }
 
-/// The samples as chunks of at most [`CHUNK_SAMPLES_MAX`].
+/// The float samples as chunks of at most [`CHUNK_SAMPLES_MAX`].
 pub fn encode(columns: &Columns) -> Vec<Chunk> {
     let times = columns.timestamps.chunks(CHUNK_SAMPLES_MAX);
     let chunks = times
@@ -210,7 +223,7 @@ pub fn encode(columns: &Columns) -> Vec<Chunk> {
 /// not decoded, when all are.
 ///
 /// # Errors
-/// As [`Chunk::decode_into`].
+/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where histograms would have to be encoded.
 pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error> {
     if deleted
         .iter()
@@ -221,6 +234,7 @@ pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error
     if !deleted.iter().any(|it| it.overlaps(&chunk.range())) {
         return Ok(vec![chunk.clone()]);
     }
+    chunk.check_encodable()?;
     let mut all = Columns::default();
     chunk.decode_into(TimeRange::ALL, &mut all)?;
     let mut kept = Columns::default();

@@ -259,6 +259,7 @@ fn blocks_cut_by_isobar_open_in_prometheus() {
                 let cut = Columns {
                     timestamps: columns.timestamps[from..to].to_vec(),
                     values: columns.values[from..to].to_vec(),
+                    ..Columns::default()
                 };
                 (labels.clone(), cut)
             })

@@ -178,6 +178,16 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
     }
 }
 
+/// Fails when there are histograms among the samples.
+fn floats_only(columns: &Columns) -> Result<(), EvalError> {
+    match columns.histograms.is_empty() {
+        true => Ok(()),
+        false => Err(EvalError::Unsupported(
+            "native histograms are not evaluated yet".to_owned(),
+        )),
+    }
+}
+
 /// The rows of a node as series, sorted by labels.
 fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
     let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
@@ -189,11 +199,13 @@ fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
                 Columns {
                     timestamps: times.clone(),
                     values: row.values.to_vec(),
+                    ..Columns::default()
                 }
             } else {
                 let mut columns = Columns {
                     timestamps: Vec::with_capacity(samples),
                     values: Vec::with_capacity(samples),
+                    ..Columns::default()
                 };
                 for_each(row.present, |step| {
                     columns.push(times[step], row.values[step])

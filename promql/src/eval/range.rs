@@ -95,6 +95,7 @@ impl<'r> WindowRows<'r> {
                 let range = self.range;
                 feed.next(|series| {
                     series.samples.read(range, columns)?;
+                    super::floats_only(columns)?;
                     remove_stale(columns);
                     Ok(series.labels.clone())
                 })

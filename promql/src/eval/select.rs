@@ -51,6 +51,7 @@ impl Operator for InstantRows<'_> {
             let more = self.feed.next(|series| {
                 columns.clear();
                 series.samples.read(range, columns)?;
+                super::floats_only(columns)?;
                 read += columns.len() as u64;
                 if columns.is_empty() {
                     return Ok(());
@@ -159,6 +160,7 @@ pub(super) fn samples(
         let more = feed.next(|series| {
             let mut columns = Columns::default();
             series.samples.read(range, &mut columns)?;
+            super::floats_only(&columns)?;
             run.count_samples(columns.len() as u64, columns.len() as u64);
             remove_stale(&mut columns);
             run.hold(columns.len() as u64)?;

@@ -1,16 +1,19 @@
 //! Chunks: runs of samples of one series, encoded.
 //!
-//! [`xor`] is the encoding of floats; [`segment`] the files in which a block keeps its chunks.
-//! The other encodings are carried and copied as they are, but not decoded yet.
+//! [`xor`] is the encoding of floats, [`histogram`] that of native histograms; [`segment`] the
+//! files in which a block keeps its chunks. The other encodings are carried and copied as they
+//! are, but not decoded yet.
 
 use bytes::Bytes;
 use isobar_model::{Columns, TimeRange};
 
 use crate::Error;
 
+pub mod histogram;
 pub mod segment;
 pub mod xor;
 
+use histogram::Counts;
 pub use segment::{ChunkRef, SegmentReader, SegmentWriter};
 pub use xor::XorAppender;
 
@@ -107,8 +110,13 @@ impl Chunk {
     /// [`Error::Corrupt`] when the bytes do not follow the encoding, [`Error::Unsupported`] when
     /// the encoding is not decoded yet; `columns` is left as it was.
     pub fn decode_into(&self, range: TimeRange, columns: &mut Columns) -> Result<(), Error> {
-        if self.encoding != Encoding::Xor {
-            return Err(self.unsupported());
+        match self.encoding {
+            Encoding::Xor => {}
+            Encoding::Histogram => return self.decode_histograms(Counts::Integer, range, columns),
+            Encoding::FloatHistogram => {
+                return self.decode_histograms(Counts::Float, range, columns);
+            }
+            _ => return Err(self.unsupported()),
         }
         let start = columns.len();
         let rising = xor::decode(&self.data, columns)?;
@@ -117,6 +125,38 @@ impl Chunk {
         }
         trim_from(start, range, columns);
         Ok(())
+    }
+
+    fn decode_histograms(
+        &self,
+        counts: Counts,
+        range: TimeRange,
+        columns: &mut Columns,
+    ) -> Result<(), Error> {
+        let start = columns.histograms.len();
+        let rising = histogram::decode(&self.data, counts, range, &mut columns.histograms)?;
+        if !rising {
+            let mut samples = columns.histograms.split_off(start);
+            samples.sort_by_key(|sample| sample.0);
+            samples.dedup_by_key(|sample| sample.0);
+            columns.histograms.append(&mut samples);
+        }
+        Ok(())
+    }
+
+    /// Fails when the samples, decoded, could not be encoded again.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`]
+    pub(crate) fn check_encodable(&self) -> Result<(), Error> {
+        match self.encoding {
+            Encoding::Xor => Ok(()),
+            _ => Err(Error::Unsupported(format!(
+                "chunk encoding {} ({}) is not encoded yet",
+                self.encoding as u8,
+                self.encoding.name()
+            ))),
+        }
     }
 
     fn unsupported(&self) -> Error {
@@ -201,7 +241,7 @@ mod tests {
     fn what_cannot_be_decoded_is_named() {
         let data = Bytes::from_static(&[0, 1, 0]);
         let chunk = Chunk {
-            encoding: Encoding::Histogram,
+            encoding: Encoding::HistogramSt,
             min_ms: 0,
             max_ms: 0,
             data,
@@ -211,7 +251,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "chunk encoding 2 (histogram) is not decoded yet"
+            "chunk encoding 5 (histogram with start timestamps) is not decoded yet"
         );
         assert_eq!(chunk.sample_count().unwrap(), 1);
     }

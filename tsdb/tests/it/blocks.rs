@@ -158,6 +158,7 @@ fn nothing_is_left_of_a_block_that_was_not_finished() {
     let chunks = isobar_tsdb::merge::encode(&isobar_model::Columns {
         timestamps: vec![1],
         values: vec![1.0],
+        ..isobar_model::Columns::default()
     });
     let unknown = writer.add(&Labels::from_pairs([("a", "c")]), &chunks);
     assert!(matches!(unknown, Err(Error::Corrupt { .. })));

@@ -2,13 +2,16 @@
 //! as they were.
 
 use std::fs;
+use std::process::Command;
 
 use isobar_model::{Columns, TimeRange};
 use isobar_tsdb::Error;
 use isobar_tsdb::block::{BlockMeta, BlockReader, BlockWriter};
 use isobar_tsdb::chunks::{Encoding, XorAppender};
 
-use crate::data::all_contract_blocks;
+use isobar_tsdb::merge::read_samples;
+
+use crate::data::{all_contract_blocks, contract_blocks};
 
 #[test]
 fn blocks_hold_what_their_meta_says() {
@@ -32,12 +35,18 @@ fn blocks_hold_what_their_meta_says() {
                         assert_eq!(columns.timestamps.last(), Some(&chunk.max_ms));
                         floats += columns.len() as u64;
                     }
+                    Encoding::Histogram | Encoding::FloatHistogram => {
+                        decoded.unwrap();
+                        let times: Vec<_> = columns.histograms.iter().map(|it| it.0).collect();
+                        assert_eq!(times.first(), Some(&chunk.min_ms));
+                        assert_eq!(times.last(), Some(&chunk.max_ms));
+                        assert_eq!(times.len(), usize::from(chunk.sample_count().unwrap()));
+                        histograms += times.len() as u64;
+                    }
                     encoding => {
                         assert!(matches!(decoded, Err(Error::Unsupported(_))));
-                        match encoding {
-                            Encoding::Aggregate => aggregates += 1,
-                            _ => histograms += u64::from(chunk.sample_count().unwrap()),
-                        }
+                        assert_eq!(encoding, Encoding::Aggregate);
+                        aggregates += 1;
                     }
                 }
             }
@@ -51,6 +60,66 @@ fn blocks_hold_what_their_meta_says() {
             assert_eq!(histograms, stats.num_histogram_samples, "{}", dir.display());
         }
     }
+}
+
+/// Needs a promtool that prints histograms, which Debian's does not.
+#[test]
+fn histograms_are_those_of_promtool() {
+    let blocks = contract_blocks("promql/data");
+    let Some(dir) = blocks.first() else { return };
+    let parent = tempfile::tempdir().unwrap();
+    let copy = parent.path().join(dir.file_name().unwrap());
+    fs::create_dir_all(copy.join("chunks")).unwrap();
+    fs::create_dir(parent.path().join("wal")).unwrap();
+    for file in ["meta.json", "index", "chunks/000001"] {
+        fs::copy(dir.join(file), copy.join(file)).unwrap();
+    }
+    let mut dump = Command::new("promtool3");
+    let Ok(output) = dump.args(["tsdb", "dump"]).arg(parent.path()).output() else {
+        println!("skipped: promtool3 not found");
+        return;
+    };
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut want: Vec<&str> = text
+        .lines()
+        .filter(|line| line.contains(" {count:"))
+        .collect();
+
+    let mut lines = Vec::new();
+    let block = BlockReader::open(dir).unwrap();
+    for series in block.select(&[], TimeRange::ALL).unwrap() {
+        let series = series.unwrap();
+        let mut columns = Columns::default();
+        read_samples(&series.chunks, TimeRange::ALL, &mut columns).unwrap();
+        for (time, histogram) in &columns.histograms {
+            lines.push(format!("{} {histogram} {time}", series.labels));
+        }
+    }
+    assert_eq!(lines.len() as u64, block.meta().stats.num_histogram_samples);
+    let mut got: Vec<&str> = lines.iter().map(String::as_str).collect();
+    // By labels and time: the rest of the line may differ in how numbers are written.
+    let key = |line: &&str| {
+        let (head, rest) = line.split_once(" {count:").unwrap();
+        format!("{head} {}", rest.rsplit_once(' ').unwrap().1)
+    };
+    got.sort_by_cached_key(key);
+    want.sort_by_cached_key(key);
+    for (got, want) in got.iter().zip(&want) {
+        assert_eq!(parts(got), parts(want));
+    }
+    assert_eq!(got.len(), want.len());
+    println!("{} histogram samples are those of promtool", got.len());
+}
+
+/// The parts of a line, numbers in one form: integer histograms print theirs in another.
+fn parts(line: &str) -> Vec<String> {
+    let parts = line.split([' ', ',', ':', '[', ']', '(', ')', '}']);
+    let one_form = |part: &str| match part.parse::<f64>() {
+        Ok(number) => format!("{number:e}"),
+        Err(_) => part.to_owned(),
+    };
+    parts.map(one_form).collect()
 }
 
 #[test]
