@@ -54,7 +54,7 @@ pub(crate) async fn grpc(listener: TcpListener, shutdown: Shutdown) -> anyhow::R
     tonic::transport::Server::builder()
         .add_service(health)
         .serve_with_incoming_shutdown(
-            tonic::transport::server::TcpIncoming::from(listener),
+            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)),
             async move { shutdown.wait().await },
         )
         .await
