@@ -10,8 +10,10 @@
 //!
 //! Source: Prometheus `prompb/remote.proto`, `prompb/types.proto`. Unknown fields are skipped.
 //! Decoding walks the whole request, so that everything read from a view later is well-formed.
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use isobar_model::{Columns, Labels};
 
@@ -72,6 +74,45 @@ pub fn decode(message: &[u8]) -> Result<WriteRequest<'_>, WireError> {
     Ok(request)
 }
 
+/// Where the labels of a message stand. Senders write them in one run, which is borrowed;
+/// scattered ones are gathered.
+#[derive(Default)]
+struct LabelRun {
+    run: Range<usize>,
+    gathered: Vec<u8>,
+}
+
+impl LabelRun {
+    #[inline]
+    fn add(&mut self, message: &[u8], field: Range<usize>) {
+        if self.run.is_empty() {
+            self.run = field;
+        } else if self.gathered.is_empty() && self.run.end == field.start {
+            self.run.end = field.end;
+        } else {
+            if self.gathered.is_empty() {
+                self.gathered.extend_from_slice(part(message, &self.run));
+            }
+            self.gathered.extend_from_slice(part(message, &field));
+        }
+    }
+
+    #[inline]
+    fn finish(self, message: &[u8]) -> Cow<'_, [u8]> {
+        if self.gathered.is_empty() {
+            Cow::Borrowed(part(message, &self.run))
+        } else {
+            Cow::Owned(self.gathered)
+        }
+    }
+}
+
+/// A part of `bytes` that is known to lie in it.
+#[inline]
+fn part<'a>(bytes: &'a [u8], range: &Range<usize>) -> &'a [u8] {
+    bytes.get(range.clone()).unwrap_or_default()
+}
+
 impl<'a> TimeSeries<'a> {
     fn decode(message: &'a [u8]) -> Result<Self, WireError> {
         let mut series = TimeSeries {
@@ -82,6 +123,7 @@ impl<'a> TimeSeries<'a> {
             histogram_count: 0,
             exemplar_count: 0,
         };
+        let mut labels = LabelRun::default();
         let mut reader = Reader::new(message);
         loop {
             let before = reader.left();
@@ -91,9 +133,11 @@ impl<'a> TimeSeries<'a> {
             match field {
                 1 => {
                     value.bytes(1)?;
-                    let start = message.len() - before.len();
-                    let end = message.len() - reader.left().len();
-                    series.add_labels(message, start, end);
+                    let (start, end) = (
+                        message.len() - before.len(),
+                        message.len() - reader.left().len(),
+                    );
+                    labels.add(message, start..end);
                 }
                 2 => {
                     let sample = decode_sample(value.bytes(2)?)?;
@@ -108,29 +152,8 @@ impl<'a> TimeSeries<'a> {
                 _ => {}
             }
         }
+        series.labels = labels.finish(message);
         Ok(series)
-    }
-
-    /// Senders write all labels in one run, which is borrowed; scattered ones are gathered.
-    #[inline]
-    fn add_labels(&mut self, message: &'a [u8], start: usize, end: usize) {
-        match &mut self.labels {
-            Cow::Borrowed([]) => {
-                self.labels = Cow::Borrowed(&message[start..end]);
-            }
-            Cow::Borrowed(run) => {
-                let run_end = run.as_ptr_range().end;
-                if run_end == message[start..].as_ptr() {
-                    let run_len = run.len();
-                    self.labels = Cow::Borrowed(&message[start - run_len..end]);
-                } else {
-                    let mut gathered = run.to_vec();
-                    gathered.extend_from_slice(&message[start..end]);
-                    self.labels = Cow::Owned(gathered);
-                }
-            }
-            Cow::Owned(gathered) => gathered.extend_from_slice(&message[start..end]),
-        }
     }
 
     /// The label fields as they stand encoded. Equal bytes mean equal labels; the reverse does
@@ -213,8 +236,9 @@ fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
         }
     }
     pairs.sort_unstable();
-    if let Some(twice) = pairs.windows(2).find(|two| two[0].0 == two[1].0) {
-        return Err(format!("label {:?} is there twice", twice[0].0));
+    let following = pairs.iter().skip(1);
+    if let Some(((twice, _), _)) = pairs.iter().zip(following).find(|(a, b)| a.0 == b.0) {
+        return Err(format!("label {twice:?} is there twice"));
     }
     if !pairs
         .iter()

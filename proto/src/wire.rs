@@ -3,6 +3,7 @@
 //! A message is a sequence of fields, each a tag (field number × 8 + wire type) and a value:
 //! varint (0), eight bytes (1), length and bytes (2) or four bytes (5). Groups (3, 4) are not used
 //! by any message here and are refused.
+#![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 /// Why bytes are not a protobuf message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -133,18 +134,19 @@ impl<'a> Reader<'a> {
 
     fn varint_long(&mut self) -> Result<u64, WireError> {
         let mut number = 0u64;
-        for (i, byte) in self.left.iter().enumerate().take(10) {
-            number |= u64::from(byte & 0x7f) << (7 * i);
+        let mut left = self.left;
+        for shift in (0..70).step_by(7) {
+            let Some((byte, rest)) = left.split_first() else {
+                return Err(WireError::Truncated(self.left.len()));
+            };
+            left = rest;
+            number |= u64::from(byte & 0x7f) << shift;
             if *byte < 0x80 {
-                self.left = &self.left[i + 1..];
+                self.left = left;
                 return Ok(number);
             }
         }
-        if self.left.len() < 10 {
-            Err(WireError::Truncated(self.left.len()))
-        } else {
-            Err(WireError::Varint(self.left.len()))
-        }
+        Err(WireError::Varint(self.left.len()))
     }
 
     #[inline]
@@ -193,10 +195,10 @@ pub fn put_bytes(out: &mut Vec<u8>, field: u32, bytes: &[u8]) {
 
 fn put_raw_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.push((number & 0x7f) as u8 | 0x80);
+        out.push(number.to_le_bytes()[0] | 0x80);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(number.to_le_bytes()[0]);
 }
 
 #[cfg(test)]
