@@ -1,4 +1,4 @@
-//! Queries as deep as the parser lets them be are planned and evaluated on the stack that it names.
+//! Queries as deep as the parser lets them be are planned and evaluated on an ordinary stack.
 
 mod common;
 
@@ -6,7 +6,7 @@ use common::memory::Memory;
 use common::script::{self, Command};
 use isobar_promql::eval::evaluate;
 use isobar_promql::limits::{CancelToken, Limits};
-use isobar_promql::parse::{DEPTH_MAX, HEIGHT_MAX, STACK_BYTES, parse_expr};
+use isobar_promql::parse::{DEPTH_MAX, HEIGHT_MAX, parse_expr};
 use isobar_promql::plan::{PlanParams, plan};
 
 /// Evaluates as an instant and as a range query with one series in memory.
@@ -31,7 +31,7 @@ fn check(query: String) {
         }
     };
     let thread = std::thread::Builder::new()
-        .stack_size(STACK_BYTES)
+        .stack_size(2 << 20)
         .spawn(evaluate)
         .expect("a thread");
     thread.join().expect("no panic");

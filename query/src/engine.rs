@@ -10,7 +10,7 @@ use isobar_promql::parse::parse_expr;
 use isobar_promql::plan::{PlanError, PlanParams, plan};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
-use isobar_store::compute::{self, ComputeError, Pool};
+use isobar_store::compute::{ComputeError, Pool};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
@@ -121,9 +121,6 @@ pub enum QueryError {
     #[error("{0}")]
     Internal(String),
 }
-
-/// Queries of the greatest height that is parsed are planned and evaluated on a pool's thread.
-const _: () = assert!(compute::STACK_BYTES >= isobar_promql::parse::STACK_BYTES);
 
 /// Answers PromQL queries over a store.
 pub struct Engine {

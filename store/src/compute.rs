@@ -40,11 +40,6 @@ struct Queue {
     closed: bool,
 }
 
-/// The stack of each thread. Planning and evaluating a query recurse as deep as its tree, which
-/// takes some 20 KiB a level without optimisation; the parser admits 2,048 levels. Pages that are
-/// never touched cost nothing.
-pub const STACK_BYTES: usize = 64 << 20;
-
 /// The pool. Dropping it lets running work end and drops what waits.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -67,7 +62,6 @@ impl Pool {
                 let shared = Arc::clone(&shared);
                 std::thread::Builder::new()
                     .name(format!("{name}-{i}"))
-                    .stack_size(STACK_BYTES)
                     .spawn(move || run_jobs(&shared))
             })
             .collect::<std::io::Result<_>>()?;

@@ -38,11 +38,6 @@ pub const DEPTH_MAX: usize = 512;
 /// with each operator but is read without recursion.
 pub const HEIGHT_MAX: usize = 2048;
 
-/// The stack of a thread that plans and evaluates whatever the parser lets through: up to 20 KiB
-/// a level without optimisation, and room to spare. Reading, checking and printing make do with
-/// the usual 2 MiB.
-pub const STACK_BYTES: usize = HEIGHT_MAX * (32 << 10);
-
 /// Reads a query and checks its types.
 ///
 /// # Errors
