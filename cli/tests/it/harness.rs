@@ -222,3 +222,39 @@ pub(crate) fn peer(name: &str) -> Option<PathBuf> {
     }
     found
 }
+
+/// A small generator of numbers; the same in every run.
+pub(crate) struct Random(u64);
+
+impl Random {
+    /// The numbers of a seed; neighbouring seeds give unlike ones.
+    pub(crate) fn new(seed: u64) -> Self {
+        let mixed = (seed ^ (seed >> 31)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) | 1);
+        for _ in 0..8 {
+            random.next();
+        }
+        random
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// A number below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        (self.next() >> 16) % bound
+    }
+
+    /// True in so many of a hundred cases.
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
+        &all[self.below(all.len() as u64) as usize]
+    }
+}

@@ -1,6 +1,6 @@
 //! Random bytes to every endpoint: never a 5xx other than 503, and the process lives on.
 
-use crate::harness::{Server, client};
+use crate::harness::{Random, Server, client};
 
 const PATHS: [&str; 20] = [
     "/",
@@ -25,17 +25,7 @@ const PATHS: [&str; 20] = [
     "/nothing",
 ];
 
-/// A small generator; the same numbers in every run.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
     fn bytes(&mut self, len_max: usize) -> Vec<u8> {
         let len = self.next() as usize % len_max;
         (0..len).map(|_| self.next() as u8).collect()
@@ -81,7 +71,7 @@ impl Random {
 fn random_bytes_to_every_endpoint() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::isobar(&dir.path().join("data"), &["--no-self-monitoring"]);
-    let mut random = Random(0x2545_f491_4f6c_dd1d);
+    let mut random = Random::new(0x2545_f491_4f6c_dd1d);
     let names = [
         "query",
         "start",

@@ -7,6 +7,7 @@
 
 mod crash;
 mod faults;
+mod generated;
 mod harness;
 mod hostile;
 mod peers;

@@ -48,7 +48,7 @@ const QUERIES: [&str; 30] = [
 ];
 
 /// Prometheus with a configuration, its data in `dir`.
-fn prometheus(binary: &Path, dir: &Path, config: &str, flags: &[&str]) -> Server {
+pub(crate) fn prometheus(binary: &Path, dir: &Path, config: &str, flags: &[&str]) -> Server {
     let file = dir.join("prometheus.yml");
     let data = dir.join("prometheus");
     fs::create_dir_all(&data).unwrap();
