@@ -65,6 +65,7 @@ fn slice(columns: &Columns, from_ms: i64, to_ms: i64) -> Columns {
     Columns {
         timestamps: columns.timestamps[from..to].to_vec(),
         values: columns.values[from..to].to_vec(),
+        ..Columns::default()
     }
 }
 
