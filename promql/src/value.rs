@@ -1,6 +1,8 @@
 //! What a query answers.
 
-use isobar_model::{Labels, Warnings};
+use std::sync::Arc;
+
+use isobar_model::{FloatHistogram, Labels, Warnings};
 
 /// The value of a query.
 #[derive(Debug, Clone)]
@@ -32,8 +34,10 @@ pub struct VectorSample {
     pub labels: Labels,
     /// Unix time in milliseconds.
     pub timestamp_ms: i64,
-    /// The value.
+    /// The value; 0 when there is a histogram.
     pub value: f64,
+    /// The native histogram, if the sample is one.
+    pub histogram: Option<Arc<FloatHistogram>>,
 }
 
 /// One series of a matrix.

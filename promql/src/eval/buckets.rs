@@ -3,7 +3,7 @@
 //! Series that differ in `le` alone are one histogram; it is computed step by step from the
 //! buckets that have a value there.
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use isobar_model::labels::BUCKET_LABEL;
 use isobar_model::{Labels, LabelsBuilder};
 
@@ -11,8 +11,9 @@ use super::merge::Merge;
 use super::names::without_metadata;
 use super::remarks::{Lifted, go_g, quoted};
 use super::run::Run;
-use super::tile::{RowRef, Tile};
+use super::tile::{HistogramRow, RowRef, Tile};
 use super::{EvalError, for_each_tile, scalar};
+use crate::functions::histogram::{NanNote, fraction, quantile};
 use crate::functions::quantile::{
     Bucket, bucket_fraction, bucket_quantile, is_valid_quantile, parse_upper_bound,
 };
@@ -36,7 +37,8 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
     };
     for_each_tile(run, &op.input, |tile| {
         for row in tile.rows() {
-            if !histograms.add(row) {
+            histograms.add_native(row);
+            if row.present.iter().any(|word| *word != 0) && !histograms.add(row) {
                 let text = format!(
                     "bucket label \"le\" is missing or has a malformed value of {}",
                     quoted(row.labels.get(BUCKET_LABEL))
@@ -46,11 +48,17 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
         }
         Ok(())
     })?;
+    if histograms.find_conflicts() {
+        let text = "vector contains a mix of classic and native histograms";
+        run.remarks().warn(node.rank, op.input_at, text.to_owned());
+    }
     let mut out = Merge::new(grid.count);
+    let mut notes = NanNotes::default();
     match &op.func {
         BucketFunc::Quantile(_) => {
             let mut lift = LiftRemark::default();
             remark_invalid(run, node, op.quantile_at, &params[0]);
+            native_quantiles(&histograms, &params, &[None], &mut notes, &mut out)?;
             quantiles(&histograms, node, &params, &[None], &mut lift, &mut out)?;
             lift.raise(run, node, op.input_at);
         }
@@ -60,10 +68,18 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
                 remark_invalid(run, node, *at, params);
             }
             let labels: Vec<Option<&str>> = at.iter().map(|_| Some(label.as_str())).collect();
+            native_quantiles(&histograms, &params, &labels, &mut notes, &mut out)?;
             quantiles(&histograms, node, &params, &labels, &mut lift, &mut out)?;
             lift.raise(run, node, op.input_at);
         }
         BucketFunc::Fraction(..) => {
+            for (labels, row) in &histograms.native {
+                for (step, histogram) in row {
+                    let found = fraction(params[0][*step], params[1][*step], histogram);
+                    notes.add(found.1);
+                    set_once(&mut out, labels, *step, found.0)?;
+                }
+            }
             for histogram in &histograms.histograms {
                 let mut row = vec![0.0; grid.count];
                 let mut present = vec![0u64; grid.count.div_ceil(64)];
@@ -75,9 +91,19 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
                         present[step / 64] |= 1 << (step % 64);
                     }
                 }
-                out.add(&histogram.labels, &row, &present)?;
+                let row = RowRef {
+                    labels: &histogram.labels,
+                    values: &row,
+                    present: &present,
+                    histograms: &[],
+                };
+                out.add(&histogram.labels, row)?;
             }
         }
+    }
+    for note in notes.0 {
+        run.remarks()
+            .info(node.rank, op.input_at, note.text().to_owned());
     }
     let rows = out.finish();
     run.release_to(held, rows.count())?;
@@ -97,6 +123,7 @@ fn remark_invalid(run: &Run<'_>, node: &Node, at: usize, quantiles: &[f64]) {
 
 /// One histogram: which rows are its buckets.
 struct Histogram {
+    number: usize,
     labels: Labels,
     /// Upper bounds with their rows.
     buckets: Vec<(f64, usize)>,
@@ -107,6 +134,10 @@ struct Histograms {
     rows: Tile,
     histograms: Vec<Histogram>,
     by_labels: HashMap<Labels, usize>,
+    /// Native histograms by labels, without their names once conflicts are found.
+    native: Vec<(Labels, HistogramRow)>,
+    /// Histograms and steps at which a native one has the same labels: neither counts.
+    conflicts: HashSet<(usize, usize)>,
 }
 
 impl Histograms {
@@ -115,7 +146,36 @@ impl Histograms {
             rows: Tile::new(steps),
             histograms: Vec::new(),
             by_labels: HashMap::new(),
+            native: Vec::new(),
+            conflicts: HashSet::new(),
         }
+    }
+
+    /// Takes in the native histograms of a row.
+    fn add_native(&mut self, row: RowRef<'_>) {
+        if !row.histograms.is_empty() {
+            self.native
+                .push((row.labels.clone(), row.histograms.to_vec()));
+        }
+    }
+
+    /// Drops the native histograms that are there as classic ones too, and these; says whether
+    /// there were any.
+    fn find_conflicts(&mut self) -> bool {
+        for (labels, row) in &mut self.native {
+            if let Some(classic) = self.by_labels.get(labels) {
+                let buckets = &self.histograms[*classic].buckets;
+                row.retain(|(step, _)| {
+                    let clash = buckets.iter().any(|(_, at)| self.rows.row(*at).has(*step));
+                    if clash {
+                        self.conflicts.insert((*classic, *step));
+                    }
+                    !clash
+                });
+            }
+            *labels = without_metadata(labels);
+        }
+        !self.conflicts.is_empty()
     }
 
     /// Takes a bucket in; false when its label is no number.
@@ -131,6 +191,7 @@ impl Histograms {
                 let labels = without_metadata(&key);
                 self.by_labels.insert(key, next);
                 self.histograms.push(Histogram {
+                    number: next,
                     labels,
                     buckets: Vec::new(),
                 });
@@ -145,6 +206,9 @@ impl Histograms {
     /// The buckets that have a value at `step`.
     fn at(&self, histogram: &Histogram, step: usize, buckets: &mut Vec<Bucket>) {
         buckets.clear();
+        if !self.conflicts.is_empty() && self.conflicts.contains(&(histogram.number, step)) {
+            return;
+        }
         for (upper_bound, row) in &histogram.buckets {
             let row = self.rows.row(*row);
             if row.has(step) {
@@ -155,6 +219,58 @@ impl Histograms {
             }
         }
     }
+}
+
+/// The remarks on observations that are no numbers.
+#[derive(Default)]
+struct NanNotes(Vec<NanNote>);
+
+impl NanNotes {
+    fn add(&mut self, note: Option<NanNote>) {
+        if let Some(note) = note
+            && !self.0.contains(&note)
+        {
+            self.0.push(note);
+        }
+    }
+}
+
+/// Sets a value where there must be none yet.
+fn set_once(out: &mut Merge, labels: &Labels, step: usize, value: f64) -> Result<(), EvalError> {
+    let mut row = out.row(labels);
+    if row.get(step).is_some() {
+        return Err(EvalError::same_labels());
+    }
+    row.set(step, value);
+    Ok(())
+}
+
+/// Computes all quantiles of native histograms.
+fn native_quantiles(
+    histograms: &Histograms,
+    params: &[Vec<f64>],
+    labels: &[Option<&str>],
+    notes: &mut NanNotes,
+    out: &mut Merge,
+) -> Result<(), EvalError> {
+    for (quantiles, label) in params.iter().zip(labels) {
+        for (native, row) in &histograms.native {
+            for (step, histogram) in row {
+                let q = quantiles[*step];
+                let found = quantile(q, histogram);
+                notes.add(found.1);
+                match label {
+                    None => set_once(out, native, *step, found.0)?,
+                    Some(label) => {
+                        let mut builder = LabelsBuilder::new(native);
+                        builder.set(label, &open_metrics_float(q));
+                        set_once(out, &builder.build(), *step, found.0)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Computes all quantiles step by step, in the order in which Prometheus remarks on them.

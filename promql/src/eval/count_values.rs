@@ -11,6 +11,13 @@ use super::tile::{Tile, for_each};
 use super::{EvalError, for_each_tile};
 use crate::plan::node::{CountValues, Node};
 
+/// What occurs: the bits of a value, or a histogram as text.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Occurring {
+    Value(u64),
+    Histogram(String),
+}
+
 /// The rows of the aggregation.
 pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<Tile, EvalError> {
     let held = run.held();
@@ -27,9 +34,17 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
     };
     let writes = !(op.without && (op.grouping.contains(&op.label) || op.label == METRIC_NAME));
     let mut groups = Groups::new(&grouping, op.without);
-    let mut places: HashMap<(usize, u64), Vec<f64>> = HashMap::new();
+    let mut places: HashMap<(usize, Occurring), Vec<f64>> = HashMap::new();
     let mut order = Vec::new();
     for_each_tile(run, &op.input, |tile| {
+        let mut count = |group: usize, what: Occurring, step: usize| {
+            let key = (group, what);
+            let counts = places.entry(key.clone()).or_insert_with(|| {
+                order.push(key);
+                vec![0.0; steps]
+            });
+            counts[step] += 1.0;
+        };
         for row in tile.rows() {
             let (group, _) = groups.find(row.labels);
             for_each(row.present, |step| {
@@ -40,13 +55,15 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
                 } else {
                     value.to_bits()
                 };
-                let key = (group, if writes { bits } else { 0 });
-                let counts = places.entry(key).or_insert_with(|| {
-                    order.push(key);
-                    vec![0.0; steps]
-                });
-                counts[step] += 1.0;
+                count(group, Occurring::Value(if writes { bits } else { 0 }), step);
             });
+            for (step, histogram) in row.histograms {
+                let what = match writes {
+                    true => Occurring::Histogram(histogram.to_string()),
+                    false => Occurring::Value(0),
+                };
+                count(group, what, *step);
+            }
         }
         run.check_cells(places.len() * steps)
     })?;
@@ -57,7 +74,11 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
         };
         let mut labels = LabelsBuilder::new(&groups.labels()[key.0]);
         if writes {
-            labels.set(&op.label, &value_text(f64::from_bits(key.1)));
+            let text = match key.1 {
+                Occurring::Value(bits) => value_text(f64::from_bits(bits)),
+                Occurring::Histogram(text) => text,
+            };
+            labels.set(&op.label, &text);
         }
         let mut row = merge.row(&labels.build());
         for (step, count) in counts.iter().enumerate() {

@@ -6,9 +6,10 @@
 use isobar_model::Labels;
 
 use super::group::Groups;
+use super::histogram_fold::HistogramFold;
 use super::remarks::go_g;
 use super::run::Run;
-use super::tile::{RowRef, Tile, for_each, for_each_run};
+use super::tile::{RowRef, Tile, for_each, for_each_run, is_set};
 use super::{EvalError, for_each_tile, scalar};
 use crate::functions::quantile::quantile;
 use crate::functions::sum::{KahanMean, Variance, kahan_inc};
@@ -29,6 +30,7 @@ pub(super) fn evaluate(
     };
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
     let mut cells = Cells::new(aggregation.op);
+    let mut histograms = HistogramFold::new(aggregation.op);
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
@@ -37,13 +39,25 @@ pub(super) fn evaluate(
                 cells.grow((group + 1) * steps);
             }
             cells.add(group, steps, row);
+            if !row.histograms.is_empty() {
+                cells.count_histograms(group, steps, row);
+                histograms.add(group, row, |step| cells.has(group, steps, step));
+            }
         }
         Ok(())
     })?;
     if aggregation.op == AggregateOp::Quantile {
         remark_quantiles(run, node, aggregation, &quantiles);
     }
-    let result = cells.finish(groups.labels(), steps, &quantiles);
+    let mut result = cells.finish(groups.labels(), steps, &quantiles);
+    histograms.finish(&mut result);
+    for (is_warning, text) in histograms.into_remarks() {
+        match is_warning {
+            true => run.remarks().warn(node.rank, aggregation.input_at, text),
+            false => run.remarks().info(node.rank, aggregation.input_at, text),
+        }
+    }
+    result.retain_present();
     run.release_to(held, result.count())?;
     Ok(result)
 }
@@ -215,8 +229,29 @@ impl Cells {
         }
     }
 
+    /// `count` and `group` do not look at what they count.
+    fn count_histograms(&mut self, group: usize, steps: usize, row: RowRef<'_>) {
+        if let Cells::Count { counts, .. } = self {
+            for (step, _) in row.histograms {
+                counts[group * steps + step] += 1.0;
+            }
+        }
+    }
+
+    /// Whether a value was added there, for those that may give histograms.
+    fn has(&self, group: usize, steps: usize, step: usize) -> bool {
+        match self {
+            Cells::Sum { seen, .. } => {
+                let words = steps.div_ceil(64);
+                is_set(&seen[group * words..(group + 1) * words], step)
+            }
+            Cells::Mean(means) => means[group * steps + step].count() > 0.0,
+            _ => false,
+        }
+    }
+
     fn finish(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
-        let mut result = match self {
+        match self {
             Cells::Sum {
                 mut sums,
                 compensations,
@@ -231,9 +266,7 @@ impl Cells {
                 Tile::of_rows(steps, labels.to_vec(), values, seen)
             }
             cells => cells.rows(labels, steps, quantiles),
-        };
-        result.retain_present();
-        result
+        }
     }
 
     /// The rows of those whose cells are not laid out as rows.

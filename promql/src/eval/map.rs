@@ -5,6 +5,7 @@ use super::names::{NameDrop, without_metadata};
 use super::run::Run;
 use super::tile::Tile;
 use super::{EvalError, Operator, Ready, scalar};
+use crate::functions::histogram::HistogramFn;
 use crate::functions::scalar::{ScalarFn, clamp, clamp_is_empty, round_to};
 use crate::plan::node::{Map, MapFn, Node};
 
@@ -20,6 +21,7 @@ pub(super) struct MapRows<'r> {
 enum Change {
     Negate,
     Plain(ScalarFn),
+    Histogram(HistogramFn),
     Round(Vec<f64>),
     Clamp(Vec<f64>, Vec<f64>),
     StepTimes(Vec<f64>),
@@ -34,6 +36,7 @@ pub(super) fn build<'r>(
     let grid = node.grid;
     let change = match &map.func {
         MapFn::Plain(func) => Change::Plain(*func),
+        MapFn::Histogram(func) => Change::Histogram(*func),
         MapFn::Round(nearest) => Change::Round(scalar::evaluate(run, nearest, grid)?),
         MapFn::Clamp(min, max) => {
             let min = scalar::evaluate(run, min, grid)?;
@@ -90,7 +93,7 @@ impl Operator for MergeNameless<'_> {
             while input.next_tile(tile)? {
                 let merge = merge.get_or_insert_with(|| Merge::new(tile.steps()));
                 for row in tile.rows() {
-                    merge.add(&without_metadata(row.labels), row.values, row.present)?;
+                    merge.add(&without_metadata(row.labels), row)?;
                 }
             }
             let merged = merge.map_or_else(|| Tile::new(tile.steps()), Merge::finish);
@@ -106,6 +109,7 @@ impl Operator for MapRows<'_> {
             if !self.input.next_tile(tile)? {
                 return Ok(false);
             }
+            self.change.apply_to_histograms(tile);
             self.change.apply(tile);
             if let Some(names) = &mut self.names {
                 names.drop_all(tile)?;
@@ -118,6 +122,41 @@ impl Operator for MapRows<'_> {
 }
 
 impl Change {
+    /// Most functions give nothing for a histogram.
+    fn apply_to_histograms(&self, tile: &mut Tile) {
+        match self {
+            Change::Histogram(func) => {
+                for i in 0..tile.len() {
+                    let histograms = std::mem::take(tile.histograms_mut(i));
+                    let (_, mut row) = tile.row_mut(i);
+                    row.present.fill(0);
+                    for (step, histogram) in histograms {
+                        row.set(step, func.eval(&histogram));
+                    }
+                }
+                tile.retain_present();
+            }
+            _ if !tile.has_histograms() => {}
+            Change::Negate => {
+                for i in 0..tile.len() {
+                    for (_, histogram) in tile.histograms_mut(i) {
+                        std::sync::Arc::make_mut(histogram).mul(-1.0);
+                    }
+                }
+            }
+            Change::StepTimes(times) => {
+                for i in 0..tile.len() {
+                    let histograms = std::mem::take(tile.histograms_mut(i));
+                    let (_, mut row) = tile.row_mut(i);
+                    for (step, _) in histograms {
+                        row.set(step, times[step]);
+                    }
+                }
+            }
+            _ => tile.drop_histograms(),
+        }
+    }
+
     fn apply(&self, tile: &mut Tile) {
         let steps = tile.steps().max(1);
         match self {
@@ -126,6 +165,7 @@ impl Change {
                 .iter_mut()
                 .for_each(|value| *value = -*value),
             Change::Plain(func) => func.eval_all(tile.values_mut()),
+            Change::Histogram(_) => {}
             Change::Round(nearest) => {
                 for row in tile.values_mut().chunks_exact_mut(steps) {
                     row.iter_mut()

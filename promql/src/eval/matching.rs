@@ -3,17 +3,20 @@
 //! The sides are called `one`, which has at most one element for each signature and step, and
 //! `many`. Rows of `one` are kept and numbered by signature; rows of `many` stream past them.
 
+use std::collections::BTreeMap;
+
 use isobar_model::labels::METRIC_NAME;
 use isobar_model::{Labels, LabelsBuilder};
 
 use super::arithmetic::{NumberOp, number_op};
+use super::histogram_ops::{Operand, combine};
 use super::merge::Merge;
 use super::names::without_metadata;
 use super::run::Run;
 use super::signature::{Signatures, match_labels};
-use super::tile::{RowRef, Tile, first_common, for_each};
+use super::tile::{HistogramRow, RowRef, Tile, first_common, for_each, is_set};
 use super::{EvalError, collect, for_each_tile};
-use crate::parse::ast::Cardinality;
+use crate::parse::ast::{BinaryOp, Cardinality};
 use crate::plan::node::{Match, Node};
 
 /// The rows of the operation.
@@ -25,18 +28,25 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
     } else {
         (&op.lhs, &op.rhs)
     };
-    let Some(number_op) = number_op(op.op) else {
+    let number_op = number_op(op.op);
+    if number_op.is_none() && !is_trim(op.op) {
         return Err(EvalError::Execution(
             "operator not allowed between vectors".to_owned(),
         ));
-    };
+    }
     let mut joined = Join::new(op, number_op, node.grid.count, collect(run, one)?);
     for_each_tile(run, many, |tile| {
         run.check_cells(joined.out.cells())?;
         tile.rows().for_each(|row| joined.add(row));
         Ok(())
     })?;
-    let rows = joined.finish()?;
+    let (rows, remarks) = joined.finish()?;
+    for (is_warning, text) in remarks {
+        match is_warning {
+            true => run.remarks().warn(node.rank, op.at, text),
+            false => run.remarks().info(node.rank, op.at, text),
+        }
+    }
     run.release_to(held, rows.count())?;
     Ok(rows)
 }
@@ -55,7 +65,8 @@ struct Signature {
 
 struct Join<'a> {
     op: &'a Match,
-    number_op: NumberOp,
+    /// `None` for operators on histograms alone.
+    number_op: Option<NumberOp>,
     swapped: bool,
     drops_names: bool,
     steps: usize,
@@ -70,10 +81,14 @@ struct Join<'a> {
     failure: Option<(usize, u8, EvalError)>,
     values: Vec<f64>,
     present: Vec<u64>,
+    /// The histograms among what is computed; their bits are set in `present` too.
+    histograms: HistogramRow,
+    /// The last remark of each step: of several Prometheus tells that one.
+    remarks: BTreeMap<usize, (bool, String)>,
 }
 
 impl<'a> Join<'a> {
-    fn new(op: &'a Match, number_op: NumberOp, steps: usize, one: Tile) -> Self {
+    fn new(op: &'a Match, number_op: Option<NumberOp>, steps: usize, one: Tile) -> Self {
         let mut numbers = Signatures::new(&op.matching);
         let mut signatures: Vec<Signature> = Vec::new();
         let words = steps.div_ceil(64);
@@ -87,7 +102,7 @@ impl<'a> Join<'a> {
             }
             signatures[number].rows.push(i);
         }
-        let arithmetic = matches!(number_op, NumberOp::Arithmetic(_));
+        let arithmetic = matches!(number_op, Some(NumberOp::Arithmetic(_)));
         Join {
             op,
             number_op,
@@ -103,6 +118,8 @@ impl<'a> Join<'a> {
             failure: None,
             values: vec![0.0; steps],
             present: vec![0; words],
+            histograms: HistogramRow::new(),
+            remarks: BTreeMap::new(),
         }
     }
 
@@ -118,9 +135,10 @@ impl<'a> Join<'a> {
 
     /// Joins a row of `many` with the rows of `one` that have its signature.
     fn add(&mut self, many: RowRef<'_>) {
+        let many_any = many.any_present();
         self.any_many
             .iter_mut()
-            .zip(many.present)
+            .zip(&*many_any)
             .for_each(|(any, bits)| *any |= bits);
         let fills = self.fill_one().is_some() || self.fill_many().is_some();
         let number = match self.numbers.find(many.labels) {
@@ -136,16 +154,17 @@ impl<'a> Join<'a> {
             }
             None => return,
         };
-        let mut missing = many.present.to_vec();
+        let mut missing = many_any.to_vec();
         for i in 0..self.signatures[number].rows.len() {
             let at = self.signatures[number].rows[i];
             let one = self.one.row(at);
+            let one_any = one.any_present();
             self.present.clear();
             self.present
-                .extend(many.present.iter().zip(one.present).map(|(m, o)| m & o));
+                .extend(many_any.iter().zip(&*one_any).map(|(m, o)| m & o));
             missing
                 .iter_mut()
-                .zip(one.present)
+                .zip(&*one_any)
                 .for_each(|(missing, bits)| *missing &= !bits);
             if self.present.iter().all(|word| *word == 0) {
                 continue;
@@ -157,6 +176,14 @@ impl<'a> Join<'a> {
                 many.values,
                 one.values,
                 &mut self.values,
+            );
+            mix(
+                self.op,
+                many,
+                one,
+                (&mut self.present, &mut self.values),
+                &mut self.histograms,
+                &mut self.remarks,
             );
             self.emit(number, &labels);
         }
@@ -173,6 +200,20 @@ impl<'a> Join<'a> {
                 many.values,
                 &filled,
                 &mut self.values,
+            );
+            let filled = RowRef {
+                labels: &one,
+                values: &filled,
+                present: &[],
+                histograms: &[],
+            };
+            mix(
+                self.op,
+                many,
+                filled,
+                (&mut self.present, &mut self.values),
+                &mut self.histograms,
+                &mut self.remarks,
             );
             self.emit(number, &labels);
         }
@@ -227,17 +268,26 @@ impl<'a> Join<'a> {
             self.fail(step, 1, EvalError::Execution(text.to_owned()));
             return;
         }
-        if let NumberOp::Compare(_) = self.number_op {
+        if let Some(NumberOp::Compare(_)) = self.number_op {
             self.filter();
         }
         if self.present.iter().all(|word| *word == 0) {
             return;
         }
-        let row = self.out.row(labels);
-        if let Some(step) = first_common(row.present, &self.present) {
+        let before = self.out.get(labels);
+        let before = before.map(|row| row.any_present().into_owned());
+        if let Some(step) = before.and_then(|before| first_common(&before, &self.present)) {
             self.fail(step, 2, EvalError::same_labels());
             return;
         }
+        if !self.histograms.is_empty() {
+            for (step, _) in &self.histograms {
+                self.present[step / 64] &= !(1 << (step % 64));
+            }
+            let histograms = std::mem::take(&mut self.histograms);
+            self.out.set_histograms(labels, histograms);
+        }
+        let row = self.out.row(labels);
         for_each(&self.present, |step| row.values[step] = self.values[step]);
         row.present
             .iter_mut()
@@ -293,8 +343,12 @@ impl<'a> Join<'a> {
                 let matched = &self.signatures[number].matched;
                 let one = self.one.row(at);
                 self.present.clear();
-                self.present
-                    .extend(one.present.iter().zip(matched).map(|(bits, m)| bits & !m));
+                self.present.extend(
+                    one.any_present()
+                        .iter()
+                        .zip(matched)
+                        .map(|(bits, m)| bits & !m),
+                );
                 if self.present.iter().all(|word| *word == 0) {
                     continue;
                 }
@@ -307,6 +361,20 @@ impl<'a> Join<'a> {
                     &filled,
                     one.values,
                     &mut self.values,
+                );
+                let filled = RowRef {
+                    labels: &many,
+                    values: &filled,
+                    present: &[],
+                    histograms: &[],
+                };
+                mix(
+                    self.op,
+                    filled,
+                    one,
+                    (&mut self.present, &mut self.values),
+                    &mut self.histograms,
+                    &mut self.remarks,
                 );
                 self.emit(number, &labels);
             }
@@ -321,14 +389,22 @@ impl<'a> Join<'a> {
         for signature in self.signatures.iter().filter(|s| s.rows.len() > 1) {
             let mut seen = vec![0u64; self.words];
             for row in &signature.rows {
-                let present = self.one.row(*row).present;
-                let twice: Vec<u64> = seen.iter().zip(present).map(|(s, bits)| s & bits).collect();
+                let row_ref = self.one.row(*row);
+                let present = row_ref.any_present();
+                let twice: Vec<u64> = seen
+                    .iter()
+                    .zip(&*present)
+                    .map(|(s, bits)| s & bits)
+                    .collect();
                 if let Some(step) = first_common(&twice, if all { &twice } else { &matters }) {
-                    let earlier = signature.rows.iter().find(|r| self.one.row(**r).has(step));
+                    let earlier = signature
+                        .rows
+                        .iter()
+                        .find(|r| is_set(&self.one.row(**r).any_present(), step));
                     failures.push((step, *row, earlier.copied().unwrap_or(*row)));
                 }
                 seen.iter_mut()
-                    .zip(present)
+                    .zip(&*present)
                     .for_each(|(s, bits)| *s |= bits);
             }
         }
@@ -361,12 +437,12 @@ impl<'a> Join<'a> {
         ))
     }
 
-    fn finish(mut self) -> Result<Tile, EvalError> {
+    fn finish(mut self) -> Result<(Tile, impl Iterator<Item = (bool, String)>), EvalError> {
         self.fill_unmatched();
         self.check_one();
         match self.failure {
             Some((_, _, error)) => Err(error),
-            None => Ok(self.out.finish()),
+            None => Ok((self.out.finish(), self.remarks.into_values())),
         }
     }
 }
@@ -375,10 +451,61 @@ impl<'a> Join<'a> {
 /// of no arithmetic and is no marker of Prometheus'.
 const NOT_HOLDING: u64 = 0x7ff8_0b5e_55ed_0001;
 
+fn is_trim(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower)
+}
+
+/// Computes the steps of `present` at which a side has a histogram, over what is computed of
+/// numbers. Where there is no result the bit of the step is cleared; a comparison that does not
+/// hold is written as [`compute`] writes it.
+fn mix(
+    op: &Match,
+    many: RowRef<'_>,
+    one: RowRef<'_>,
+    (present, values): (&mut [u64], &mut [f64]),
+    histograms: &mut HistogramRow,
+    remarks: &mut BTreeMap<usize, (bool, String)>,
+) {
+    histograms.clear();
+    if many.histograms.is_empty() && one.histograms.is_empty() && !is_trim(op.op) {
+        return;
+    }
+    let swapped = op.matching.cardinality == Cardinality::OneToMany;
+    let steps: Vec<usize> = (0..values.len())
+        .filter(|step| is_set(present, *step))
+        .collect();
+    for step in steps {
+        let many_side = Operand::of(&many, step);
+        let one_side = Operand::of(&one, step);
+        let (left, right) = match swapped {
+            true => (one_side, many_side),
+            false => (many_side, one_side),
+        };
+        let numbers = matches!((left, right), (Operand::Float(_), Operand::Float(_)));
+        if numbers && !is_trim(op.op) {
+            continue;
+        }
+        let combined = combine(op.op, left, right);
+        if let Some(remark) = combined.remark {
+            remarks.insert(step, remark);
+        }
+        match combined.result {
+            None => present[step / 64] &= !(1 << (step % 64)),
+            Some(_) if !combined.holds => values[step] = f64::from_bits(NOT_HOLDING),
+            Some(_) if op.return_bool => values[step] = 1.0,
+            Some(result) => {
+                values[step] = 0.0;
+                histograms.push((step, result));
+            }
+        }
+    }
+}
+
 /// Computes all steps, those without values too. A comparison gives its left side where it holds.
-fn compute(op: NumberOp, swapped: bool, many: &[f64], one: &[f64], out: &mut [f64]) {
+fn compute(op: Option<NumberOp>, swapped: bool, many: &[f64], one: &[f64], out: &mut [f64]) {
     let (left, right) = if swapped { (one, many) } else { (many, one) };
     let pairs = left.iter().zip(right).zip(out);
+    let Some(op) = op else { return };
     match op {
         NumberOp::Arithmetic(op) => pairs.for_each(|((l, r), out)| *out = op.apply(*l, *r)),
         NumberOp::Compare(op) => pairs.for_each(|((l, r), out)| {

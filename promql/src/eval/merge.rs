@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use isobar_model::Labels;
 
 use super::EvalError;
-use super::tile::{Tile, first_common};
+use super::tile::{HistogramRow, RowRef, Tile, first_common};
 use crate::functions::row::Row;
 
 /// Collects rows of which no two have the same labels.
@@ -41,27 +41,51 @@ impl Merge {
     ///
     /// # Errors
     /// When another row of these labels has a value at the same step.
-    pub(super) fn add(
-        &mut self,
-        labels: &Labels,
-        values: &[f64],
-        present: &[u64],
-    ) -> Result<(), EvalError> {
-        let Some(at) = self.index.get(labels) else {
+    pub(super) fn add(&mut self, labels: &Labels, added: RowRef<'_>) -> Result<(), EvalError> {
+        let Some(at) = self.index.get(labels).copied() else {
             self.index.insert(labels.clone(), self.rows.len());
-            self.rows.push_row(labels.clone(), values, present);
+            self.rows.push_copy(labels.clone(), added);
             return Ok(());
         };
-        let (_, row) = self.rows.row_mut(*at);
-        if first_common(row.present, present).is_some() {
+        let (values, present) = (added.values, added.present);
+        let before = self.rows.row(at).any_present();
+        if first_common(&before, &added.any_present()).is_some() {
             return Err(EvalError::same_labels());
         }
+        self.add_histograms(at, added.histograms.iter().cloned());
+        let (_, row) = self.rows.row_mut(at);
         super::tile::for_each(present, |step| row.values[step] = values[step]);
         row.present
             .iter_mut()
             .zip(present)
             .for_each(|(into, bits)| *into |= bits);
         Ok(())
+    }
+
+    /// Gives the row of `labels` histograms at steps at which it has nothing.
+    pub(super) fn set_histograms(&mut self, labels: &Labels, histograms: HistogramRow) {
+        self.row(labels);
+        if let Some(at) = self.index.get(labels) {
+            self.add_histograms(*at, histograms);
+        }
+    }
+
+    /// The row of `labels`, if there is one.
+    pub(super) fn get(&self, labels: &Labels) -> Option<RowRef<'_>> {
+        self.index.get(labels).map(|at| self.rows.row(*at))
+    }
+
+    fn add_histograms(
+        &mut self,
+        at: usize,
+        histograms: impl IntoIterator<Item = <HistogramRow as IntoIterator>::Item>,
+    ) {
+        let row = self.rows.histograms_mut(at);
+        let before = row.len();
+        row.extend(histograms);
+        if before > 0 && row.len() > before {
+            row.sort_by_key(|it| it.0);
+        }
     }
 
     /// The rows that have a value, in the order in which their labels first came.

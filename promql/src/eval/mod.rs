@@ -16,6 +16,9 @@ mod buckets;
 mod count_values;
 mod fold;
 mod group;
+mod histogram_fold;
+mod histogram_ops;
+mod histogram_windows;
 mod map;
 mod matching;
 mod merge;
@@ -163,7 +166,8 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
                 samples.extend(tile.rows().map(|row| VectorSample {
                     labels: row.labels.clone(),
                     timestamp_ms,
-                    value: row.values[0],
+                    value: if row.has(0) { row.values[0] } else { 0.0 },
+                    histogram: row.histogram(0).cloned(),
                 }));
                 Ok(())
             })?;
@@ -178,14 +182,9 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
     }
 }
 
-/// Fails when there are histograms among the samples.
-fn floats_only(columns: &Columns) -> Result<(), EvalError> {
-    match columns.histograms.is_empty() {
-        true => Ok(()),
-        false => Err(EvalError::Unsupported(
-            "native histograms are not evaluated yet".to_owned(),
-        )),
-    }
+/// Says that `what` is not evaluated where there are native histograms.
+fn histograms_unsupported(what: &str) -> EvalError {
+    EvalError::Unsupported(format!("{what} of native histograms is not evaluated yet"))
 }
 
 /// The rows of a node as series, sorted by labels.
@@ -195,7 +194,7 @@ fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
     for_each_tile(run, node, |tile| {
         series.extend(tile.rows().map(|row| {
             let samples = tile::count(row.present) as usize;
-            let columns = if samples == times.len() {
+            let mut columns = if samples == times.len() {
                 Columns {
                     timestamps: times.clone(),
                     values: row.values.to_vec(),
@@ -212,6 +211,10 @@ fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
                 });
                 columns
             };
+            let histograms = row.histograms.iter();
+            columns
+                .histograms
+                .extend(histograms.map(|(step, it)| (times[*step], it.clone())));
             MatrixSeries {
                 labels: row.labels.clone(),
                 columns,
@@ -244,7 +247,7 @@ fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
     for_each_tile(run, node, |tile| {
         run.check_cells((all.len() + tile.len()) * tile.steps())?;
         for row in tile.rows() {
-            all.push_row(row.labels.clone(), row.values, row.present);
+            all.push_copy(row.labels.clone(), row);
         }
         Ok(())
     })?;
@@ -297,8 +300,8 @@ impl Operator for Ready {
         tile.reset(self.rows.steps());
         while self.at < self.rows.len() && !tile.is_full() {
             let row = self.rows.row(self.at);
-            if row.present.iter().any(|word| *word != 0) {
-                tile.push_row(row.labels.clone(), row.values, row.present);
+            if !row.is_absent() {
+                tile.push_copy(row.labels.clone(), row);
             }
             self.at += 1;
         }

@@ -3,7 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use isobar_model::Labels;
+use std::sync::Arc;
+
+use isobar_model::{FloatHistogram, Labels};
 
 use super::group::Groups;
 use super::remarks::go_g;
@@ -71,6 +73,7 @@ struct Kept {
     /// What counts: larger is better, NaN worst.
     key: f64,
     value: f64,
+    histogram: Option<Arc<FloatHistogram>>,
     row: usize,
 }
 
@@ -113,6 +116,7 @@ fn largest(
         1.0
     };
     let limit = aggregation.op == AggregateOp::Limitk;
+    let mut ignored = false;
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
@@ -122,18 +126,18 @@ fn largest(
             }
             let number = labels.len();
             labels.push(row.labels.clone());
-            for_each(row.present, |step| {
+            let mut offer = |step: usize, value: f64, histogram: Option<Arc<FloatHistogram>>| {
                 let k = params[step];
                 let heap = &mut heaps[group * steps + step];
                 if k < 1.0 || k.is_nan() {
                     return;
                 }
-                let value = row.values[step];
                 // For `limitk` the first come are the best.
                 let key = if limit { 0.0 } else { value * sign };
                 let new = Kept {
                     key,
                     value,
+                    histogram,
                     row: number,
                 };
                 if (heap.len() as f64) < k.trunc() {
@@ -143,10 +147,24 @@ fn largest(
                 {
                     *worst = new;
                 }
-            });
+            };
+            for_each(row.present, |step| offer(step, row.values[step], None));
+            if limit {
+                let histograms = row.histograms.iter();
+                histograms.for_each(|(step, it)| offer(*step, 0.0, Some(it.clone())));
+            } else {
+                ignored |= row.histograms.iter().any(|it| params[it.0] >= 1.0);
+            }
         }
         Ok(())
     })?;
+    if ignored {
+        let text = format!(
+            "ignored histogram in {} aggregation",
+            aggregation.op.as_str()
+        );
+        run.remarks().info(node.rank, aggregation.at, text);
+    }
     let extremes = Extremes::of(params);
     if extremes.max < 1.0 {
         return Ok(Tile::new(steps));
@@ -180,7 +198,10 @@ fn rows_of(heaps: Vec<BinaryHeap<Kept>>, labels: &[Labels], steps: usize) -> Til
                 rows.push(labels[kept.row].clone());
                 rows.len() - 1
             });
-            rows.row_mut(place).1.set(step, kept.value);
+            match kept.histogram {
+                Some(histogram) => rows.histograms_mut(place).push((step, histogram)),
+                None => rows.row_mut(place).1.set(step, kept.value),
+            }
         }
     }
     rows
@@ -197,18 +218,23 @@ fn ratio(
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
             let offset = prometheus_hash(row.labels) as f64 / u64::MAX as f64;
-            let mut kept = rows.push(row.labels.clone());
-            for_each(row.present, |step| {
+            let takes = |step: usize| {
                 let ratio = params[step].clamp(-1.0, 1.0);
                 let takes = if ratio >= 0.0 {
                     offset < ratio
                 } else {
                     offset >= 1.0 + ratio
                 };
-                if takes && ratio != 0.0 {
+                takes && ratio != 0.0
+            };
+            let mut kept = rows.push(row.labels.clone());
+            for_each(row.present, |step| {
+                if takes(step) {
                     kept.set(step, row.values[step]);
                 }
             });
+            let histograms = row.histograms.iter().filter(|it| takes(it.0));
+            *rows.histograms_mut(rows.len() - 1) = histograms.cloned().collect();
             rows.pop_if_absent();
         }
         Ok(())

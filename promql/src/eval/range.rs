@@ -2,6 +2,7 @@
 
 use isobar_model::{Columns, TimeRange};
 
+use super::histogram_windows;
 use super::names::NameDrop;
 use super::remarks::go_g;
 use super::run::{Feed, Run};
@@ -95,7 +96,6 @@ impl<'r> WindowRows<'r> {
                 let range = self.range;
                 feed.next(|series| {
                     series.samples.read(range, columns)?;
-                    super::floats_only(columns)?;
                     remove_stale(columns);
                     Ok(series.labels.clone())
                 })
@@ -118,6 +118,13 @@ impl<'r> WindowRows<'r> {
                 for_each(row.present, |step| {
                     columns.push(node.grid.time_ms(step), row.values[step]);
                 });
+                let histograms = row.histograms.iter();
+                columns
+                    .histograms
+                    .extend(histograms.map(|(step, histogram)| {
+                        let histogram = super::histogram_windows::of_subquery(histogram);
+                        (node.grid.time_ms(*step), histogram)
+                    }));
                 Ok(Some(row.labels.clone()))
             }
         }
@@ -147,9 +154,13 @@ impl Operator for WindowRows<'_> {
             let Some(labels) = self.next_series()? else {
                 break;
             };
-            read += self.columns.len() as u64;
-            if self.columns.is_empty() {
+            read += (self.columns.len() + self.columns.histograms.len()) as u64;
+            if self.columns.is_empty() && self.columns.histograms.is_empty() {
                 continue;
+            }
+            let has_histograms = !self.columns.histograms.is_empty();
+            if has_histograms && !matches!(self.call.edges, Edges::Plain) {
+                return Err(super::histograms_unsupported("anchored or smoothed"));
             }
             queryable += samples_in_windows(&self.columns.timestamps, &self.call.windows);
             let args = RangeArgs {
@@ -176,11 +187,33 @@ impl Operator for WindowRows<'_> {
                     .remarks()
                     .warn(self.node.rank, self.call.first_at, text);
             }
-            if !notes.any_result {
+            if has_histograms {
+                let mut remarks = Vec::new();
+                let histograms = histogram_windows::apply(
+                    func,
+                    &self.columns,
+                    windows,
+                    labels.metric_name(),
+                    &mut row,
+                    &mut remarks,
+                );
+                *tile.histograms_mut(tile.len() - 1) = histograms;
+                for (is_warning, text) in remarks {
+                    let (rank, at) = (self.node.rank, self.call.range_at);
+                    match is_warning {
+                        true => self.run.remarks().warn(rank, at, text),
+                        false => self.run.remarks().info(rank, at, text),
+                    }
+                }
+                if !tile.pop_if_absent() {
+                    continue;
+                }
+            } else if !notes.any_result {
                 tile.pop_if_absent();
                 continue;
             }
-            if func.wants_counter_name() {
+            let floats = tile.row(tile.len() - 1).present;
+            if func.wants_counter_name() && floats.iter().any(|word| *word != 0) {
                 self.remark_name(&labels);
             }
             let (into, _) = tile.row_mut(tile.len() - 1);

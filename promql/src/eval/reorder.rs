@@ -19,7 +19,7 @@ pub(super) fn absent(run: &Run<'_>, input: &Node, labels: &Labels) -> Result<Til
     for_each_tile(run, input, |tile| {
         for row in tile.rows() {
             seen.iter_mut()
-                .zip(row.present)
+                .zip(&*row.any_present())
                 .for_each(|(seen, bits)| *seen |= bits);
         }
         Ok(())
@@ -84,6 +84,12 @@ impl Operator for HoldRows<'_> {
             let held = self.held.row(self.at);
             self.at += 1;
             let row = tile.push(held.labels.clone());
+            if let Some(histogram) = held.histogram(0) {
+                let at = tile.len() - 1;
+                let steps = 0..self.steps;
+                *tile.histograms_mut(at) = steps.map(|step| (step, histogram.clone())).collect();
+                continue;
+            }
             row.values.fill(held.values[0]);
             tile::fill(row.present, self.steps);
         }
@@ -102,13 +108,37 @@ pub(super) fn sort<'r>(
         let text = "sort is ineffective for range queries since results are always ordered by \
                     labels";
         run.remarks().warn(node.rank, sort.at, text.to_owned());
-        return super::build(run, &sort.input);
+        let input = super::build(run, &sort.input)?;
+        return Ok(match sort.labels {
+            None => Box::new(FloatRows { input }),
+            Some(_) => input,
+        });
     }
     Ok(Box::new(Late::new(move || sorted(run, sort))))
 }
 
+/// The input without its histograms.
+struct FloatRows<'r> {
+    input: Box<dyn Operator + 'r>,
+}
+
+impl Operator for FloatRows<'_> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        while self.input.next_tile(tile)? {
+            tile.drop_histograms();
+            if !tile.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
-    let rows = collect(run, &sort.input)?;
+    let mut rows = collect(run, &sort.input)?;
+    if sort.labels.is_none() {
+        rows.drop_histograms();
+    }
     let mut order: Vec<usize> = (0..rows.len()).collect();
     order.sort_by(|a, b| {
         let (a, b) = (rows.row(*a), rows.row(*b));
@@ -127,7 +157,7 @@ fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
     let mut sorted = Tile::new(rows.steps());
     for i in order {
         let row = rows.row(i);
-        sorted.push_row(row.labels.clone(), row.values, row.present);
+        sorted.push_copy(row.labels.clone(), row);
     }
     Ok(sorted)
 }
@@ -165,7 +195,7 @@ pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
                     .unwrap_or_else(|| row.labels.clone()),
                 Change::Join(join) => join.apply(row.labels),
             };
-            merge.add(&labels, row.values, row.present)?;
+            merge.add(&labels, row)?;
         }
         Ok(())
     })?;

@@ -5,7 +5,7 @@ use isobar_model::{Columns, TimeRange};
 
 use super::names::NameDrop;
 use super::run::{Feed, Run};
-use super::tile::{self, Tile};
+use super::tile::{self, HistogramRow, Tile};
 use super::{EvalError, Operator};
 use crate::functions::row::Row;
 use crate::plan::node::{Grid, InstantSelect};
@@ -51,12 +51,28 @@ impl Operator for InstantRows<'_> {
             let more = self.feed.next(|series| {
                 columns.clear();
                 series.samples.read(range, columns)?;
-                super::floats_only(columns)?;
-                read += columns.len() as u64;
-                if columns.is_empty() {
+                read += (columns.len() + columns.histograms.len()) as u64;
+                if columns.is_empty() && columns.histograms.is_empty() {
                     return Ok(());
                 }
                 let times = names.is_some();
+                if !columns.histograms.is_empty() {
+                    if select.smoothed && !times {
+                        return Err(super::histograms_unsupported("smoothed"));
+                    }
+                    let mut histograms = HistogramRow::new();
+                    let mut row = tile.push(series.labels.clone());
+                    let steps = self.grid.count;
+                    look_at_both(columns, select, times, steps, &mut row, &mut histograms);
+                    *tile.histograms_mut(tile.len() - 1) = histograms;
+                    if tile.pop_if_absent()
+                        && let Some(names) = names
+                    {
+                        let (labels, _) = tile.row_mut(tile.len() - 1);
+                        *labels = names.drop_name(labels)?;
+                    }
+                    return Ok(());
+                }
                 let mut row = tile.push(series.labels.clone());
                 if select.smoothed && !times {
                     remove_stale(columns);
@@ -101,6 +117,51 @@ fn look(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, ro
             }
         }
         at_ms += select.step_ms;
+    }
+}
+
+/// As [`look`] and [`held`] for a series with histograms.
+fn look_at_both(
+    columns: &Columns,
+    select: &InstantSelect,
+    times: bool,
+    steps: usize,
+    row: &mut Row<'_>,
+    histograms: &mut HistogramRow,
+) {
+    let (mut float, mut histogram) = (0, 0);
+    for step in 0..steps {
+        let at_ms = select.first_ms + select.step_ms * step as i64;
+        while columns.timestamps.get(float).is_some_and(|t| *t <= at_ms) {
+            float += 1;
+        }
+        while columns
+            .histograms
+            .get(histogram)
+            .is_some_and(|it| it.0 <= at_ms)
+        {
+            histogram += 1;
+        }
+        let seen = |t: i64| t > at_ms - select.lookback_ms;
+        let last_float = float
+            .checked_sub(1)
+            .map(|i| (columns.timestamps[i], columns.values[i]));
+        let last = histogram.checked_sub(1).map(|i| &columns.histograms[i]);
+        let float_time = last_float.map_or(i64::MIN, |it| it.0);
+        match (last, last_float) {
+            (Some((time, value)), _) if *time >= float_time => {
+                let live = seen(*time) && !value.is_stale();
+                match times {
+                    true if live => row.set(step, *time as f64 / 1000.0),
+                    false if live => histograms.push((step, value.clone())),
+                    _ => {}
+                }
+            }
+            (_, Some((time, value))) if seen(time) && !is_stale(value) => {
+                row.set(step, if times { time as f64 / 1000.0 } else { value });
+            }
+            _ => {}
+        }
     }
 }
 
@@ -160,11 +221,11 @@ pub(super) fn samples(
         let more = feed.next(|series| {
             let mut columns = Columns::default();
             series.samples.read(range, &mut columns)?;
-            super::floats_only(&columns)?;
-            run.count_samples(columns.len() as u64, columns.len() as u64);
+            let count = (columns.len() + columns.histograms.len()) as u64;
+            run.count_samples(count, count);
             remove_stale(&mut columns);
-            run.hold(columns.len() as u64)?;
-            if !columns.is_empty() {
+            run.hold((columns.len() + columns.histograms.len()) as u64)?;
+            if !columns.is_empty() || !columns.histograms.is_empty() {
                 all.push(MatrixSeries {
                     labels: series.labels.clone(),
                     columns,
@@ -182,6 +243,7 @@ pub(super) fn samples(
 
 /// Takes the staleness markers out.
 pub(super) fn remove_stale(columns: &mut Columns) {
+    columns.histograms.retain(|it| !it.1.is_stale());
     // Looking through all without an early exit is vectorised; finding one is rare.
     if !columns
         .values

@@ -3,7 +3,7 @@
 use super::merge::Merge;
 use super::run::Run;
 use super::signature::Signatures;
-use super::tile::Tile;
+use super::tile::{RowRef, Tile, is_set};
 use super::{EvalError, Late, Operator, for_each_tile};
 use crate::parse::ast::BinaryOp;
 use crate::plan::node::{Node, Set};
@@ -50,7 +50,7 @@ impl<'a> Seen<'a> {
             }
             let seen = &mut self.bits[at..at + self.words];
             seen.iter_mut()
-                .zip(row.present)
+                .zip(&*row.any_present())
                 .for_each(|(seen, bits)| *seen |= bits);
         }
     }
@@ -87,6 +87,11 @@ impl Operator for Filtered<'_> {
             for i in 0..tile.len() {
                 let Some(rhs) = &mut self.rhs else { break };
                 let seen = rhs.of(tile.row(i).labels);
+                let keeps = |step: usize| match seen {
+                    Some(seen) => is_set(seen, step) == keeps_seen,
+                    None => !keeps_seen,
+                };
+                tile.histograms_mut(i).retain(|it| keeps(it.0));
                 let (_, row) = tile.row_mut(i);
                 match seen {
                     Some(seen) => row.present.iter_mut().zip(seen).for_each(|(bits, seen)| {
@@ -113,8 +118,7 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     for_each_tile(run, &set.lhs, |tile| {
         run.check_cells(merge.cells())?;
         seen.add(tile);
-        tile.rows()
-            .try_for_each(|row| merge.add(row.labels, row.values, row.present))
+        tile.rows().try_for_each(|row| merge.add(row.labels, row))
     })?;
     let mut left = Vec::new();
     for_each_tile(run, &set.rhs, |tile| {
@@ -122,12 +126,19 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
         for row in tile.rows() {
             left.clear();
             left.extend_from_slice(row.present);
+            let mut histograms = row.histograms.to_vec();
             if let Some(seen) = seen.of(row.labels) {
                 left.iter_mut()
                     .zip(seen)
                     .for_each(|(bits, seen)| *bits &= !seen);
+                histograms.retain(|it| !is_set(seen, it.0));
             }
-            merge.add(row.labels, row.values, &left)?;
+            let row = RowRef {
+                present: &left,
+                histograms: &histograms,
+                ..row
+            };
+            merge.add(row.labels, row)?;
         }
         Ok(())
     })?;

@@ -1,11 +1,15 @@
 //! Tiles: blocks of series × steps in columns.
 //!
 //! A tile has a row for each series: its labels, a value per step and a presence bit per step.
-//! Values where the bit is clear mean nothing. Operators hand tiles on that hold at most
+//! Values where the bit is clear mean nothing. Native histograms stand apart from the values, for
+//! each row a list of steps; no step has both. Operators hand tiles on that hold at most
 //! [`VALUES_MAX`] values (but always at least one row); an operator that has to keep a whole
 //! input keeps it in a tile without that bound.
 
-use isobar_model::Labels;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use isobar_model::{FloatHistogram, Labels};
 
 use crate::functions::row::Row;
 
@@ -23,14 +27,20 @@ pub(crate) struct Tile {
     labels: Vec<Labels>,
     values: Vec<f64>,
     present: Vec<u64>,
+    histograms: Vec<HistogramRow>,
 }
+
+/// The histograms of a row by ascending step.
+pub(crate) type HistogramRow = Vec<(usize, Arc<FloatHistogram>)>;
 
 /// A row of a tile, to be read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowRef<'a> {
     pub(crate) labels: &'a Labels,
     pub(crate) values: &'a [f64],
+    /// Of the values, not of the histograms.
     pub(crate) present: &'a [u64],
+    pub(crate) histograms: &'a [(usize, Arc<FloatHistogram>)],
 }
 
 /// The most rows of `steps` steps that a tile carries between operators.
@@ -58,6 +68,7 @@ impl Tile {
         Tile {
             steps,
             words,
+            histograms: vec![HistogramRow::new(); labels.len()],
             labels,
             values,
             present,
@@ -71,6 +82,7 @@ impl Tile {
         self.labels.clear();
         self.values.clear();
         self.present.clear();
+        self.histograms.clear();
     }
 
     /// The number of steps.
@@ -96,6 +108,7 @@ impl Tile {
     /// Adds a row without any value and gives it to be filled.
     pub(crate) fn push(&mut self, labels: Labels) -> Row<'_> {
         self.labels.push(labels);
+        self.histograms.push(HistogramRow::new());
         let (values, words) = (self.values.len(), self.present.len());
         self.values.resize(values + self.steps, 0.0);
         self.present.resize(words + self.words, 0);
@@ -105,9 +118,18 @@ impl Tile {
         }
     }
 
-    /// Adds a copy of a row.
+    /// Adds a copy of a row under other labels.
+    pub(crate) fn push_copy(&mut self, labels: Labels, row: RowRef<'_>) {
+        self.push_row(labels, row.values, row.present);
+        if let Some(histograms) = self.histograms.last_mut() {
+            histograms.extend_from_slice(row.histograms);
+        }
+    }
+
+    /// Adds a copy of a row without histograms.
     pub(crate) fn push_row(&mut self, labels: Labels, values: &[f64], present: &[u64]) {
         self.labels.push(labels);
+        self.histograms.push(HistogramRow::new());
         self.values.extend_from_slice(values);
         self.present.extend_from_slice(present);
     }
@@ -115,10 +137,12 @@ impl Tile {
     /// Takes the last row away when it has no value; says whether it stayed.
     pub(crate) fn pop_if_absent(&mut self) -> bool {
         let words = self.present.len() - self.words;
-        if self.present[words..].iter().any(|word| *word != 0) {
+        let any_histogram = self.histograms.last().is_some_and(|row| !row.is_empty());
+        if any_histogram || self.present[words..].iter().any(|word| *word != 0) {
             return true;
         }
         self.labels.pop();
+        self.histograms.pop();
         self.values.truncate(self.labels.len() * self.steps);
         self.present.truncate(words);
         false
@@ -130,6 +154,25 @@ impl Tile {
             labels: &self.labels[i],
             values: &self.values[i * self.steps..(i + 1) * self.steps],
             present: &self.present[i * self.words..(i + 1) * self.words],
+            histograms: &self.histograms[i],
+        }
+    }
+
+    /// The histograms of row `i`, to be changed.
+    pub(crate) fn histograms_mut(&mut self, i: usize) -> &mut HistogramRow {
+        &mut self.histograms[i]
+    }
+
+    /// Whether there is any histogram.
+    pub(crate) fn has_histograms(&self) -> bool {
+        self.histograms.iter().any(|row| !row.is_empty())
+    }
+
+    /// Drops all histograms, and the rows that have nothing else.
+    pub(crate) fn drop_histograms(&mut self) {
+        if self.has_histograms() {
+            self.histograms.iter_mut().for_each(HistogramRow::clear);
+            self.retain_present();
         }
     }
 
@@ -155,11 +198,13 @@ impl Tile {
         let mut kept = 0;
         for i in 0..self.len() {
             let words = i * self.words..(i + 1) * self.words;
-            if self.present[words.clone()].iter().all(|word| *word == 0) {
+            let no_value = self.present[words.clone()].iter().all(|word| *word == 0);
+            if no_value && self.histograms[i].is_empty() {
                 continue;
             }
             if kept != i {
                 self.labels.swap(kept, i);
+                self.histograms.swap(kept, i);
                 self.present.copy_within(words, kept * self.words);
                 self.values
                     .copy_within(i * self.steps..(i + 1) * self.steps, kept * self.steps);
@@ -167,21 +212,59 @@ impl Tile {
             kept += 1;
         }
         self.labels.truncate(kept);
+        self.histograms.truncate(kept);
         self.values.truncate(kept * self.steps);
         self.present.truncate(kept * self.words);
     }
 
     /// The number of values that are present.
     pub(crate) fn count(&self) -> u64 {
-        count(&self.present)
+        let histograms = self.histograms.iter().map(|row| row.len() as u64);
+        count(&self.present) + histograms.sum::<u64>()
     }
 }
 
-impl RowRef<'_> {
+impl<'a> RowRef<'a> {
     /// Whether step `step` has a value.
     pub(crate) fn has(&self, step: usize) -> bool {
         self.present[step / 64] >> (step % 64) & 1 == 1
     }
+
+    /// Whether there is neither a value nor a histogram.
+    pub(crate) fn is_absent(&self) -> bool {
+        self.histograms.is_empty() && self.present.iter().all(|word| *word == 0)
+    }
+
+    /// The histogram of a step, if it has one.
+    pub(crate) fn histogram(&self, step: usize) -> Option<&'a Arc<FloatHistogram>> {
+        let at = self
+            .histograms
+            .binary_search_by_key(&step, |it| it.0)
+            .ok()?;
+        Some(&self.histograms[at].1)
+    }
+
+    /// The steps that have a value or a histogram.
+    pub(crate) fn any_present(&self) -> Cow<'a, [u64]> {
+        if self.histograms.is_empty() {
+            return self.present.into();
+        }
+        let mut present = self.present.to_vec();
+        mark(&mut present, self.histograms);
+        present.into()
+    }
+}
+
+/// Sets the bits of the steps that have histograms.
+pub(crate) fn mark(present: &mut [u64], histograms: &[(usize, Arc<FloatHistogram>)]) {
+    for (step, _) in histograms {
+        present[step / 64] |= 1 << (step % 64);
+    }
+}
+
+/// Whether the bit of a step is set.
+pub(crate) fn is_set(present: &[u64], step: usize) -> bool {
+    present[step / 64] >> (step % 64) & 1 == 1
 }
 
 /// The number of bits set.

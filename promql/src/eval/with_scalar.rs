@@ -1,17 +1,23 @@
 //! Binary operations between a vector and a number.
 
 use super::arithmetic::{NumberOp, number_op};
+use super::histogram_ops::{Operand, combine, incompatible};
 use super::map::merge_nameless;
 use super::names::NameDrop;
 use super::run::Run;
 use super::tile::Tile;
 use super::{EvalError, Operator, scalar};
+use crate::parse::ast::BinaryOp;
 use crate::plan::node::{Node, WithScalar};
 
 /// The rows of such an operation.
 pub(super) struct ScalarRows<'r> {
     input: Box<dyn Operator + 'r>,
-    op: NumberOp,
+    run: &'r Run<'r>,
+    rank: u32,
+    with: &'r WithScalar,
+    /// `None` for operators on histograms alone.
+    op: Option<NumberOp>,
     return_bool: bool,
     scalar_left: bool,
     scalars: Vec<f64>,
@@ -25,12 +31,14 @@ pub(super) fn build<'r>(
     node: &'r Node,
     with: &'r WithScalar,
 ) -> Result<Box<dyn Operator + 'r>, EvalError> {
-    let Some(op) = number_op(with.op) else {
+    let op = number_op(with.op);
+    let trims = matches!(with.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
+    if op.is_none() && !trims {
         return Err(EvalError::Execution(
             "set operator not allowed in binary scalar expression".to_owned(),
         ));
-    };
-    let drops = with.return_bool || matches!(op, NumberOp::Arithmetic(_));
+    }
+    let drops = with.return_bool || matches!(op, Some(NumberOp::Arithmetic(_)));
     let names = if drops {
         NameDrop::of(&with.input)
     } else {
@@ -39,6 +47,9 @@ pub(super) fn build<'r>(
     let merges = drops && names.is_none();
     let rows = Box::new(ScalarRows {
         input: super::build(run, &with.input)?,
+        run,
+        rank: node.rank,
+        with,
         op,
         return_bool: with.return_bool,
         scalar_left: with.scalar_left,
@@ -49,11 +60,52 @@ pub(super) fn build<'r>(
 }
 
 impl ScalarRows<'_> {
+    fn apply_to_histograms(&self, tile: &mut Tile) {
+        for i in 0..tile.len() {
+            let histograms = std::mem::take(tile.histograms_mut(i));
+            for (step, histogram) in histograms {
+                let vector = Operand::Histogram(&histogram);
+                let scalar = Operand::Float(self.scalars[step]);
+                let combined = match self.scalar_left {
+                    true => combine(self.with.op, scalar, vector),
+                    false => combine(self.with.op, vector, scalar),
+                };
+                if let Some(remark) = combined.remark {
+                    self.remark(remark);
+                }
+                if let Some(result) = combined.result {
+                    tile.histograms_mut(i).push((step, result));
+                }
+            }
+        }
+    }
+
+    fn remark(&self, (is_warning, text): (bool, String)) {
+        match is_warning {
+            true => self.run.remarks().warn(self.rank, self.with.at, text),
+            false => self.run.remarks().info(self.rank, self.with.at, text),
+        }
+    }
+
     fn apply(&self, tile: &mut Tile) {
+        if tile.has_histograms() {
+            self.apply_to_histograms(tile);
+        }
+        let Some(op) = self.op else {
+            let float = Operand::Float(0.0);
+            for i in 0..tile.len() {
+                let (_, row) = tile.row_mut(i);
+                if row.present.iter().any(|word| *word != 0) {
+                    row.present.fill(0);
+                    self.remark(incompatible(self.with.op, float, float));
+                }
+            }
+            return;
+        };
         for i in 0..tile.len() {
             let (_, row) = tile.row_mut(i);
             let pairs = row.values.iter_mut().zip(&self.scalars);
-            match self.op {
+            match op {
                 NumberOp::Arithmetic(op) if self.scalar_left => {
                     pairs.for_each(|(value, scalar)| *value = op.apply(*scalar, *value));
                 }

@@ -15,6 +15,7 @@ pub mod range;
 pub mod arithmetic;
 pub mod calendar;
 mod go_math;
+pub mod histogram;
 pub mod labels;
 pub mod quantile;
 pub mod scalar;

@@ -290,6 +290,8 @@ impl Builder<'_> {
             grouping,
             without: aggregate.without,
             param_at: param_expr.map_or(0, |param| param.span().start),
+            input_at: aggregate.expr.span().start,
+            at: aggregate.span.start,
         });
         Ok(if picks {
             self.node(Kind::Pick(aggregation), grid, input_names)
@@ -299,14 +301,7 @@ impl Builder<'_> {
     }
 
     pub(super) fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
-        if matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower) {
-            let text = if binary.op == BinaryOp::TrimUpper {
-                "</"
-            } else {
-                ">/"
-            };
-            return Err(not_evaluated(&format!("operator {text}")));
-        }
+        let at = binary.lhs.span().start;
         let around = around.call("");
         let scalar_left = binary.lhs.value_type() == ValueType::Scalar;
         let scalar_right = binary.rhs.value_type() == ValueType::Scalar;
@@ -329,6 +324,7 @@ impl Builder<'_> {
                 scalar_left,
                 input,
                 scalar,
+                at,
             }));
             return Ok(self.node(kind, grid, names));
         }
@@ -378,6 +374,7 @@ impl Builder<'_> {
                     matching,
                     lhs,
                     rhs,
+                    at,
                 }));
                 self.node(kind, grid, names)
             }

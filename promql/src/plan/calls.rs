@@ -10,6 +10,7 @@ use super::node::{
     BucketFunc, Buckets, Change, Grid, Kind, Map, MapFn, Names, Node, RangeCall, Relabel, Scalar,
     Sort, WindowSource,
 };
+use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
 use crate::functions::scalar::ScalarFn;
@@ -95,6 +96,9 @@ impl Builder<'_> {
                 )
             }
             ("timestamp", [input]) => self.map(MapFn::StepTime, input, grid, around),
+            (_, [input]) if let Some(func) = HistogramFn::from_name(name) => {
+                self.map(MapFn::Histogram(func), input, grid, around)
+            }
             (_, args) => match (ScalarFn::from_name(name), args) {
                 (Some(func), []) => {
                     Ok(self.node(Kind::FromScalar(Scalar::Date(func)), grid, Names::None))

@@ -6,6 +6,7 @@
 
 use isobar_model::{Labels, TimeRange};
 
+use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
 use crate::functions::row::Windows;
@@ -200,6 +201,8 @@ pub(crate) struct Map {
 pub(crate) enum MapFn {
     /// One without parameters.
     Plain(ScalarFn),
+    /// One of native histograms.
+    Histogram(HistogramFn),
     /// `round` to a multiple of this.
     Round(Scalar),
     /// `clamp`, `clamp_min`, `clamp_max` between these.
@@ -221,6 +224,8 @@ pub(crate) struct WithScalar {
     pub(crate) input: Node,
     /// The scalar.
     pub(crate) scalar: Scalar,
+    /// Offset in the query of the operation, for remarks.
+    pub(crate) at: usize,
 }
 
 /// An arithmetic or comparison operation between two vectors.
@@ -236,6 +241,8 @@ pub(crate) struct Match {
     pub(crate) lhs: Node,
     /// Right operand.
     pub(crate) rhs: Node,
+    /// Offset in the query of the operation, for remarks.
+    pub(crate) at: usize,
 }
 
 /// A set operation.
@@ -266,6 +273,10 @@ pub(crate) struct Aggregation {
     pub(crate) without: bool,
     /// Offset in the query of the parameter, for remarks.
     pub(crate) param_at: usize,
+    /// Offset in the query of the input, for remarks.
+    pub(crate) input_at: usize,
+    /// Offset in the query of the aggregation, for remarks.
+    pub(crate) at: usize,
 }
 
 /// `count_values`

@@ -1,18 +1,28 @@
 //! The series that a script has loaded, as a source for the evaluator.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use isobar_model::series::{Select, Series, SeriesSource, SeriesStream};
-use isobar_model::{Columns, Labels, LabelsBuilder, SelectError};
+use isobar_model::{Columns, FloatHistogram, Labels, SelectError};
 use isobar_promql::parse::series::SequenceValue;
 
 use super::script::Load;
+use super::{histogram, nhcb};
 
-/// Series in memory. Native histograms are known by their labels only.
+/// A sample of a series.
+pub(crate) enum Sample {
+    Float(f64),
+    Histogram(FloatHistogram),
+}
+
+/// The samples of a series by time.
+pub(crate) type Samples = BTreeMap<i64, Sample>;
+
+/// Series in memory.
 #[derive(Default)]
 pub(crate) struct Memory {
-    series: BTreeMap<Labels, BTreeMap<i64, f64>>,
-    histograms: BTreeSet<Labels>,
+    series: BTreeMap<Labels, Samples>,
 }
 
 impl Memory {
@@ -21,39 +31,63 @@ impl Memory {
     }
 
     pub(crate) fn load(&mut self, load: &Load) {
+        let mut loaded: BTreeMap<Labels, Samples> = BTreeMap::new();
         for (labels, values) in &load.series {
-            let samples = self.series.entry(labels.clone()).or_default();
+            let samples = loaded.entry(labels.clone()).or_default();
             for (i, value) in values.iter().enumerate() {
-                match value {
-                    SequenceValue::Omitted => {}
-                    SequenceValue::Float(value) => {
-                        samples.insert(i as i64 * load.step_ms, *value);
+                let sample = match value {
+                    SequenceValue::Omitted => continue,
+                    SequenceValue::Float(value) => Sample::Float(*value),
+                    histogram => {
+                        let read = histogram::of_sequence(histogram).expect("a histogram");
+                        Sample::Histogram(read.expect("a histogram").0)
                     }
-                    SequenceValue::Histogram { .. } => {
-                        self.histograms.insert(labels.clone());
-                    }
-                }
+                };
+                samples.insert(i as i64 * load.step_ms, sample);
             }
-            if load.with_nhcb {
-                self.histograms.extend(native_labels(labels));
-            }
+        }
+        let native = match load.with_nhcb {
+            true => nhcb::convert(&loaded),
+            false => BTreeMap::new(),
+        };
+        for (labels, samples) in loaded.into_iter().chain(native) {
+            self.series.entry(labels).or_default().extend(samples);
         }
     }
 }
 
-/// The labels of the native histogram that a series of a classic one becomes a part of.
-fn native_labels(labels: &Labels) -> Option<Labels> {
-    let name = labels.get("__name__");
-    let base = ["_bucket", "_count", "_sum"]
-        .iter()
-        .find_map(|end| name.strip_suffix(end))?;
-    Some(
-        LabelsBuilder::new(labels)
-            .set("__name__", base)
-            .remove("le")
-            .clone()
-            .build(),
-    )
+/// The samples as a store gives them back.
+fn columns(samples: &Samples, select: &Select) -> Columns {
+    let mut columns = Columns::default();
+    let mut before = None;
+    for (time, sample) in samples {
+        let wanted = select.range.contains(*time);
+        match sample {
+            Sample::Float(value) => {
+                // The marker says that histograms end where a series has them.
+                let ends = before.is_some() && isobar_model::sample::is_stale(*value);
+                if wanted && ends {
+                    let stale = Arc::new(FloatHistogram::stale());
+                    columns.histograms.push((*time, stale));
+                } else if wanted {
+                    columns.push(*time, *value);
+                }
+                before = None;
+            }
+            Sample::Histogram(value) => {
+                let hint = histogram::stored_hint(value, before);
+                before = Some(value);
+                if wanted {
+                    let value = FloatHistogram {
+                        hint,
+                        ..value.clone()
+                    };
+                    columns.histograms.push((*time, Arc::new(value)));
+                }
+            }
+        }
+    }
+    columns
 }
 
 impl SeriesSource for Memory {
@@ -64,19 +98,10 @@ impl SeriesSource for Memory {
                 .iter()
                 .all(|m| m.matches(labels.get(m.name())))
         };
-        if self.histograms.iter().any(|labels| matches(&labels)) {
-            return Err(SelectError::Unsupported("native histogram".to_owned()));
-        }
         let mut batch = Vec::new();
         for labels in self.series.keys().filter(matches) {
-            let mut columns = Columns::default();
-            let range = select.range.min_ms..=select.range.max_ms;
-            if select.range.min_ms <= select.range.max_ms {
-                for (time, value) in self.series[labels].range(range) {
-                    columns.push(*time, *value);
-                }
-            }
-            if !columns.is_empty() {
+            let columns = columns(&self.series[labels], select);
+            if !columns.is_empty() || !columns.histograms.is_empty() {
                 batch.push(Series {
                     labels: labels.clone(),
                     samples: Box::new(columns),

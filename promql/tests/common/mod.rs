@@ -1,7 +1,9 @@
 //! What several tests share.
 #![allow(dead_code, reason = "each test uses another part of it")]
 
+pub(crate) mod histogram;
 pub(crate) mod memory;
+pub(crate) mod nhcb;
 pub(crate) mod script;
 pub(crate) mod tree;
 

@@ -7,14 +7,17 @@
 
 use std::collections::BTreeMap;
 
-use isobar_model::Labels;
+use isobar_model::{FloatHistogram, Labels};
 use isobar_promql::value::{QueryResult, Value};
 use serde_json::Value as Json;
 
 use super::Refusal;
 
 /// Samples by series; times in milliseconds.
-type Samples = BTreeMap<Labels, Vec<(i64, f64)>>;
+///
+/// A sample is a number, or of a histogram its count, its sum and of each bucket rule, bounds and
+/// count.
+type Samples = BTreeMap<Labels, Vec<(i64, Vec<f64>)>>;
 
 /// Says why `ours` is not the recorded answer.
 pub(crate) fn compare(recorded: &Json, ours: Result<QueryResult, Refusal>) -> Result<(), String> {
@@ -62,19 +65,26 @@ fn ours_by_series(value: &Value) -> (&'static str, Samples) {
             value,
         } => (
             "scalar",
-            Samples::from([(Labels::empty(), vec![(*timestamp_ms, *value)])]),
+            Samples::from([(Labels::empty(), vec![(*timestamp_ms, vec![*value])])]),
         ),
         Value::String { .. } => ("string", Samples::new()),
         Value::Vector(samples) => {
             let series = |s: &isobar_promql::value::VectorSample| {
-                (s.labels.clone(), vec![(s.timestamp_ms, s.value)])
+                let numbers = match &s.histogram {
+                    Some(histogram) => histogram_numbers(histogram),
+                    None => vec![s.value],
+                };
+                (s.labels.clone(), vec![(s.timestamp_ms, numbers)])
             };
             ("vector", samples.iter().map(series).collect())
         }
         Value::Matrix(series) => {
             let samples = |s: &isobar_promql::value::MatrixSeries| {
                 let columns = s.columns.timestamps.iter().zip(&s.columns.values);
-                (s.labels.clone(), columns.map(|(t, v)| (*t, *v)).collect())
+                let floats = columns.map(|(t, v)| (*t, vec![*v]));
+                let histograms = s.columns.histograms.iter();
+                let histograms = histograms.map(|(t, h)| (*t, histogram_numbers(h)));
+                (s.labels.clone(), floats.chain(histograms).collect())
             };
             ("matrix", series.iter().map(samples).collect())
         }
@@ -89,37 +99,62 @@ fn recorded_by_series(kind: &str, result: &Json) -> Result<Samples, String> {
     }
     let mut all = Samples::new();
     for series in result.as_array().ok_or("no result: recorded")? {
-        if series.get("histogram").is_some() || series.get("histograms").is_some() {
-            return Err("histograms recorded: none of ours".to_owned());
-        }
         let metric = series["metric"].as_object().ok_or("no metric: recorded")?;
         let labels = metric
             .iter()
             .map(|(n, v)| (n.as_str(), v.as_str().unwrap_or_default()));
-        let samples = match series["values"].as_array() {
-            Some(values) => values.iter().map(sample).collect(),
-            None => vec![sample(&series["value"])],
-        };
+        let mut samples = Vec::new();
+        for (one, many) in [("value", "values"), ("histogram", "histograms")] {
+            samples.extend(series.get(one).map(sample));
+            let all = series.get(many).and_then(Json::as_array);
+            samples.extend(all.into_iter().flatten().map(sample));
+        }
         all.insert(Labels::from_pairs(labels), samples);
     }
     Ok(all)
 }
 
-fn sample(pair: &Json) -> (i64, f64) {
-    let seconds = pair[0].as_f64().expect("a time");
-    let value = pair[1]
-        .as_str()
-        .and_then(|text| text.parse().ok())
-        .expect("a value");
-    ((seconds * 1000.0).round() as i64, value)
+/// A histogram as numbers.
+fn histogram_numbers(histogram: &FloatHistogram) -> Vec<f64> {
+    let mut numbers = vec![histogram.count, histogram.sum];
+    for bucket in histogram.all_buckets().filter(|it| it.count != 0.0) {
+        let rule = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => 0.0,
+            (true, false) => 1.0,
+            (false, false) => 2.0,
+            (true, true) => 3.0,
+        };
+        numbers.extend([rule, bucket.lower, bucket.upper, bucket.count]);
+    }
+    numbers
 }
 
-fn sorted_values(samples: &Samples) -> Vec<(i64, u64)> {
-    let bits = |value: f64| if value.is_nan() { 0 } else { value.to_bits() };
-    let mut all: Vec<(i64, u64)> = samples
+fn sample(pair: &Json) -> (i64, Vec<f64>) {
+    let seconds = pair[0].as_f64().expect("a time");
+    let number = |json: &Json| match json.as_str() {
+        Some(text) => text.parse().expect("a number"),
+        None => json.as_f64().expect("a number"),
+    };
+    let numbers = match pair[1].as_object() {
+        None => vec![number(&pair[1])],
+        Some(histogram) => {
+            let mut numbers = vec![number(&histogram["count"]), number(&histogram["sum"])];
+            let buckets = histogram.get("buckets").and_then(Json::as_array);
+            for bucket in buckets.into_iter().flatten() {
+                numbers.extend(bucket.as_array().into_iter().flatten().map(number));
+            }
+            numbers
+        }
+    };
+    ((seconds * 1000.0).round() as i64, numbers)
+}
+
+fn sorted_values(samples: &Samples) -> Vec<(i64, Vec<u64>)> {
+    let bits = |value: &f64| if value.is_nan() { 0 } else { value.to_bits() };
+    let mut all: Vec<(i64, Vec<u64>)> = samples
         .values()
         .flatten()
-        .map(|(t, v)| (*t, bits(*v)))
+        .map(|(t, v)| (*t, v.iter().map(bits).collect()))
         .collect();
     all.sort_unstable();
     all
@@ -142,10 +177,14 @@ fn same_samples(want: &Samples, got: &Samples) -> Result<(), String> {
                 want.len()
             ));
         }
-        let finite = want.iter().map(|(_, v)| v.abs()).filter(|v| v.is_finite());
+        let numbers = want.iter().flat_map(|(_, v)| v);
+        let finite = numbers.map(|v| v.abs()).filter(|v| v.is_finite());
         let slack = finite.fold(0.0, f64::max) * 1e-12;
         for (want, got) in want.iter().zip(got) {
-            if want.0 != got.0 || !close(want.1, got.1, slack) {
+            let numbers = want.1.len() == got.1.len();
+            let mut pairs = want.1.iter().zip(&got.1);
+            let agree = numbers && pairs.all(|(want, got)| close(*want, *got, slack));
+            if want.0 != got.0 || !agree {
                 return Err(format!(
                     "another value: {got:?}, recorded {want:?} in {labels}"
                 ));

@@ -8,6 +8,7 @@
 use isobar_model::{Columns, Labels, Warnings};
 use isobar_promql::value::{MatrixSeries, Value, VectorSample};
 
+use super::histogram::write_histogram_point;
 use super::number::{write_json_number, write_plain, write_timestamp, write_value};
 use super::text::{write_json, write_label_text};
 
@@ -17,6 +18,9 @@ const REMARKS_MAX: usize = 10;
 const POINT_BYTES: usize = 48;
 /// Points of a series that are written before the size of the piece is looked at again.
 const POINTS_BATCH: usize = 256;
+/// Histograms of a series that are written before the size of the piece is looked at again. One
+/// may take tens of kilobytes.
+const HISTOGRAMS_BATCH: usize = 4;
 
 /// The data of an answer.
 pub(crate) enum Data {
@@ -59,7 +63,8 @@ enum Items {
 
 struct MatrixItems {
     rest: std::vec::IntoIter<MatrixSeries>,
-    /// The columns of the series whose labels are written, and how many points are.
+    /// The columns of the series whose labels are written, and how many points are, the
+    /// histograms behind the floats.
     open: Option<(Columns, usize)>,
 }
 
@@ -177,8 +182,13 @@ impl Items {
                 separate(out, index);
                 out.extend_from_slice(b"{\"metric\":");
                 write_labels(out, &sample.labels);
-                out.extend_from_slice(b",\"value\":");
-                write_point(out, sample.timestamp_ms, sample.value);
+                if let Some(histogram) = &sample.histogram {
+                    out.extend_from_slice(b",\"histogram\":");
+                    write_histogram_point(out, sample.timestamp_ms, histogram);
+                } else {
+                    out.extend_from_slice(b",\"value\":");
+                    write_point(out, sample.timestamp_ms, sample.value);
+                }
                 out.push(b'}');
                 true
             }),
@@ -199,9 +209,20 @@ impl Items {
 impl MatrixItems {
     fn write_next(&mut self, out: &mut Vec<u8>, index: usize) -> bool {
         if let Some((columns, from)) = &mut self.open {
-            if write_points(out, columns, from) {
+            if *from < columns.len() {
+                if !write_points(out, columns, from) {
+                    return true;
+                }
+                out.push(b']');
+            } else {
+                write_histograms(out, columns, from);
+            }
+            if *from == columns.len() && !columns.histograms.is_empty() {
+                out.extend_from_slice(b",\"histograms\":[");
+            } else if *from >= columns.len() + columns.histograms.len() {
+                let had_histograms = !columns.histograms.is_empty();
+                out.extend_from_slice(if had_histograms { b"]}" } else { b"}" });
                 self.open = None;
-                out.extend_from_slice(b"]}");
             }
             return true;
         }
@@ -211,8 +232,11 @@ impl MatrixItems {
         separate(out, index);
         out.extend_from_slice(b"{\"metric\":");
         write_labels(out, &series.labels);
-        if series.columns.is_empty() {
+        if series.columns.is_empty() && series.columns.histograms.is_empty() {
             out.push(b'}');
+        } else if series.columns.is_empty() {
+            out.extend_from_slice(b",\"histograms\":[");
+            self.open = Some((series.columns, 0));
         } else {
             out.extend_from_slice(b",\"values\":[");
             self.open = Some((series.columns, 0));
@@ -236,6 +260,17 @@ fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) -> bool 
         *from += 1;
     }
     *from >= columns.len()
+}
+
+/// Writes the next histograms of a series; `from` counts its floats too.
+fn write_histograms(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) {
+    let written = *from - columns.len();
+    let histograms = columns.histograms.iter().skip(written);
+    for (index, (timestamp_ms, histogram)) in histograms.take(HISTOGRAMS_BATCH).enumerate() {
+        separate(out, written + index);
+        write_histogram_point(out, *timestamp_ms, histogram);
+        *from += 1;
+    }
 }
 
 fn separate(out: &mut Vec<u8>, index: usize) {
@@ -346,6 +381,7 @@ mod tests {
             labels: Labels::from_pairs([("__name__", "up"), ("x", value)]),
             timestamp_ms: 1_700_014_177_437,
             value: 0.5,
+            histogram: None,
         };
         check(
             query(Value::Vector(vec![sample("<"), sample("")])),

@@ -1,6 +1,7 @@
 //! Answers as JSON, in Prometheus' exact layout. [`answer`] writes a whole answer piece by piece;
-//! [`number`] and [`text`] lay out what it consists of.
+//! `histogram`, [`number`] and [`text`] lay out what it consists of.
 
 pub(crate) mod answer;
+mod histogram;
 pub(crate) mod number;
 pub(crate) mod text;

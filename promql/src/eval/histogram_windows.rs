@@ -1,0 +1,405 @@
+//! Functions over windows that hold native histograms.
+//!
+//! The floats of a series are computed first as if it had no histograms. Here the windows that do
+//! hold some are put right: they get a histogram, another number, or nothing, as Prometheus 3.14
+//! has it for each function.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use isobar_model::histogram::{CounterReset, HistogramError};
+use isobar_model::{Columns, FloatHistogram};
+
+use super::remarks::quoted;
+use super::tile::HistogramRow;
+use crate::functions::range::RangeFn;
+use crate::functions::row::{Row, Windows};
+
+/// A histogram and its time.
+type Point = (i64, Arc<FloatHistogram>);
+/// Texts of remarks, and whether each is a warning.
+pub(super) type Remarks = Vec<(bool, String)>;
+
+/// A histogram as a sample of a subquery: what its hint says of resets holds between other samples.
+pub(super) fn of_subquery(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram> {
+    let mut histogram = Arc::clone(histogram);
+    if matches!(histogram.hint, CounterReset::Reset | CounterReset::NotReset) {
+        Arc::make_mut(&mut histogram).hint = CounterReset::Unknown;
+    }
+    histogram
+}
+
+/// One window of a series.
+struct Window<'a> {
+    times: &'a [i64],
+    values: &'a [f64],
+    histograms: &'a [Point],
+    start_ms: i64,
+    end_ms: i64,
+    name: &'a str,
+}
+
+/// What a window gives.
+enum Outcome {
+    /// What its floats give.
+    Floats,
+    Nothing,
+    Value(f64),
+    Histogram(FloatHistogram),
+    /// One of its histograms as it is.
+    Same(Arc<FloatHistogram>),
+}
+
+/// Puts right the windows that hold histograms; gives the steps that have one now.
+pub(super) fn apply(
+    func: RangeFn,
+    columns: &Columns,
+    windows: &Windows,
+    name: &str,
+    row: &mut Row<'_>,
+    remarks: &mut Remarks,
+) -> HistogramRow {
+    let mut result = HistogramRow::new();
+    let mut floats = 0..0;
+    let mut histograms = 0..0;
+    for step in 0..windows.count {
+        let end_ms = windows.end_ms(step);
+        let start_ms = end_ms - windows.range_ms;
+        slide(
+            &mut floats,
+            columns.timestamps.len(),
+            start_ms,
+            end_ms,
+            |i| columns.timestamps[i],
+        );
+        slide(
+            &mut histograms,
+            columns.histograms.len(),
+            start_ms,
+            end_ms,
+            |i| columns.histograms[i].0,
+        );
+        if histograms.is_empty() {
+            continue;
+        }
+        let window = Window {
+            times: &columns.timestamps[floats.clone()],
+            values: &columns.values[floats.clone()],
+            histograms: &columns.histograms[histograms.clone()],
+            start_ms,
+            end_ms,
+            name,
+        };
+        let outcome = window.outcome(func, windows.range_ms, remarks);
+        if !matches!(outcome, Outcome::Floats) {
+            row.present[step / 64] &= !(1 << (step % 64));
+        }
+        match outcome {
+            Outcome::Floats | Outcome::Nothing => {}
+            Outcome::Value(value) => row.set(step, value),
+            Outcome::Histogram(histogram) => result.push((step, Arc::new(histogram))),
+            Outcome::Same(histogram) => result.push((step, histogram)),
+        }
+    }
+    result
+}
+
+/// Moves a range over samples to those with `start_ms < t <= end_ms`.
+fn slide(
+    range: &mut Range<usize>,
+    len: usize,
+    start_ms: i64,
+    end_ms: i64,
+    time: impl Fn(usize) -> i64,
+) {
+    while range.end < len && time(range.end) <= end_ms {
+        range.end += 1;
+    }
+    while range.start < range.end && time(range.start) <= start_ms {
+        range.start += 1;
+    }
+}
+
+impl Window<'_> {
+    fn outcome(&self, func: RangeFn, range_ms: i64, remarks: &mut Remarks) -> Outcome {
+        let mixed = !self.values.is_empty();
+        let first = &self.histograms[0];
+        let last = &self.histograms[self.histograms.len() - 1];
+        let float_first = self.times.first().is_some_and(|t| *t < first.0);
+        let float_last = self.times.last().is_some_and(|t| *t > last.0);
+        match func {
+            RangeFn::Count => Outcome::Value((self.values.len() + self.histograms.len()) as f64),
+            RangeFn::Present | RangeFn::Absent => Outcome::Value(1.0),
+            RangeFn::First if float_first => Outcome::Floats,
+            RangeFn::First => Outcome::Same(Arc::clone(&first.1)),
+            RangeFn::Last if float_last => Outcome::Floats,
+            RangeFn::Last => Outcome::Same(Arc::clone(&last.1)),
+            RangeFn::TsOfFirst if float_first => Outcome::Floats,
+            RangeFn::TsOfFirst => Outcome::Value(first.0 as f64 / 1000.0),
+            RangeFn::TsOfLast if float_last => Outcome::Floats,
+            RangeFn::TsOfLast => Outcome::Value(last.0 as f64 / 1000.0),
+            RangeFn::Changes | RangeFn::Resets => self.transitions(func),
+            RangeFn::Irate | RangeFn::Idelta => self.instant(func == RangeFn::Irate, remarks),
+            RangeFn::Rate | RangeFn::Increase | RangeFn::Delta | RangeFn::Sum | RangeFn::Avg
+                if mixed =>
+            {
+                remarks.push((true, self.mixed()));
+                Outcome::Nothing
+            }
+            RangeFn::Rate | RangeFn::Increase | RangeFn::Delta => {
+                self.extrapolated(func, range_ms, remarks)
+            }
+            RangeFn::Sum | RangeFn::Avg => self.fold(func == RangeFn::Avg, remarks),
+            RangeFn::Deriv
+            | RangeFn::PredictLinear
+            | RangeFn::DoubleExponentialSmoothing
+            | RangeFn::Min
+            | RangeFn::Max
+            | RangeFn::Stddev
+            | RangeFn::Stdvar
+            | RangeFn::Quantile
+            | RangeFn::Mad
+            | RangeFn::TsOfMin
+            | RangeFn::TsOfMax => {
+                if mixed {
+                    let text = "ignored histograms in a range containing both floats and \
+                                histograms for metric name";
+                    remarks.push((false, format!("{text} {}", quoted(self.name))));
+                }
+                Outcome::Floats
+            }
+        }
+    }
+
+    fn mixed(&self) -> String {
+        let text = "encountered a mix of histograms and floats for metric name";
+        format!("{text} {}", quoted(self.name))
+    }
+
+    fn mixed_schemas(&self) -> String {
+        let text = "vector contains a mix of histograms with exponential and custom buckets \
+                    schemas for metric name";
+        format!("{text} {}", quoted(self.name))
+    }
+
+    fn not_a(&self, kind: &str) -> String {
+        let text = format!("this native histogram metric is not a {kind}:");
+        format!("{text} {}", quoted(self.name))
+    }
+
+    /// `changes` and `resets`.
+    fn transitions(&self, func: RangeFn) -> Outcome {
+        #[derive(Clone, Copy)]
+        enum Sample<'a> {
+            Float(f64),
+            Histogram(&'a FloatHistogram),
+        }
+        let floats = self.times.iter().zip(self.values);
+        let floats = floats.map(|(time, value)| (*time, Sample::Float(*value)));
+        let histograms = self.histograms.iter();
+        let histograms = histograms.map(|(time, value)| (*time, Sample::Histogram(value)));
+        let mut all: Vec<_> = floats.chain(histograms).collect();
+        all.sort_by_key(|it| it.0);
+        let resets = func == RangeFn::Resets;
+        let counts = all.windows(2).filter(|pair| match (pair[0].1, pair[1].1) {
+            (Sample::Float(before), Sample::Float(now)) if resets => now < before,
+            (Sample::Float(before), Sample::Float(now)) => {
+                now != before && !(now.is_nan() && before.is_nan())
+            }
+            (Sample::Histogram(before), Sample::Histogram(now)) if resets => {
+                now.detect_reset(before)
+            }
+            (Sample::Histogram(before), Sample::Histogram(now)) => now != before,
+            _ => true,
+        });
+        Outcome::Value(counts.count() as f64)
+    }
+
+    /// `irate` and `idelta`: the last two samples, of whatever kind.
+    fn instant(&self, is_rate: bool, remarks: &mut Remarks) -> Outcome {
+        let count = self.histograms.len();
+        let last = &self.histograms[count - 1];
+        let before = count.checked_sub(2).map(|at| &self.histograms[at]);
+        let floats_from = before.map_or(i64::MIN, |it| it.0);
+        let floats_between = self.times.iter().filter(|t| **t > floats_from).count();
+        let floats_after = self.times.iter().filter(|t| **t > last.0).count();
+        let Some(before) = before.filter(|_| floats_between == 0) else {
+            if floats_after >= 2 {
+                return Outcome::Floats;
+            }
+            if floats_between == 0 {
+                return Outcome::Nothing;
+            }
+            remarks.push((true, self.mixed()));
+            return Outcome::Nothing;
+        };
+        let seconds = (last.0 - before.0) as f64 / 1000.0;
+        let (now, before) = (&last.1, &before.1);
+        let gauge = |it: &FloatHistogram| it.hint == CounterReset::Gauge;
+        if is_rate && (gauge(now) || gauge(before)) {
+            remarks.push((true, self.not_a("counter")));
+        }
+        if !is_rate && (!gauge(now) || !gauge(before)) {
+            remarks.push((true, self.not_a("gauge")));
+        }
+        let mut result = FloatHistogram::clone(now);
+        if !is_rate || !now.detect_reset(before) {
+            match result.sub(before) {
+                Err(_) => {
+                    remarks.push((true, self.mixed_schemas()));
+                    return Outcome::Nothing;
+                }
+                Ok(added) if added.bounds_reconciled => remarks.push(reconciled("subtraction")),
+                Ok(_) => {}
+            }
+        }
+        result.hint = CounterReset::Gauge;
+        result.compact();
+        if is_rate {
+            result.div(seconds);
+        }
+        Outcome::Histogram(result)
+    }
+
+    /// `rate`, `increase` and `delta`.
+    fn extrapolated(&self, func: RangeFn, range_ms: i64, remarks: &mut Remarks) -> Outcome {
+        let [first, .., last] = self.histograms else {
+            return Outcome::Nothing;
+        };
+        let is_counter = func != RangeFn::Delta;
+        let Some(mut result) = self.difference(is_counter, remarks) else {
+            return Outcome::Nothing;
+        };
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        let mut to_start = seconds(first.0 - self.start_ms);
+        let mut to_end = seconds(self.end_ms - last.0);
+        let sampled = seconds(last.0 - first.0);
+        let average = sampled / (self.histograms.len() - 1) as f64;
+        let threshold = average * 1.1;
+        if to_start >= threshold {
+            to_start = average / 2.0;
+        }
+        // A counter was not below zero before its first sample.
+        if is_counter && result.count > 0.0 && first.1.count >= 0.0 {
+            let to_zero = sampled * (first.1.count / result.count);
+            if to_zero < to_start {
+                to_start = to_zero;
+            }
+        }
+        if to_end >= threshold {
+            to_end = average / 2.0;
+        }
+        let mut factor = 1.0;
+        if sampled != 0.0 {
+            factor = (sampled + to_start + to_end) / sampled;
+        }
+        if func == RangeFn::Rate {
+            factor /= seconds_of_range(range_ms);
+        }
+        result.mul(factor);
+        Outcome::Histogram(result)
+    }
+
+    /// The last histogram less the first, with what resets took away.
+    fn difference(&self, is_counter: bool, remarks: &mut Remarks) -> Option<FloatHistogram> {
+        let points = self.histograms;
+        let (first, last) = (&points.first()?.1, &points.last()?.1);
+        let gauge = |it: &FloatHistogram| it.hint == CounterReset::Gauge;
+        let mut own = Remarks::new();
+        if is_counter && (gauge(first) || gauge(last)) {
+            own.push((true, self.not_a("counter")));
+        }
+        // Behind a reset nothing of the first one counts, not even its layout.
+        let mut before = FloatHistogram::clone(first);
+        let second = &points.get(1)?.1;
+        if is_counter && second.detect_reset(first) {
+            before = FloatHistogram {
+                schema: second.schema,
+                custom: Arc::clone(&second.custom),
+                ..FloatHistogram::default()
+            };
+        }
+        let custom = before.is_custom();
+        if last.is_custom() != custom {
+            remarks.append(&mut own);
+            remarks.push((true, self.mixed_schemas()));
+            return None;
+        }
+        let mut schema = last.schema.min(before.schema);
+        if is_counter {
+            for (_, current) in &points[1..points.len() - 1] {
+                if gauge(current) {
+                    own.push((true, self.not_a("counter")));
+                }
+                schema = schema.min(current.schema);
+                if current.is_custom() != custom {
+                    remarks.push((true, self.mixed_schemas()));
+                    return None;
+                }
+            }
+        }
+        let mut result = last.copy_to_schema(schema);
+        let failed = |_: HistogramError| vec![(true, self.mixed_schemas())];
+        let mut combine = || -> Result<(), Remarks> {
+            if result.sub(&before).map_err(failed)?.bounds_reconciled {
+                own.push(reconciled("subtraction"));
+            }
+            if is_counter {
+                for (_, current) in &points[1..] {
+                    if current.detect_reset(&before)
+                        && result.add(&before).map_err(failed)?.bounds_reconciled
+                    {
+                        own.push(reconciled("addition"));
+                    }
+                    before = FloatHistogram::clone(current);
+                }
+            } else if !gauge(first) || !gauge(last) {
+                own.push((true, self.not_a("gauge")));
+            }
+            Ok(())
+        };
+        if let Err(mut only) = combine() {
+            remarks.append(&mut only);
+            return None;
+        }
+        remarks.append(&mut own);
+        result.hint = CounterReset::Gauge;
+        result.compact();
+        Some(result)
+    }
+
+    /// `sum_over_time` and `avg_over_time`.
+    fn fold(&self, mean: bool, remarks: &mut Remarks) -> Outcome {
+        let mut fold = super::histogram_fold::Fold::new(&self.histograms[0].1, mean);
+        for (_, histogram) in &self.histograms[1..] {
+            if fold.add(histogram).is_err() {
+                remarks.push((true, self.mixed_schemas()));
+                return Outcome::Nothing;
+            }
+        }
+        if fold.resets_collide() {
+            remarks.push((true, collision("aggregation")));
+        }
+        if fold.bounds_reconciled {
+            remarks.push(reconciled("aggregation"));
+        }
+        Outcome::Histogram(fold.value())
+    }
+}
+
+/// The length of a window in seconds, as Go's `time.Duration` gives it.
+fn seconds_of_range(range_ms: i64) -> f64 {
+    let whole = (range_ms / 1000) as f64;
+    whole + (range_ms % 1000) as f64 * 1e6 / 1e9
+}
+
+/// The info about custom buckets that differ.
+pub(super) fn reconciled(operation: &str) -> (bool, String) {
+    let text = format!("mismatched custom buckets were reconciled during {operation}");
+    (false, text)
+}
+
+/// The warning about hints that contradict each other.
+pub(super) fn collision(operation: &str) -> String {
+    format!("conflicting counter resets during histogram {operation}")
+}
