@@ -46,10 +46,6 @@ const SHAPE_ONLY: &[(&str, &str)] = &[
 /// What is not met, with the reason. An entry that is met is to be taken out.
 const MISSES: &[(&str, &str)] = &[
     (
-        "query=demo_request_duration_seconds ",
-        "native histograms are not evaluated yet",
-    ),
-    (
         "stats=all ",
         "`samplesRead` counts what was decoded, Prometheus what a step took",
     ),
