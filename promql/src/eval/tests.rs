@@ -216,6 +216,7 @@ fn buckets() {
 #[test]
 fn absent_scalar_and_sorting() {
     check("absent(nope{a=\"1\", b=~\"2\"})", "{a=\"1\"} 1");
+    check("absent(nope{a!=\"2\", a=\"1\", b=\"2\"})", "{b=\"2\"} 1");
     check("absent(g)", "");
     check_range("absent_over_time(g{a=\"1\"}[15s])", "{a=\"1\"} 1@60 1@75");
     check("scalar(g)", "5");

@@ -36,7 +36,14 @@ impl Builder<'_> {
                 Ok(self.node(Kind::SampleTime(select), grid, Names::None))
             }
             // Prometheus knows start times only behind a feature flag; without it, of none.
-            ("start_timestamp", [_]) => Ok(self.node(Kind::Empty, grid, Names::None)),
+            ("start_timestamp", [Expr::VectorSelector(_)]) => {
+                Ok(self.node(Kind::Empty, grid, Names::None))
+            }
+            // The argument may still warn or fail. Bounds in the wrong order leave nothing of it.
+            ("start_timestamp", [input]) => {
+                let nothing = MapFn::Clamp(Scalar::Const(1.0), Scalar::Const(0.0));
+                self.map(nothing, input, grid, around)
+            }
             ("vector", [scalar]) => {
                 let scalar = self.scalar(scalar, grid, around)?;
                 Ok(self.node(Kind::FromScalar(scalar), grid, Names::None))
@@ -331,11 +338,17 @@ fn string(expr: &Expr) -> Built<String> {
     }
 }
 
-/// The labels of `absent`: those that the matchers name with one value.
+/// The labels of `absent`: those that the matchers name with one value. Matchers that only take
+/// series away come last, since Prometheus' storage brings them into that order before.
 fn absent_labels(matchers: &[Matcher]) -> Labels {
+    let matchers = || matchers.iter().filter(|m| m.name() != METRIC_NAME);
+    let must_be_set = |name: &str| matchers().any(|m| m.name() == name && !m.matches_empty());
+    let negative = |m: &Matcher| matches!(m.op(), MatchOp::NotEqual | MatchOp::NotRegexp);
+    let takes_away = |m: &&Matcher| !must_be_set(m.name()) || negative(m) && m.matches_empty();
     let mut builder = LabelsBuilder::default();
     let mut seen: Vec<&str> = Vec::new();
-    for matcher in matchers.iter().filter(|m| m.name() != METRIC_NAME) {
+    let kept = matchers().filter(|m| !takes_away(m));
+    for matcher in kept.chain(matchers().filter(takes_away)) {
         if matcher.op() == MatchOp::Equal && !seen.contains(&matcher.name()) {
             builder.set(matcher.name(), matcher.value());
             seen.push(matcher.name());

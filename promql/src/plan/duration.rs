@@ -1,7 +1,7 @@
 //! Duration expressions: `[5m * 2]`, `offset step()`. Their numbers are seconds.
 
 use super::{PlanError, PlanParams};
-use crate::parse::ast::{DurationExpr, DurationOp, Span};
+use crate::parse::ast::{Duration, DurationExpr, DurationOp, Expr, Offset, Span, VectorSelector};
 
 /// The range of seconds that fits Prometheus' nanosecond durations, 2^63 / 1e9.
 const SECONDS_MAX: f64 = 9_223_372_036.854_775;
@@ -30,6 +30,50 @@ pub(super) fn duration_ms(
         return refuse("duration is out of range");
     }
     Ok((seconds * 1000.0) as i64)
+}
+
+/// Evaluates all durations of a query, so that those are refused, too, which are never needed:
+/// of a subquery without a step, say.
+///
+/// # Errors
+/// For the first of them that is no duration, seen from the outside inwards.
+pub(super) fn check(expr: &Expr, params: &PlanParams<'_>) -> Result<(), PlanError> {
+    let offset = |offset: &Offset| match &offset.expr {
+        Some(expr) => duration_ms(expr, params, true).map(drop),
+        None => Ok(()),
+    };
+    let range = |duration: &Duration| match &duration.expr {
+        Some(expr) => duration_ms(expr, params, false).map(drop),
+        None => Ok(()),
+    };
+    let selector = |selector: &VectorSelector| offset(&selector.offset);
+    match expr {
+        Expr::Aggregate(e) => {
+            check(&e.expr, params)?;
+            e.param
+                .as_ref()
+                .map_or(Ok(()), |param| check(param, params))
+        }
+        Expr::Binary(e) => {
+            check(&e.lhs, params)?;
+            check(&e.rhs, params)
+        }
+        Expr::Call(e) => e.args.iter().try_for_each(|arg| check(arg, params)),
+        Expr::MatrixSelector(e) => {
+            range(&e.range)?;
+            selector(&e.selector)
+        }
+        Expr::Number(_) | Expr::String(_) => Ok(()),
+        Expr::Paren(e) => check(&e.expr, params),
+        Expr::Subquery(e) => {
+            offset(&e.offset)?;
+            e.step.as_ref().map_or(Ok(()), range)?;
+            range(&e.range)?;
+            check(&e.expr, params)
+        }
+        Expr::Unary(e) => check(&e.expr, params),
+        Expr::VectorSelector(e) => selector(e),
+    }
 }
 
 fn span(expr: &DurationExpr) -> Span {

@@ -141,12 +141,15 @@ pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
         )));
     }
     let levels = height(expr);
-    let mut plan = stack::with_room_for(levels, || build::plan(expr, params, instant))
-        .unwrap_or_else(|| {
-            Err(PlanError::Execution(
-                "no room for so deep a query".to_owned(),
-            ))
-        })?;
+    let mut plan = stack::with_room_for(levels, || {
+        duration::check(expr, params)?;
+        build::plan(expr, params, instant)
+    })
+    .unwrap_or_else(|| {
+        Err(PlanError::Execution(
+            "no room for so deep a query".to_owned(),
+        ))
+    })?;
     plan.levels = levels;
     Ok(plan)
 }
