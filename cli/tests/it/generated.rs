@@ -181,6 +181,9 @@ fn draw(
         } else {
             writer.query()
         };
+        if queries::unsteady(&query) {
+            continue;
+        }
         match since::change(&query).filter(|_| !setting.modern) {
             Some(change) => {
                 *tally
@@ -247,7 +250,12 @@ fn largest(peer: &Server, setting: &Setting, query: &str) -> f64 {
     let words = query.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let span = (setting.end_ms - setting.start_ms) / 1000 + 600;
     let time = seconds(setting.end_ms + 300_000);
-    let mut largest = 0.0_f64;
+    let times = ["time", "ts_of_"].iter().any(|name| query.contains(name));
+    let mut largest = if times {
+        setting.end_ms as f64 / 1000.0
+    } else {
+        0.0
+    };
     for word in words.filter(|word| word.contains('_') || *word == "up") {
         for extreme in ["max", "min"] {
             let query = format!("{extreme}({extreme}_over_time({word}[{span}s]))");

@@ -40,6 +40,9 @@ pub(super) fn compare(
     largest: f64,
 ) -> Option<Difference> {
     if ours["status"] != theirs["status"] {
+        if brief(ours).contains("is not evaluated yet") {
+            return difference("not evaluated yet", brief(ours), brief(theirs));
+        }
         return difference("status", brief(ours), brief(theirs));
     }
     if ours["errorType"] != theirs["errorType"] {
@@ -47,7 +50,7 @@ pub(super) fn compare(
     }
     if theirs["status"] == "error" {
         let text = theirs["error"].as_str().unwrap_or_default();
-        let parse = text.contains("parse error");
+        let parse = modern && text.contains("parse error");
         return if parse && ours["error"] != theirs["error"] {
             difference("text of a parse error", &ours["error"], &theirs["error"])
         } else {

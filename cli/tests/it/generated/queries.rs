@@ -108,6 +108,19 @@ const RANGES: [&str; 10] = [
 ];
 const OFFSETS: [&str; 6] = ["15s", "1m", "5m", "-1m", "1h", "-5m"];
 
+/// Whether the last digits of a sum, which are free, may change a result altogether: what is left
+/// of a division by it, or when the largest of values that are equal but for them was.
+pub(super) fn unsteady(query: &str) -> bool {
+    let rounded = ["stddev", "stdvar", "avg"]
+        .iter()
+        .any(|name| query.contains(name));
+    let over_subquery = query.contains(':')
+        && ["ts_of_m", "changes", "resets"]
+            .iter()
+            .any(|name| query.contains(name));
+    rounded && (query.contains(" % ") || over_subquery)
+}
+
 /// A query being written. Labels of the metric last selected are grouped and matched by.
 pub(super) struct Writer<'a> {
     pub(super) random: &'a mut Random,
@@ -137,9 +150,10 @@ impl<'a> Writer<'a> {
 
     /// A whole query.
     pub(super) fn query(&mut self) -> String {
-        let depth = 1 + self.random.below(4);
+        let depth = 1 + self.random.below(5);
         match self.random.below(100) {
-            0..3 => self.scalar(depth),
+            0 => "\"a \\\"text\\\" \\u00e9\"".to_owned(),
+            1..3 => self.scalar(depth),
             3..8 => self.pick_some(depth),
             _ => self.vector(depth),
         }
@@ -200,6 +214,12 @@ impl<'a> Writer<'a> {
     fn selector(&mut self) -> String {
         let metrics: Vec<&String> = self.vocabulary.metrics.keys().collect();
         let metric = (*self.random.pick(&metrics)).clone();
+        if self.random.chance(3) {
+            // Two metrics at once: without their names their series may fall together.
+            let other = (*self.random.pick(&metrics)).clone();
+            self.selector_of(&metric);
+            return format!("{{__name__=~\"{metric}|{other}\"}}");
+        }
         self.selector_of(&metric)
     }
 
@@ -263,7 +283,12 @@ impl<'a> Writer<'a> {
                 self.random.pick(&["start()", "end()", &at])
             ));
         }
-        if self.random.chance(10) {
+        if self.modern && self.random.chance(2) {
+            let offset =
+                self.random
+                    .pick(&["step()", "(1m + 30s)", "-(2 * 15s)", "1.5", "range()"]);
+            text.push_str(&format!(" offset {offset}"));
+        } else if self.random.chance(10) {
             text.push_str(&format!(" offset {}", self.random.pick(&OFFSETS)));
         }
         text
@@ -428,7 +453,16 @@ impl<'a> Writer<'a> {
         } else {
             String::new()
         };
-        match self.random.below(4) {
+        match self.random.below(5) {
+            4 => {
+                let (left, right) = (self.selector(), self.selector());
+                let label = if self.labels.is_empty() {
+                    "job"
+                } else {
+                    self.random.pick(&self.labels)
+                };
+                format!("{left} {op} ignoring ({label}){fill} {right}")
+            }
             0 => {
                 let (left, right) = (self.parens(depth), self.parens(depth));
                 format!("{left} {op}{fill} {right}")
@@ -454,12 +488,21 @@ impl<'a> Writer<'a> {
                 } else {
                     self.random.pick(&self.labels).clone()
                 };
+                let extra = if self.random.chance(20) && !self.labels.is_empty() {
+                    self.random.pick(&self.labels).clone()
+                } else {
+                    String::new()
+                };
                 let agg = self.random.pick(&AGGREGATIONS);
                 let right = self.selector();
                 if self.random.chance(60) {
-                    format!("{left} {op} on ({on}) group_left (){fill} {agg} by ({on}) ({right})")
+                    format!(
+                        "{left} {op} on ({on}) group_left ({extra}){fill} {agg} by ({on}) ({right})"
+                    )
                 } else {
-                    format!("{agg} by ({on}) ({right}) {op} on ({on}) group_right (){fill} {left}")
+                    format!(
+                        "{agg} by ({on}) ({right}) {op} on ({on}) group_right ({extra}){fill} {left}"
+                    )
                 }
             }
         }
@@ -483,6 +526,12 @@ impl<'a> Writer<'a> {
     fn unary(&mut self, depth: u64) -> String {
         let function = *self.random.pick(&UNARY);
         let inner = self.vector(depth);
+        if self.modern && self.random.chance(2) {
+            return format!("info({inner}, {{__name__=~\"build_info|kube_pod_info\"}})");
+        }
+        if self.modern && self.random.chance(2) {
+            return format!("start_timestamp({inner})");
+        }
         if self.modern && self.random.chance(4) {
             return format!("sort_by_label({inner}, \"job\")");
         }

@@ -63,6 +63,17 @@ const CHANGES: &[Change] = &[
         },
     },
     Change {
+        why: "averages of numbers whose sum overflows were computed in another way",
+        touches: |query| {
+            calls(query, "avg") && (query.contains("odd_values") || query.contains("1e308"))
+        },
+    },
+    Change {
+        why: "a comparison that leaves values out did not look whether labels taken over by \
+              group_left make two series the same",
+        touches: takes_labels_over_in_comparison,
+    },
+    Change {
         why: "predict_linear over a range that @ fixes had a value at the first step only",
         touches: |query| calls(query, "predict_linear") && query.contains('@'),
     },
@@ -91,6 +102,17 @@ fn calls(query: &str, name: &str) -> bool {
         !before.ends_with(word)
             && after.trim_start().starts_with(['(', 'b', 'w'])
             && !after.starts_with(word)
+    })
+}
+
+fn takes_labels_over_in_comparison(query: &str) -> bool {
+    [" group_left (", " group_right ("].iter().any(|words| {
+        query.match_indices(words).any(|(at, _)| {
+            let compared = query[..at]
+                .rsplit_once(" on (")
+                .is_some_and(|(before, _)| before.ends_with(['=', '<', '>']));
+            compared && !query[at + words.len()..].starts_with(')')
+        })
     })
 }
 
