@@ -213,6 +213,16 @@ impl<'a> Writer<'a> {
 
     fn selector(&mut self) -> String {
         let metrics: Vec<&String> = self.vocabulary.metrics.keys().collect();
+        let native: Vec<&String> = metrics
+            .iter()
+            .filter(|m| m.contains("native"))
+            .copied()
+            .collect();
+        let metrics = if self.random.chance(15) && !native.is_empty() {
+            native
+        } else {
+            metrics
+        };
         let metric = (*self.random.pick(&metrics)).clone();
         if self.random.chance(3) {
             // Two metrics at once: without their names their series may fall together.
@@ -526,6 +536,12 @@ impl<'a> Writer<'a> {
     fn unary(&mut self, depth: u64) -> String {
         let function = *self.random.pick(&UNARY);
         let inner = self.vector(depth);
+        if self.modern && self.random.chance(6) {
+            let of = self
+                .random
+                .pick(&["count", "sum", "avg", "stddev", "stdvar"]);
+            return format!("histogram_{of}({inner})");
+        }
         if self.modern && self.random.chance(2) {
             return format!("info({inner}, {{__name__=~\"build_info|kube_pod_info\"}})");
         }
