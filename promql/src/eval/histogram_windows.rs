@@ -12,11 +12,11 @@ use isobar_model::{Columns, FloatHistogram};
 
 use super::remarks::quoted;
 use super::tile::HistogramRow;
-use crate::functions::range::RangeFn;
+use crate::functions::range::{Edges, RangeFn};
 use crate::functions::row::{Row, Windows};
 
 /// A histogram and its time.
-type Point = (i64, Arc<FloatHistogram>);
+pub(super) type Point = (i64, Arc<FloatHistogram>);
 /// Texts of remarks, and whether each is a warning.
 pub(super) type Remarks = Vec<(bool, String)>;
 
@@ -30,12 +30,12 @@ pub(super) fn of_subquery(histogram: &Arc<FloatHistogram>) -> Arc<FloatHistogram
 }
 
 /// One window of a series.
-struct Window<'a> {
+pub(super) struct Window<'a> {
     times: &'a [i64],
     values: &'a [f64],
-    histograms: &'a [Point],
-    start_ms: i64,
-    end_ms: i64,
+    pub(super) histograms: &'a [Point],
+    pub(super) start_ms: i64,
+    pub(super) end_ms: i64,
     name: &'a str,
 }
 
@@ -55,6 +55,7 @@ pub(super) fn apply(
     func: RangeFn,
     columns: &Columns,
     windows: &Windows,
+    edges: Edges,
     name: &str,
     row: &mut Row<'_>,
     remarks: &mut Remarks,
@@ -62,23 +63,21 @@ pub(super) fn apply(
     let mut result = HistogramRow::new();
     let mut floats = 0..0;
     let mut histograms = 0..0;
+    let (before_ms, after_ms) = match edges {
+        Edges::Plain => (0, 0),
+        Edges::Anchored { lookback_ms } => (lookback_ms, 0),
+        Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
+    };
     for step in 0..windows.count {
         let end_ms = windows.end_ms(step);
         let start_ms = end_ms - windows.range_ms;
-        slide(
-            &mut floats,
-            columns.timestamps.len(),
-            start_ms,
-            end_ms,
-            |i| columns.timestamps[i],
-        );
-        slide(
-            &mut histograms,
-            columns.histograms.len(),
-            start_ms,
-            end_ms,
-            |i| columns.histograms[i].0,
-        );
+        let (from, to) = (start_ms - before_ms, end_ms + after_ms);
+        slide(&mut floats, columns.timestamps.len(), from, to, |i| {
+            columns.timestamps[i]
+        });
+        slide(&mut histograms, columns.histograms.len(), from, to, |i| {
+            columns.histograms[i].0
+        });
         if histograms.is_empty() {
             continue;
         }
@@ -90,7 +89,21 @@ pub(super) fn apply(
             end_ms,
             name,
         };
-        let outcome = window.outcome(func, windows.range_ms, remarks);
+        let outcome = match edges {
+            Edges::Plain => window.outcome(func, windows.range_ms, remarks),
+            _ if matches!(func, RangeFn::Changes | RangeFn::Resets) => window.anchored(func),
+            _ if !window.values.is_empty() => {
+                remarks.push((true, window.mixed()));
+                Outcome::Nothing
+            }
+            _ => {
+                let smoothed = matches!(edges, Edges::Smoothed { .. });
+                match window.extended(func, windows.range_ms, smoothed, remarks) {
+                    Some(histogram) => Outcome::Histogram(histogram),
+                    None => Outcome::Nothing,
+                }
+            }
+        };
         if !matches!(outcome, Outcome::Floats) {
             row.present[step / 64] &= !(1 << (step % 64));
         }
@@ -176,15 +189,38 @@ impl Window<'_> {
         format!("{text} {}", quoted(self.name))
     }
 
-    fn mixed_schemas(&self) -> String {
+    pub(super) fn mixed_schemas(&self) -> String {
         let text = "vector contains a mix of histograms with exponential and custom buckets \
                     schemas for metric name";
         format!("{text} {}", quoted(self.name))
     }
 
-    fn not_a(&self, kind: &str) -> String {
+    pub(super) fn not_a(&self, kind: &str) -> String {
         let text = format!("this native histogram metric is not a {kind}:");
         format!("{text} {}", quoted(self.name))
+    }
+
+    /// `changes` and `resets` from the last sample before the window on.
+    fn anchored(&self, func: RangeFn) -> Outcome {
+        let floats = self.times.partition_point(|t| *t <= self.start_ms);
+        let histograms = self.histograms.partition_point(|it| it.0 <= self.start_ms);
+        if floats == self.times.len() && histograms == self.histograms.len() {
+            return Outcome::Nothing;
+        }
+        let last_float = floats.checked_sub(1).map(|at| self.times[at]);
+        let last_histogram = histograms.checked_sub(1).map(|at| self.histograms[at].0);
+        let (floats, histograms) = match (last_float, last_histogram) {
+            (None, None) => (0, 0),
+            (float, histogram) if float >= histogram => (floats - 1, histograms),
+            _ => (floats, histograms - 1),
+        };
+        let window = Window {
+            times: &self.times[floats..],
+            values: &self.values[floats..],
+            histograms: &self.histograms[histograms..],
+            ..*self
+        };
+        window.transitions(func)
     }
 
     /// `changes` and `resets`.
@@ -388,7 +424,7 @@ impl Window<'_> {
 }
 
 /// The length of a window in seconds, as Go's `time.Duration` gives it.
-fn seconds_of_range(range_ms: i64) -> f64 {
+pub(super) fn seconds_of_range(range_ms: i64) -> f64 {
     let whole = (range_ms / 1000) as f64;
     whole + (range_ms % 1000) as f64 * 1e6 / 1e9
 }

@@ -16,6 +16,7 @@ mod buckets;
 mod count_values;
 mod fold;
 mod group;
+mod histogram_edges;
 mod histogram_fold;
 mod histogram_ops;
 mod histogram_windows;

@@ -6,7 +6,7 @@ use super::histogram_windows;
 use super::names::NameDrop;
 use super::remarks::go_g;
 use super::run::{Feed, Run};
-use super::select::remove_stale;
+use super::select::{keep_stats, remove_stale};
 use super::tile::{Tile, for_each};
 use super::{EvalError, Operator};
 use crate::functions::range::{Edges, Param, RangeArgs, RangeFn, Scratch, apply};
@@ -93,9 +93,12 @@ impl<'r> WindowRows<'r> {
         columns.clear();
         match &mut self.input {
             Input::Select(feed) => {
-                let range = self.range;
+                let (range, stats) = (self.range, self.call.stats);
                 feed.next(|series| {
                     series.samples.read(range, columns)?;
+                    if stats {
+                        keep_stats(columns);
+                    }
                     remove_stale(columns);
                     Ok(series.labels.clone())
                 })
@@ -159,9 +162,6 @@ impl Operator for WindowRows<'_> {
                 continue;
             }
             let has_histograms = !self.columns.histograms.is_empty();
-            if has_histograms && !matches!(self.call.edges, Edges::Plain) {
-                return Err(super::histograms_unsupported("anchored or smoothed"));
-            }
             queryable += samples_in_windows(&self.columns.timestamps, &self.call.windows);
             let args = RangeArgs {
                 params: [self.params[0].as_param(), self.params[1].as_param()],
@@ -193,6 +193,7 @@ impl Operator for WindowRows<'_> {
                     func,
                     &self.columns,
                     windows,
+                    self.call.edges,
                     labels.metric_name(),
                     &mut row,
                     &mut remarks,

@@ -1,7 +1,10 @@
 //! Instant selectors: the last sample that each step sees.
 
+use std::sync::Arc;
+
+use isobar_model::histogram::CounterReset;
 use isobar_model::sample::is_stale;
-use isobar_model::{Columns, TimeRange};
+use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use super::names::NameDrop;
 use super::run::{Feed, Run};
@@ -54,6 +57,9 @@ impl Operator for InstantRows<'_> {
                 read += (columns.len() + columns.histograms.len()) as u64;
                 if columns.is_empty() && columns.histograms.is_empty() {
                     return Ok(());
+                }
+                if select.stats {
+                    keep_stats(columns);
                 }
                 let times = names.is_some();
                 if !columns.histograms.is_empty() {
@@ -239,6 +245,34 @@ pub(super) fn samples(
     }
     all.sort_by(|a, b| a.labels.cmp(&b.labels));
     Ok(all)
+}
+
+/// Leaves of histograms their counts and sums, and says of each whether its counter was reset since
+/// the one before it, as far as that was read: without buckets nobody else could.
+pub(super) fn keep_stats(columns: &mut Columns) {
+    let mut before: Option<Arc<FloatHistogram>> = None;
+    for (_, histogram) in &mut columns.histograms {
+        let hint = match (&before, histogram.hint) {
+            (Some(before), CounterReset::Unknown) if !histogram.is_stale() => {
+                match histogram.detect_reset(before) {
+                    true => CounterReset::Reset,
+                    false => CounterReset::NotReset,
+                }
+            }
+            (_, hint) => hint,
+        };
+        let stats = FloatHistogram {
+            hint,
+            schema: histogram.schema,
+            count: histogram.count,
+            sum: histogram.sum,
+            ..FloatHistogram::default()
+        };
+        let whole = std::mem::replace(histogram, Arc::new(stats));
+        if !whole.is_stale() {
+            before = Some(whole);
+        }
+    }
 }
 
 /// Takes the staleness markers out.

@@ -75,6 +75,10 @@ pub(super) struct Around {
     pub(super) by: bool,
     /// The step of the innermost subquery around; 0 when there is none.
     pub(super) subquery_step_ms: i64,
+    /// Whether somewhere around only counts and sums of histograms are asked for.
+    pub(super) stats: bool,
+    /// Whether something around needs the buckets of histograms all the same.
+    pub(super) needs_buckets: bool,
 }
 
 impl Around {
@@ -82,6 +86,13 @@ impl Around {
         Around {
             func,
             subquery_step_ms: self.subquery_step_ms,
+            stats: self.stats
+                || matches!(func, "histogram_count" | "histogram_sum" | "histogram_avg"),
+            needs_buckets: self.needs_buckets
+                || matches!(
+                    func,
+                    "histogram_quantile" | "histogram_quantiles" | "histogram_fraction"
+                ),
             ..Around::default()
         }
     }
@@ -229,7 +240,7 @@ impl Builder<'_> {
             func: aggregate_name(aggregate.op),
             grouping: aggregate.grouping.clone(),
             by: !aggregate.without,
-            subquery_step_ms: around.subquery_step_ms,
+            ..around.call("")
         };
         let names = if !aggregate.without && grouping.iter().any(|l| l == METRIC_NAME) {
             Names::Any
@@ -302,7 +313,8 @@ impl Builder<'_> {
 
     pub(super) fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
         let at = binary.lhs.span().start;
-        let around = around.call("");
+        let mut around = around.call("");
+        around.needs_buckets |= matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
         let scalar_left = binary.lhs.value_type() == ValueType::Scalar;
         let scalar_right = binary.rhs.value_type() == ValueType::Scalar;
         if scalar_left || scalar_right {

@@ -314,6 +314,7 @@ impl Builder<'_> {
             params,
             range_at,
             first_at,
+            stats: around.stats && !around.needs_buckets,
         };
         let node = self.node(Kind::Range(Box::new(call)), grid, names);
         if func == RangeFn::Absent {

@@ -142,6 +142,8 @@ pub(crate) struct InstantSelect {
     pub(crate) lookback_ms: i64,
     /// Modifier `smoothed`: between two samples the value is interpolated.
     pub(crate) smoothed: bool,
+    /// Whether of histograms only counts and sums are used.
+    pub(crate) stats: bool,
     /// Nothing later than this is seen.
     pub(crate) until_ms: Option<i64>,
 }
@@ -181,6 +183,8 @@ pub(crate) struct RangeCall {
     pub(crate) windows: Windows,
     /// The other arguments in order.
     pub(crate) params: Vec<Scalar>,
+    /// Whether of histograms only counts and sums are used.
+    pub(crate) stats: bool,
     /// Offset in the query of the range argument, for remarks.
     pub(crate) range_at: usize,
     /// Offset in the query of the first argument, for remarks.

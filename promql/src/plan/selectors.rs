@@ -94,6 +94,8 @@ impl Builder<'_> {
         self.steps = self.steps.saturating_add(grid.count as u64);
         let around = Around {
             subquery_step_ms: step_ms,
+            // Resets are found by the buckets.
+            needs_buckets: true,
             ..around.farther()
         };
         if subquery.expr.value_type() == ValueType::Scalar {
@@ -142,6 +144,7 @@ impl Builder<'_> {
             lookback_ms: self.params.lookback_ms,
             smoothed: selector.smoothed,
             until_ms,
+            stats: around.stats && !around.needs_buckets,
         };
         let range = instant.samples_needed(grid.count);
         let hints = self.hints(0, around);
