@@ -185,14 +185,11 @@ impl Window<'_> {
     }
 
     fn mixed(&self) -> String {
-        let text = "encountered a mix of histograms and floats for metric name";
-        format!("{text} {}", quoted(self.name))
+        mixed(self.name)
     }
 
     pub(super) fn mixed_schemas(&self) -> String {
-        let text = "vector contains a mix of histograms with exponential and custom buckets \
-                    schemas for metric name";
-        format!("{text} {}", quoted(self.name))
+        mixed_schemas(self.name)
     }
 
     pub(super) fn not_a(&self, kind: &str) -> String {
@@ -421,6 +418,19 @@ impl Window<'_> {
         }
         Outcome::Histogram(fold.value())
     }
+}
+
+/// The warning about floats among histograms.
+pub(super) fn mixed(name: &str) -> String {
+    let text = "encountered a mix of histograms and floats for metric name";
+    format!("{text} {}", quoted(name))
+}
+
+/// The warning about two kinds of buckets.
+pub(super) fn mixed_schemas(name: &str) -> String {
+    let text = "vector contains a mix of histograms with exponential and custom buckets schemas \
+                for metric name";
+    format!("{text} {}", quoted(name))
 }
 
 /// The length of a window in seconds, as Go's `time.Duration` gives it.

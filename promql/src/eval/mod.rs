@@ -183,11 +183,6 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
     }
 }
 
-/// Says that `what` is not evaluated where there are native histograms.
-fn histograms_unsupported(what: &str) -> EvalError {
-    EvalError::Unsupported(format!("{what} of native histograms is not evaluated yet"))
-}
-
 /// The rows of a node as series, sorted by labels.
 fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
     let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();

@@ -6,6 +6,8 @@ use isobar_model::histogram::CounterReset;
 use isobar_model::sample::is_stale;
 use isobar_model::{Columns, FloatHistogram, TimeRange};
 
+use super::histogram_edges::interpolate;
+use super::histogram_windows::{Remarks, mixed, mixed_schemas};
 use super::names::NameDrop;
 use super::run::{Feed, Run};
 use super::tile::{self, HistogramRow, Tile};
@@ -63,13 +65,25 @@ impl Operator for InstantRows<'_> {
                 }
                 let times = names.is_some();
                 if !columns.histograms.is_empty() {
-                    if select.smoothed && !times {
-                        return Err(super::histograms_unsupported("smoothed"));
-                    }
                     let mut histograms = HistogramRow::new();
                     let mut row = tile.push(series.labels.clone());
                     let steps = self.grid.count;
-                    look_at_both(columns, select, times, steps, &mut row, &mut histograms);
+                    if select.smoothed && !times {
+                        remove_stale(columns);
+                        let name = series.labels.metric_name();
+                        let mut remarks = Remarks::new();
+                        smooth(columns, select, steps, &mut row);
+                        histograms =
+                            smooth_both(columns, select, steps, name, &mut row, &mut remarks);
+                        for (is_warning, text) in remarks {
+                            match is_warning {
+                                true => self.run.remarks().warn(0, select.at, text),
+                                false => self.run.remarks().info(0, select.at, text),
+                            }
+                        }
+                    } else {
+                        look_at_both(columns, select, times, steps, &mut row, &mut histograms);
+                    }
                     *tile.histograms_mut(tile.len() - 1) = histograms;
                     if tile.pop_if_absent()
                         && let Some(names) = names
@@ -198,6 +212,62 @@ fn smooth(columns: &Columns, select: &InstantSelect, steps: usize, row: &mut Row
             (None, _) => {}
         }
     }
+}
+
+/// Puts right what [`smooth`] gives where there are histograms: between two of them the one on the
+/// line, the last where none follows, and nothing where there are floats too.
+fn smooth_both(
+    columns: &Columns,
+    select: &InstantSelect,
+    steps: usize,
+    name: &str,
+    row: &mut Row<'_>,
+    remarks: &mut Remarks,
+) -> HistogramRow {
+    let mut histograms = HistogramRow::new();
+    let all = columns.histograms.as_slice();
+    for step in 0..steps {
+        let at_ms = select.first_ms + select.step_ms * step as i64;
+        let (from_ms, to_ms) = (at_ms - select.lookback_ms, at_ms + select.lookback_ms);
+        let from = all.partition_point(|it| it.0 <= from_ms);
+        let near = &all[from..all.partition_point(|it| it.0 <= to_ms)];
+        if near.is_empty() {
+            continue;
+        }
+        row.present[step / 64] &= !(1 << (step % 64));
+        let times = &columns.timestamps;
+        let floats =
+            times.partition_point(|t| *t <= to_ms) - times.partition_point(|t| *t <= from_ms);
+        if floats > 0 {
+            remarks.push((true, mixed(name)));
+            continue;
+        }
+        let next = near.partition_point(|it| it.0 < at_ms);
+        let before = next.checked_sub(1).map(|at| &near[at]);
+        match (before, near.get(next)) {
+            (_, Some((time, histogram))) if *time == at_ms => {
+                histograms.push((step, histogram.clone()));
+            }
+            (Some(before), Some(after)) if before.1.is_custom() != after.1.is_custom() => {
+                remarks.push((true, mixed_schemas(name)));
+            }
+            (Some(before), Some(after)) => {
+                let gauge = |it: &FloatHistogram| it.hint == CounterReset::Gauge;
+                let is_counter = !gauge(&before.1) || !gauge(&after.1);
+                match interpolate(before, after, at_ms, is_counter, remarks) {
+                    Ok(histogram) => histograms.push((step, Arc::new(histogram))),
+                    Err(_) => remarks.push((true, mixed_schemas(name))),
+                }
+            }
+            (Some((_, histogram)), None) => {
+                let mut histogram = histogram.clone();
+                Arc::make_mut(&mut histogram).hint = CounterReset::Unknown;
+                histograms.push((step, histogram));
+            }
+            (None, _) => {}
+        }
+    }
+    histograms
 }
 
 /// With `@`, all steps see the same sample.

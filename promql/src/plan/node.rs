@@ -144,6 +144,8 @@ pub(crate) struct InstantSelect {
     pub(crate) smoothed: bool,
     /// Whether of histograms only counts and sums are used.
     pub(crate) stats: bool,
+    /// Offset in the query, for remarks.
+    pub(crate) at: usize,
     /// Nothing later than this is seen.
     pub(crate) until_ms: Option<i64>,
 }

@@ -145,6 +145,7 @@ impl Builder<'_> {
             smoothed: selector.smoothed,
             until_ms,
             stats: around.stats && !around.needs_buckets,
+            at: selector.span.start,
         };
         let range = instant.samples_needed(grid.count);
         let hints = self.hints(0, around);
