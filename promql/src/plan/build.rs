@@ -237,7 +237,7 @@ impl Builder<'_> {
         let mut grouping = aggregate.grouping.clone();
         grouping.sort_unstable();
         let inside = Around {
-            func: aggregate_name(aggregate.op),
+            func: aggregate.op.as_str(),
             grouping: aggregate.grouping.clone(),
             by: !aggregate.without,
             ..around.call("")
@@ -415,23 +415,4 @@ fn keeps_names(binary: &Binary) -> bool {
         BinaryOp::Eq | BinaryOp::Ne | BinaryOp::Le | BinaryOp::Lt | BinaryOp::Ge | BinaryOp::Gt
     );
     compares && !binary.return_bool
-}
-
-fn aggregate_name(op: AggregateOp) -> &'static str {
-    match op {
-        AggregateOp::Sum => "sum",
-        AggregateOp::Avg => "avg",
-        AggregateOp::Count => "count",
-        AggregateOp::Min => "min",
-        AggregateOp::Max => "max",
-        AggregateOp::Group => "group",
-        AggregateOp::Stddev => "stddev",
-        AggregateOp::Stdvar => "stdvar",
-        AggregateOp::Topk => "topk",
-        AggregateOp::Bottomk => "bottomk",
-        AggregateOp::CountValues => "count_values",
-        AggregateOp::Quantile => "quantile",
-        AggregateOp::Limitk => "limitk",
-        AggregateOp::LimitRatio => "limit_ratio",
-    }
 }
