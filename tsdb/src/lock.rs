@@ -10,7 +10,16 @@ const LOCK_FILE: &str = "lock";
 /// Holds a directory until it is dropped.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+/// Closing the file would not do: a child process that is being started holds a copy of it for a
+/// moment, and the lock lasts as long as any copy.
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // What cannot be unlocked is unlocked when the last copy is closed.
+        let _closed_soon = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -27,7 +36,7 @@ impl DirLock {
             .open(&path)
             .map_err(|e| Error::io("create lock file", &path, e))?;
         match file.try_lock() {
-            Ok(()) => Ok(DirLock { _file: file }),
+            Ok(()) => Ok(DirLock { file }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked { path }),
             Err(TryLockError::Error(e)) => Err(Error::io("lock", &path, e)),
         }
