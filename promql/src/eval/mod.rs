@@ -8,6 +8,7 @@
 //! [`range`] read series; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
 //! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`] and [`set`]
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
+//! [`info`] adds the labels of info series;
 //! [`reorder`] sorts, relabels, repeats; [`merge`] and [`names`] see to it that no two series
 //! have the same labels; [`remarks`] are the annotations.
 
@@ -20,6 +21,7 @@ mod histogram_edges;
 mod histogram_fold;
 mod histogram_ops;
 mod histogram_windows;
+mod info;
 mod map;
 mod matching;
 mod merge;
@@ -276,6 +278,7 @@ fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator + 'r>,
         Kind::Sort(sort) => reorder::sort(run, node, sort)?,
         Kind::Relabel(op) => Box::new(Late::new(move || reorder::relabel(run, op))),
         Kind::Buckets(op) => Box::new(Late::new(move || buckets::evaluate(run, node, op))),
+        Kind::Info(op) => Box::new(Late::new(move || info::evaluate(run, node, op))),
     })
 }
 

@@ -237,7 +237,6 @@ fn what_is_refused() {
         "g[1m]",
         "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector",
     );
-    check("info(g)", "info is not evaluated yet");
     check(
         "rate(g[step() - 15s])",
         "7:19: duration must be greater than 0",

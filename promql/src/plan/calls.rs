@@ -68,6 +68,9 @@ impl Builder<'_> {
                     .collect::<Built<Vec<_>>>()?;
                 self.sort(call, input, Some(labels), grid)
             }
+            ("info", [input, selector @ ..]) => {
+                self.info(input, selector.first().copied(), grid, around)
+            }
             ("label_replace" | "label_join", _) => self.label_call(name, &args, grid, around),
             ("histogram_quantile" | "histogram_quantiles" | "histogram_fraction", _) => {
                 self.bucket_call(name, &args, grid, around)

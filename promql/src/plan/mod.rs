@@ -7,12 +7,13 @@
 //! [`Select`]; selectors that read the same series over overlapping times share one.
 //!
 //! In reading order: [`node`] holds what a plan consists of; [`build`] makes it, with [`calls`]
-//! and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
+//! [`info`] and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
 //! selectors; [`duration`] computes durations.
 
 mod build;
 mod calls;
 mod duration;
+mod info;
 mod invariant;
 pub(crate) mod node;
 mod selectors;

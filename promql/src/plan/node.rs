@@ -4,7 +4,7 @@
 //! constant parameters, the labels of `absent`. What depends on the series is left to
 //! [`crate::eval`].
 
-use isobar_model::{Labels, TimeRange};
+use isobar_model::{Labels, Matcher, TimeRange};
 
 use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelJoin, LabelReplace};
@@ -127,6 +127,8 @@ pub(crate) enum Kind {
     Relabel(Box<Relabel>),
     /// `histogram_quantile`, `histogram_quantiles`, `histogram_fraction`.
     Buckets(Box<Buckets>),
+    /// `info`
+    Info(Box<Info>),
 }
 
 /// An instant selector with its times resolved.
@@ -351,6 +353,20 @@ pub(crate) struct Buckets {
     pub(crate) quantile_at: usize,
     /// Offset in the query of the buckets, for remarks.
     pub(crate) input_at: usize,
+}
+
+/// `info`: a vector that takes on labels of info series.
+#[derive(Debug)]
+pub(crate) struct Info {
+    /// The vector.
+    pub(crate) input: Node,
+    /// The info series.
+    pub(crate) series: InstantSelect,
+    /// What the name of an info series matches; of the input, such series stay as they are.
+    pub(crate) names: Vec<Matcher>,
+    /// The matchers of the other labels. Where there are any, only labels that they name are
+    /// taken on.
+    pub(crate) data: Vec<Matcher>,
 }
 
 /// A number for each step.
