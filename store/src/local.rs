@@ -33,6 +33,15 @@ impl LocalStore {
     fn open(&self, request: &SeriesRequest) -> Result<SeriesIter, StoreError> {
         Ok(self.db.select(None, &request.matchers, request.range)?)
     }
+
+    /// A warning for each block that cannot be read: an answer without it must not look whole.
+    fn missing(&self) -> Warnings {
+        let mut warnings = Warnings::default();
+        for (path, why) in self.db.quarantined() {
+            warnings.warn(format!("block {} is left out: {why}", path.display()));
+        }
+        warnings
+    }
 }
 
 impl Store for LocalStore {
@@ -52,7 +61,9 @@ impl Store for LocalStore {
             skip_chunks: request.skip_chunks,
             done: false,
         };
-        stream::iter(batches).boxed()
+        let missing = self.missing();
+        let remarks = (!missing.is_empty()).then_some(Ok(SeriesBatch::Warnings(missing)));
+        stream::iter(remarks.into_iter().chain(batches)).boxed()
     }
 
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {
@@ -61,7 +72,7 @@ impl Store for LocalStore {
             let names = store
                 .db
                 .label_names(None, &request.matchers, request.range)?;
-            Ok(cut(names, request.limit))
+            Ok(cut(names, request.limit, store.missing()))
         }
         .boxed()
     }
@@ -76,7 +87,7 @@ impl Store for LocalStore {
             let values = store
                 .db
                 .label_values(None, &name, &request.matchers, request.range)?;
-            Ok(cut(values, request.limit))
+            Ok(cut(values, request.limit, store.missing()))
         }
         .boxed()
     }
@@ -134,8 +145,7 @@ impl Iterator for Batches {
     }
 }
 
-fn cut(mut values: Vec<String>, limit: usize) -> Names {
-    let mut warnings = Warnings::default();
+fn cut(mut values: Vec<String>, limit: usize, mut warnings: Warnings) -> Names {
     if limit > 0 && values.len() > limit {
         values.truncate(limit);
         warnings.warn(TRUNCATED);

@@ -147,6 +147,11 @@ fn truncated_block_is_set_aside() {
     assert_no_panic(&log);
     let answer = server.api("/api/v1/label/job/values", &[]);
     assert_eq!(answer["data"][0], "demo", "the other blocks are read");
+    let query = [("query", "count(up)"), ("time", "1700014177")];
+    for answer in [answer, server.api("/api/v1/query", &query)] {
+        let warning = answer["warnings"][0].as_str().unwrap();
+        assert!(warning.contains(name), "{warning}");
+    }
 }
 
 fn write_step(server: &Server, step: i64) -> (u16, String) {
