@@ -164,7 +164,13 @@ fn write_text(mut out: &mut dyn Write, text: &str) -> fmt::Result {
 
 fn write_number(out: &mut dyn Write, e: &NumberLiteral) -> fmt::Result {
     if e.is_duration {
-        write!(out, "{}", Millis::of_seconds(e.value))
+        // Prometheus prints `0s` for a negative zero, which is another number: 1 / -0s is -Inf.
+        let sign = if e.value == 0.0 && e.value.is_sign_negative() {
+            "-"
+        } else {
+            ""
+        };
+        write!(out, "{sign}{}", Millis::of_seconds(e.value))
     } else {
         write!(out, "{}", Plain(e.value))
     }

@@ -26,6 +26,9 @@ fn check_round_trip(query: &str) {
 
 #[test]
 fn prints_what_it_read() {
+    // Found by fuzzing: the sign of a zero duration was lost.
+    check_same("-0s");
+    check_round_trip("1 / -0s");
     check_same(r#"sum by (a, "b c") (rate(m{a!="x",b=~"y|z"}[5m] offset 1h))"#);
     check_same("sum without () (a)");
     check_same("topk(5, a)");
