@@ -4,6 +4,7 @@
 //! The interface is synchronous. A source that has to wait (for a disk, for the network) blocks
 //! the calling thread, which belongs to the compute pool and never to an async runtime.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{FloatHistogram, Labels, Matcher, TimeRange, Warnings};
@@ -18,6 +19,11 @@ pub struct Columns {
     pub values: Vec<f64>,
     /// Histograms with their unix times in milliseconds, staleness markers included.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    /// Since when each float sample counts, in unix milliseconds, 0 where that is not known. It may
+    /// end before the samples do: nothing is known of the rest. Empty as a rule, so it costs nothing.
+    pub start_times: Vec<i64>,
+    /// As `start_times`, for the histograms.
+    pub histogram_start_times: Vec<i64>,
 }
 
 impl Columns {
@@ -26,6 +32,28 @@ impl Columns {
         self.timestamps.clear();
         self.values.clear();
         self.histograms.clear();
+        self.forget_start_times();
+    }
+
+    /// Forgets since when samples count.
+    pub fn forget_start_times(&mut self) {
+        self.start_times.clear();
+        self.histogram_start_times.clear();
+    }
+
+    /// Whether it is known of any sample since when it counts.
+    pub fn has_start_times(&self) -> bool {
+        !self.start_times.is_empty() || !self.histogram_start_times.is_empty()
+    }
+
+    /// Gives each sample its entry in the columns of start times, unless such a column is empty.
+    pub fn level_start_times(&mut self) {
+        if !self.start_times.is_empty() {
+            self.start_times.resize(self.timestamps.len(), 0);
+        }
+        if !self.histogram_start_times.is_empty() {
+            self.histogram_start_times.resize(self.histograms.len(), 0);
+        }
     }
 
     /// The number of float samples.
@@ -67,9 +95,32 @@ impl Samples for Columns {
             .timestamps
             .extend_from_slice(&self.timestamps[from..to]);
         columns.values.extend_from_slice(&self.values[from..to]);
-        let within = self.histograms.iter().filter(|it| range.contains(it.0));
-        columns.histograms.extend(within.cloned());
+        let histograms = self.histograms.as_slice();
+        let first = histograms.partition_point(|it| it.0 < range.min_ms);
+        let end = histograms
+            .partition_point(|it| it.0 <= range.max_ms)
+            .max(first);
+        if self.has_start_times() {
+            let before = columns.timestamps.len() - (to - from);
+            let into = &mut columns.start_times;
+            append_start_times(&self.start_times, from..to, before, into);
+            let before = columns.histograms.len();
+            let into = &mut columns.histogram_start_times;
+            append_start_times(&self.histogram_start_times, first..end, before, into);
+        }
+        columns
+            .histograms
+            .extend_from_slice(&histograms[first..end]);
         Ok(())
+    }
+}
+
+/// Appends the entries of `range`, as far as there are any, behind `before` others.
+fn append_start_times(from: &[i64], range: Range<usize>, before: usize, to: &mut Vec<i64>) {
+    let range = range.start.min(from.len())..range.end.min(from.len());
+    if !range.is_empty() {
+        to.resize(before, 0);
+        to.extend_from_slice(&from[range]);
     }
 }
 
@@ -152,4 +203,35 @@ pub enum SelectError {
     /// The caller gave up.
     #[error("query was canceled")]
     Cancelled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn start_times_stay_with_their_samples() {
+        let histogram = Arc::new(FloatHistogram::default());
+        let all = Columns {
+            timestamps: vec![10, 20, 30, 40],
+            values: vec![1.0; 4],
+            histograms: vec![(15, histogram.clone()), (25, histogram)],
+            start_times: vec![0, 15, 25],
+            histogram_start_times: vec![0, 21],
+        };
+        let mut read = Columns::default();
+        all.read(TimeRange::new(0, 10), &mut read).unwrap();
+        assert_eq!(read.start_times, [0]);
+        read.clear();
+        read.push(5, 0.0);
+        all.read(TimeRange::new(20, 40), &mut read).unwrap();
+        assert_eq!(read.timestamps, [5, 20, 30, 40]);
+        assert_eq!(read.start_times, [0, 15, 25]);
+        assert_eq!(read.histogram_start_times, [21]);
+        read.level_start_times();
+        assert_eq!(read.start_times, [0, 15, 25, 0]);
+        read.clear();
+        all.read(TimeRange::new(35, 40), &mut read).unwrap();
+        assert!(!read.has_start_times());
+    }
 }
