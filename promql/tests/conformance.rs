@@ -23,7 +23,7 @@ use isobar_promql::plan::{PlanParams, plan};
 use isobar_promql::value::{MatrixSeries, QueryResult, Value, VectorSample};
 
 /// Evals that passed when this was last looked at. It only goes up.
-const PASSED_MIN: usize = 1833;
+const PASSED_MIN: usize = 1835;
 
 /// Functions whose value depends on more than the samples that `@` pins.
 const TIME_DEPENDENT: &[&str] = &[

@@ -41,14 +41,19 @@ impl LabelReplace {
     /// Checks the arguments, in the order of the function's.
     ///
     /// # Errors
-    /// When `regex` does not compile or `dst` is no label name. Any non-empty text is one.
-    pub fn new(dst: &str, replacement: &str, src: &str, regex: &str) -> Result<Self, LabelFnError> {
+    /// When `regex` does not compile or `dst` is no label name. Any non-empty UTF-8 is one.
+    pub fn new<N: AsRef<[u8]>>(
+        dst: N,
+        replacement: &str,
+        src: &str,
+        regex: &str,
+    ) -> Result<Self, LabelFnError> {
         let regexp =
             CaptureRegexp::new(regex).map_err(|_| LabelFnError::Regexp(regex.to_owned()))?;
-        check_destination("label_replace", dst)?;
+        let dst = check_destination("label_replace", dst.as_ref())?;
         let template = parse_template(replacement, &regexp);
         Ok(LabelReplace {
-            dst: dst.to_owned(),
+            dst,
             src: src.to_owned(),
             regexp,
             template,
@@ -91,19 +96,19 @@ impl LabelJoin {
     /// Checks the arguments.
     ///
     /// # Errors
-    /// When a source or `dst` is no label name. Any non-empty text is one.
-    pub fn new<S: AsRef<str>>(
-        dst: &str,
+    /// When a source or `dst` is no label name. Any non-empty UTF-8 is one.
+    pub fn new<N: AsRef<[u8]>, S: AsRef<[u8]>>(
+        dst: N,
         separator: &str,
         sources: &[S],
     ) -> Result<Self, LabelFnError> {
-        let sources: Vec<String> = sources.iter().map(|s| s.as_ref().to_owned()).collect();
-        if let Some(bad) = sources.iter().find(|source| source.is_empty()) {
-            return Err(LabelFnError::Source(bad.clone()));
-        }
-        check_destination("label_join", dst)?;
+        let sources = sources
+            .iter()
+            .map(|source| label_name(source.as_ref()).map_err(LabelFnError::Source))
+            .collect::<Result<_, _>>()?;
+        let dst = check_destination("label_join", dst.as_ref())?;
         Ok(LabelJoin {
-            dst: dst.to_owned(),
+            dst,
             separator: separator.to_owned(),
             sources,
         })
@@ -127,14 +132,16 @@ impl LabelJoin {
     }
 }
 
-fn check_destination(function: &'static str, name: &str) -> Result<(), LabelFnError> {
-    if name.is_empty() {
-        return Err(LabelFnError::Destination {
-            function,
-            name: name.to_owned(),
-        });
+fn check_destination(function: &'static str, name: &[u8]) -> Result<String, LabelFnError> {
+    label_name(name).map_err(|name| LabelFnError::Destination { function, name })
+}
+
+/// The bytes of a literal as a label's name; as an error, a text to show.
+fn label_name(bytes: &[u8]) -> Result<String, String> {
+    match std::str::from_utf8(bytes) {
+        Ok(name) if !name.is_empty() => Ok(name.to_owned()),
+        _ => Err(String::from_utf8_lossy(bytes).into_owned()),
     }
-    Ok(())
 }
 
 /// A part of a replacement.

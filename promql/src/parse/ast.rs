@@ -297,6 +297,13 @@ pub struct StringLiteral {
     pub span: Span,
 }
 
+impl StringLiteral {
+    /// What was written, which need not be UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or(self.value.as_bytes())
+    }
+}
+
 /// `+` or `-` in front of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unary {

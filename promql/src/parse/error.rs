@@ -127,7 +127,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Bytes that may not be UTF-8, quoted as Go's `%q` does: what is no character is written `\x..`.
-pub(super) fn quoted_bytes(bytes: &[u8]) -> String {
+pub(crate) fn quoted_bytes(bytes: &[u8]) -> String {
     let mut out = String::from('"');
     for chunk in bytes.utf8_chunks() {
         let quoted = quoted(chunk.valid());

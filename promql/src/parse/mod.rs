@@ -28,6 +28,7 @@ mod unquote;
 use isobar_model::Matcher;
 
 pub use ast::Expr;
+pub(crate) use error::quoted_bytes;
 pub use error::{ParseError, ParseErrorKind};
 pub use pretty::pretty;
 

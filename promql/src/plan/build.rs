@@ -14,6 +14,7 @@ use crate::functions::arithmetic::{go_max, go_min};
 use crate::parse::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ValueType,
 };
+use crate::parse::quoted_bytes;
 
 /// Times beyond this are cut off, so that sums of times cannot overflow. It is 36 million years.
 const TIME_MAX_MS: i64 = i64::MAX / 8;
@@ -253,8 +254,8 @@ impl Builder<'_> {
                     "count_values expects a label".to_owned(),
                 ));
             };
-            if label.value.is_empty() {
-                let text = crate::eval::remarks::quoted(&label.value);
+            if label.value.is_empty() || label.bytes.is_some() {
+                let text = quoted_bytes(label.as_bytes());
                 return Err(PlanError::Execution(format!("invalid label name {text}")));
             }
             if !aggregate.without {

@@ -14,7 +14,7 @@ use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
 use crate::functions::scalar::ScalarFn;
-use crate::parse::ast::{Call, Expr};
+use crate::parse::ast::{Call, Expr, StringLiteral};
 
 impl Builder<'_> {
     pub(super) fn call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Node> {
@@ -129,7 +129,7 @@ impl Builder<'_> {
         match (name, args) {
             ("label_replace", [input, target, replacement, source, pattern]) => {
                 let replace = LabelReplace::new(
-                    &string(target)?,
+                    literal(target)?.as_bytes(),
                     &string(replacement)?,
                     &string(source)?,
                     &string(pattern)?,
@@ -140,9 +140,10 @@ impl Builder<'_> {
             ("label_join", [input, target, separator, sources @ ..]) => {
                 let sources = sources
                     .iter()
-                    .map(|s| string(s))
+                    .map(|s| literal(s).map(StringLiteral::as_bytes))
                     .collect::<Built<Vec<_>>>()?;
-                let join = LabelJoin::new(&string(target)?, &string(separator)?, &sources);
+                let target = literal(target)?.as_bytes();
+                let join = LabelJoin::new(target, &string(separator)?, &sources);
                 self.relabel(
                     input,
                     Change::Join(join.map_err(refused_labels)?),
@@ -336,8 +337,12 @@ fn refused_labels(error: LabelFnError) -> PlanError {
 }
 
 fn string(expr: &Expr) -> Built<String> {
+    literal(expr).map(|literal| literal.value.clone())
+}
+
+fn literal(expr: &Expr) -> Built<&StringLiteral> {
     match strip(expr) {
-        Expr::String(string) => Ok(string.value.clone()),
+        Expr::String(string) => Ok(string),
         _ => Err(PlanError::Invalid("expected a string".to_owned())),
     }
 }
