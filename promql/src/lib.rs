@@ -3,7 +3,8 @@
 //! In reading order: [`parse`] turns text into an AST with positions; [`plan`] turns the AST into
 //! a logical plan and lists its selects; [`eval`] evaluates the plan in tiles over a
 //! [`isobar_model::SeriesSource`]; [`functions`] holds what is computed per series, without
-//! knowing how tiles flow; [`value`] is what comes out; [`limits`] bounds it.
+//! knowing how tiles flow; [`value`] is what comes out; [`limits`] bounds it; [`features`] are the
+//! parts of the language that can be switched.
 //!
 //! This crate is synchronous and knows no files, no network and no chunk encoding.
 
@@ -13,6 +14,7 @@ pub mod plan;
 
 pub mod eval;
 
+pub mod features;
 pub mod functions;
 pub mod limits;
 mod stack;

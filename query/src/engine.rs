@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isobar_promql::eval::{EvalError, evaluate};
+use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelReason, CancelToken, Limits};
-use isobar_promql::parse::parse_expr;
+use isobar_promql::parse::parse_expr_with;
 use isobar_promql::plan::{PlanError, PlanParams, plan};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
@@ -34,6 +35,8 @@ pub struct Config {
     pub subquery_step_ms: i64,
     /// Bounds of each query.
     pub limits: Limits,
+    /// The switchable parts of the language (`--enable-feature`, `--disable-feature`).
+    pub features: Features,
 }
 
 impl Default for Config {
@@ -44,6 +47,7 @@ impl Default for Config {
             concurrent_max: 20,
             subquery_step_ms: PlanParams::SUBQUERY_STEP_MS,
             limits: Limits::default(),
+            features: Features::default(),
         }
     }
 }
@@ -292,7 +296,9 @@ impl Job {
             ..Timings::default()
         };
         let prepare = Instant::now();
-        let expr = parse_expr(query).map_err(|error| QueryError::Invalid(error.to_string()))?;
+        let features = self.config.features;
+        let expr = parse_expr_with(query, &features)
+            .map_err(|error| QueryError::Invalid(error.to_string()))?;
         let plan = plan(
             &expr,
             &PlanParams {
@@ -302,6 +308,7 @@ impl Job {
                 step_ms: steps.step_ms,
                 lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
                 subquery_step_ms: self.config.subquery_step_ms,
+                features,
             },
         )
         .map_err(plan_error)?;

@@ -251,6 +251,9 @@ fn log_event(event: &Event, damages: &AtomicI64) {
 }
 
 fn engine_config(flags: &StandaloneFlags) -> engine::Config {
+    for ignored in flags.features.ignored() {
+        tracing::warn!(option = ignored.option, "{}", ignored.why);
+    }
     engine::Config {
         lookback_ms: i64::try_from(flags.query_lookback.0.as_millis()).unwrap_or(i64::MAX),
         timeout: flags.query_timeout.0,
@@ -259,6 +262,7 @@ fn engine_config(flags: &StandaloneFlags) -> engine::Config {
             samples_max: flags.query_max_samples,
             ..Limits::default()
         },
+        features: flags.features.features(),
         ..engine::Config::default()
     }
 }

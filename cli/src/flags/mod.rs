@@ -1,6 +1,7 @@
 //! The command line. Flags are text that has been checked; the components' plain configs are
 //! made of them in [`crate::cmd`]. The doc comments here are the help pages.
 
+pub(crate) mod features;
 pub(crate) mod standalone;
 #[cfg(test)]
 mod tests;

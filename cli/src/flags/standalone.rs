@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::features::FeatureFlags;
 use super::units::{FlagBytes, FlagDuration};
 
 /// Run everything in one process: take samples by remote write, keep them, answer queries.
@@ -91,6 +92,10 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) query_lookback: FlagDuration,
 
+    /// Which parts of PromQL are on.
+    #[command(flatten)]
+    pub(crate) features: FeatureFlags,
+
     /// How long to wait for running requests at shutdown.
     #[arg(
         long = "http-grace-period",
@@ -119,9 +124,15 @@ impl StandaloneFlags {
     pub(crate) fn listed(&self) -> Vec<(&'static str, String)> {
         vec![
             ("data-dir", self.data_dir.display().to_string()),
+            ("disable-feature", self.features.disabled()),
+            ("enable-feature", self.features.enabled()),
             ("grpc-address", self.grpc_address.to_string()),
             ("http-address", self.http_address.to_string()),
             ("http-grace-period", self.http_grace_period.to_string()),
+            (
+                "query.enable-x-functions",
+                self.features.features().x_functions.to_string(),
+            ),
             ("query.lookback-delta", self.query_lookback.to_string()),
             (
                 "query.max-concurrent",

@@ -18,6 +18,8 @@ pub struct Signature {
     pub returns: ValueType,
     /// Whether Prometheus hides it behind `promql-experimental-functions`.
     pub experimental: bool,
+    /// Whether Prometheus does not know it.
+    pub extension: bool,
 }
 
 impl Signature {
@@ -31,6 +33,13 @@ impl Signature {
             ..self
         }
     }
+
+    const fn extension(self) -> Signature {
+        Signature {
+            extension: true,
+            ..self
+        }
+    }
 }
 
 const fn f(name: &'static str, args: &'static [ValueType], returns: ValueType) -> Signature {
@@ -40,6 +49,7 @@ const fn f(name: &'static str, args: &'static [ValueType], returns: ValueType) -
         variadic: 0,
         returns,
         experimental: false,
+        extension: false,
     }
 }
 
@@ -163,9 +173,9 @@ pub static FUNCTIONS: &[Signature] = &[
     f("ts_of_max_over_time", &[Matrix], Vector).experimental(),
     f("ts_of_min_over_time", &[Matrix], Vector).experimental(),
     f("vector", &[Scalar], Vector),
-    f("xdelta", &[Matrix], Vector),
-    f("xincrease", &[Matrix], Vector),
-    f("xrate", &[Matrix], Vector),
+    f("xdelta", &[Matrix], Vector).extension(),
+    f("xincrease", &[Matrix], Vector).extension(),
+    f("xrate", &[Matrix], Vector).extension(),
     f("year", &[Vector], Vector).variadic(1),
 ];
 

@@ -123,6 +123,7 @@ impl Parser<'_> {
                 power + 1
             };
             let rhs = self.duration_expr(right_min, context)?;
+            self.allow_computed(expr.span())?;
             match (op, &rhs) {
                 (DurationOp::Div, DurationExpr::Number(n)) if n.value == 0.0 => {
                     return Err(Fault::syntax(token.span, "division by zero"));
@@ -158,6 +159,7 @@ impl Parser<'_> {
                 self.next()?;
                 let expr = self.duration_expr(POWER_LOWEST, context)?;
                 let end = self.expect(Kind::RightParen, context)?.span.end;
+                self.allow_computed(expr.span())?;
                 self.grow(self.shape.height, ValueType::Scalar)?;
                 Ok(wrapped(
                     expr,
@@ -186,18 +188,23 @@ impl Parser<'_> {
                     self.grow(left_height.max(self.shape.height), ValueType::Scalar)?;
                 }
                 let end = self.expect(Kind::RightParen, context)?.span.end;
-                Ok(operation(
-                    op,
-                    lhs,
-                    rhs,
-                    Span {
-                        start: token.span.start,
-                        end,
-                    },
-                ))
+                let span = Span {
+                    start: token.span.start,
+                    end,
+                };
+                self.allow_computed(span)?;
+                Ok(operation(op, lhs, rhs, span))
             }
             _ => self.unexpected(context),
         }
+    }
+
+    fn allow_computed(&self, span: Span) -> Parsed<()> {
+        if self.features.duration_expressions {
+            return Ok(());
+        }
+        let message = "experimental duration expression is not enabled";
+        Err(Fault::syntax(span, message))
     }
 }
 

@@ -213,10 +213,17 @@ impl Parser<'_> {
         } else {
             ValueType::Vector
         };
+        let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
+        if fills && !self.features.fill_modifiers {
+            let span = Span {
+                start: lhs.span().start,
+                end: rhs.span().end,
+            };
+            let message = "binop fill modifiers are experimental and not enabled";
+            return Err(Fault::syntax(span, message));
+        }
         // The type check refuses modifiers between what are not two vectors, so they stay until then.
-        let is_told = !matching.labels.is_empty()
-            || matching.fill_left.is_some()
-            || matching.fill_right.is_some();
+        let is_told = fills || !matching.labels.is_empty();
         let matching = (both(ValueType::Vector) || is_told).then_some(matching);
         self.grow(left.height.max(right.height), value_type)?;
         Ok(Expr::Binary(Box::new(Binary {
@@ -363,10 +370,15 @@ impl Parser<'_> {
     fn call(&mut self, name: Token) -> Parsed<Expr> {
         let (args, height) = self.call_args()?;
         let text = self.text_of(name);
-        let Some(func) = signature::lookup(text) else {
+        let known = signature::lookup(text).filter(|f| self.features.x_functions || !f.extension);
+        let Some(func) = known else {
             let message = format!("unknown function with name {}", quoted(text));
             return Err(Fault::syntax(name.span, message));
         };
+        if func.experimental && !self.features.experimental_functions {
+            let message = format!("function {} is not enabled", quoted(text));
+            return Err(Fault::syntax(name.span, message));
+        }
         self.grow(height, func.returns)?;
         let span = Span {
             start: name.span.start,
@@ -417,6 +429,15 @@ impl Parser<'_> {
             start: name.span.start,
             end,
         };
+        let experimental = matches!(op, AggregateOp::Limitk | AggregateOp::LimitRatio);
+        if experimental && !args.is_empty() && !self.features.experimental_functions {
+            let message = format!(
+                "{}() is experimental and must be enabled with \
+                 --enable-feature=promql-experimental-functions",
+                op.as_str()
+            );
+            return Err(Fault::syntax(span, message));
+        }
         let (expr, param) = aggregate_args(op, args, span)?;
         let (without, grouping) = modifier.unwrap_or_default();
         Ok(Expr::Aggregate(Box::new(Aggregate {

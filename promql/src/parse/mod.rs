@@ -4,8 +4,8 @@
 //! prints canonically, and over several lines with [`pretty`]. [`series`] reads test scripts' series.
 //!
 //! The reader is hand-written: `lex` cuts tokens, `expr` reads operators by precedence with one
-//! token of lookahead, `check` looks at the types when the syntax is right. All of Prometheus'
-//! experimental syntax is on. The first thing wrong is reported in Prometheus' words.
+//! token of lookahead, `check` looks at the types when the syntax is right. What [`Features`]
+//! has off is refused where Prometheus' grammar does. The first thing wrong is reported in Prometheus' words.
 
 pub mod ast;
 pub mod series;
@@ -27,6 +27,8 @@ mod unquote;
 
 use isobar_model::Matcher;
 
+use crate::features::Features;
+
 pub use ast::Expr;
 pub(crate) use error::quoted_bytes;
 pub use error::{ParseError, ParseErrorKind};
@@ -39,12 +41,21 @@ pub const DEPTH_MAX: usize = 512;
 /// with each operator but is read without recursion.
 pub const HEIGHT_MAX: usize = 2048;
 
-/// Reads a query and checks its types.
+/// Reads a query and checks its types. The usual [`Features`] are on.
 ///
 /// # Errors
 /// When Prometheus would refuse it, in Prometheus' words, and when it nests too deep.
 pub fn parse_expr(text: &str) -> Result<Expr, ParseError> {
-    let parsed = parser::Parser::new(text).query().and_then(|expr| {
+    parse_expr_with(text, &Features::default())
+}
+
+/// As [`parse_expr`], with these features.
+///
+/// # Errors
+/// As [`parse_expr`], and when the query needs what is off.
+pub fn parse_expr_with(text: &str, features: &Features) -> Result<Expr, ParseError> {
+    let mut parser = parser::Parser::new(text).with(*features);
+    let parsed = parser.query().and_then(|expr| {
         check::check(&expr, text)?;
         Ok(expr)
     });

@@ -9,11 +9,13 @@ use super::error::{Fault, ParseErrorKind, Parsed};
 use super::lex::Lexer;
 use super::token::{Kind, Token};
 use super::{DEPTH_MAX, HEIGHT_MAX};
+use crate::features::Features;
 
 /// Reads one query.
 pub(super) struct Parser<'a> {
     pub(super) text: &'a str,
     pub(super) lexer: Lexer<'a>,
+    pub(super) features: Features,
     peeked: Option<Token>,
     /// Where the last token ended that may close an expression, read ahead or not.
     pub(super) last_closing: usize,
@@ -66,12 +68,18 @@ impl<'a> Parser<'a> {
         Parser {
             text,
             lexer: Lexer::new_at(text, at),
+            features: Features::default(),
             peeked: None,
             last_closing: 0,
             aggregations: 0,
             depth: 0,
             shape: Shape::leaf(ValueType::Scalar),
         }
+    }
+
+    /// The parser with these features on.
+    pub(super) fn with(self, features: Features) -> Parser<'a> {
+        Parser { features, ..self }
     }
 
     /// The next token, which stays the next one.

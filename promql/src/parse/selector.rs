@@ -136,7 +136,7 @@ impl Parser<'_> {
                 Kind::Keyword(Keyword::Offset) => self.offset(&mut expr)?,
                 Kind::Keyword(word @ (Keyword::Anchored | Keyword::Smoothed)) => {
                     self.next()?;
-                    extend(&mut expr, word)?;
+                    self.extend(&mut expr, word)?;
                 }
                 _ => return Ok(expr),
             }
@@ -258,6 +258,43 @@ impl Parser<'_> {
         *end = self.last_closing;
         Ok(())
     }
+
+    /// Sets `anchored` or `smoothed`.
+    fn extend(&self, expr: &mut Expr, word: Keyword) -> Parsed<()> {
+        let name = if word == Keyword::Anchored {
+            "anchored"
+        } else {
+            "smoothed"
+        };
+        let whole = expr.span();
+        if !self.features.extended_range_selectors {
+            let message = format!("{name} modifier is experimental and not enabled");
+            return Err(Fault::syntax(whole, message));
+        }
+        let selector = match expr {
+            Expr::VectorSelector(e) => &mut **e,
+            Expr::MatrixSelector(e) => &mut e.selector,
+            Expr::Subquery(_) => {
+                let message = format!("{name} modifier is not supported for subqueries");
+                return Err(Fault::syntax(whole, message));
+            }
+            _ => {
+                return Err(Fault::syntax(
+                    whole,
+                    format!("{name} modifier not implemented"),
+                ));
+            }
+        };
+        match word {
+            Keyword::Anchored => selector.anchored = true,
+            _ => selector.smoothed = true,
+        }
+        if selector.anchored && selector.smoothed {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(Fault::syntax(whole, message));
+        }
+        Ok(())
+    }
 }
 
 /// The selector in front of a range; `span` is where the range stands.
@@ -322,38 +359,5 @@ fn set_at(expr: &mut Expr, at: At, closing: usize) -> Parsed<()> {
     }
     *place = Some(at);
     *end = closing;
-    Ok(())
-}
-
-/// Sets `anchored` or `smoothed`.
-fn extend(expr: &mut Expr, word: Keyword) -> Parsed<()> {
-    let name = if word == Keyword::Anchored {
-        "anchored"
-    } else {
-        "smoothed"
-    };
-    let whole = expr.span();
-    let selector = match expr {
-        Expr::VectorSelector(e) => &mut **e,
-        Expr::MatrixSelector(e) => &mut e.selector,
-        Expr::Subquery(_) => {
-            let message = format!("{name} modifier is not supported for subqueries");
-            return Err(Fault::syntax(whole, message));
-        }
-        _ => {
-            return Err(Fault::syntax(
-                whole,
-                format!("{name} modifier not implemented"),
-            ));
-        }
-    };
-    match word {
-        Keyword::Anchored => selector.anchored = true,
-        _ => selector.smoothed = true,
-    }
-    if selector.anchored && selector.smoothed {
-        let message = "anchored and smoothed modifiers cannot be used together";
-        return Err(Fault::syntax(whole, message));
-    }
     Ok(())
 }

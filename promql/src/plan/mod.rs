@@ -21,6 +21,7 @@ mod selects;
 
 use isobar_model::series::Select;
 
+use crate::features::Features;
 use crate::parse::ast::{Expr, ValueType};
 use crate::stack;
 use node::{Grid, Node, Scalar};
@@ -42,6 +43,8 @@ pub struct PlanParams<'a> {
     /// The step of a subquery that names none, in milliseconds (Prometheus'
     /// `evaluation_interval`).
     pub subquery_step_ms: i64,
+    /// The switchable parts of the language.
+    pub features: Features,
 }
 
 impl PlanParams<'_> {
@@ -60,6 +63,7 @@ impl Default for PlanParams<'_> {
             step_ms: 0,
             lookback_ms: Self::LOOKBACK_MS,
             subquery_step_ms: Self::SUBQUERY_STEP_MS,
+            features: Features::default(),
         }
     }
 }

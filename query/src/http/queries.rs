@@ -2,7 +2,7 @@
 
 use isobar_model::Warnings;
 use isobar_promql::parse::ast::Expr;
-use isobar_promql::parse::{parse_expr, pretty};
+use isobar_promql::parse::{parse_expr_with, pretty};
 use isobar_promql::value::Value;
 use serde::Serialize;
 
@@ -196,11 +196,12 @@ async fn parsed(
 ) -> Result<Reply, ApiError> {
     let query = call.params.get("query").to_owned();
     let gzip = call.gzip;
+    let features = call.app.engine.config().features;
     call.app
         .engine
         .pool()
         .run(move || {
-            let expr = parse_expr(&query).map_err(|error| refuse(error.to_string()))?;
+            let expr = parse_expr_with(&query, &features).map_err(|e| refuse(e.to_string()))?;
             match answer(&expr)? {
                 Some(data) => Reply::begin(data, &Warnings::default(), gzip),
                 None => Ok(Reply::Empty),
