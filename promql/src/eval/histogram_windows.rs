@@ -173,7 +173,10 @@ impl Window<'_> {
             | RangeFn::Quantile
             | RangeFn::Mad
             | RangeFn::TsOfMin
-            | RangeFn::TsOfMax => {
+            | RangeFn::TsOfMax
+            | RangeFn::Xrate
+            | RangeFn::Xincrease
+            | RangeFn::Xdelta => {
                 if mixed {
                     let text = "ignored histograms in a range containing both floats and \
                                 histograms for metric name";

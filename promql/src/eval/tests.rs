@@ -121,6 +121,18 @@ fn windows_are_open_on_the_left() {
 }
 
 #[test]
+fn functions_of_thanos_see_the_sample_before_the_window() {
+    check("xincrease(m_total{b=\"2\"}[29s])", r#"{a="1", b="2"} 60"#);
+    check("xrate(m_total{b=\"2\"}[30s])", r#"{a="1", b="2"} 2"#);
+    check(
+        "xdelta(g[1m] anchored)",
+        "anchored modifier can only be used with: changes, delta, increase, rate, resets - not \
+         with xdelta",
+    );
+    check("xdelta(g[1m:])", "xdelta is not supported on subqueries");
+}
+
+#[test]
 fn rates_are_summed_by_label() {
     check_range(
         "sum by (a) (increase(m_total[1m]))",

@@ -12,7 +12,7 @@ use super::number::parse_number;
 use super::parser::{Context, Parser, Shape};
 use super::token::{Keyword, Kind, Token};
 use super::unquote::unquote;
-use crate::functions::signature;
+use crate::functions::signature::{self, Signature};
 
 /// How strongly operators bind. `^` is the only one that groups to the right.
 mod power {
@@ -214,13 +214,8 @@ impl Parser<'_> {
             ValueType::Vector
         };
         let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
-        if fills && !self.features.fill_modifiers {
-            let span = Span {
-                start: lhs.span().start,
-                end: rhs.span().end,
-            };
-            let message = "binop fill modifiers are experimental and not enabled";
-            return Err(Fault::syntax(span, message));
+        if fills {
+            self.allow_fill(&lhs, &rhs)?;
         }
         // The type check refuses modifiers between what are not two vectors, so they stay until then.
         let is_told = fills || !matching.labels.is_empty();
@@ -369,22 +364,48 @@ impl Parser<'_> {
 
     fn call(&mut self, name: Token) -> Parsed<Expr> {
         let (args, height) = self.call_args()?;
-        let text = self.text_of(name);
-        let known = signature::lookup(text).filter(|f| self.features.x_functions || !f.extension);
-        let Some(func) = known else {
-            let message = format!("unknown function with name {}", quoted(text));
-            return Err(Fault::syntax(name.span, message));
-        };
-        if func.experimental && !self.features.experimental_functions {
-            let message = format!("function {} is not enabled", quoted(text));
-            return Err(Fault::syntax(name.span, message));
-        }
+        let func = self.function(name)?;
         self.grow(height, func.returns)?;
         let span = Span {
             start: name.span.start,
             end: self.last_closing,
         };
         Ok(Expr::Call(Call { func, args, span }))
+    }
+
+    fn function(&self, name: Token) -> Parsed<&'static Signature> {
+        let text = self.text_of(name);
+        let known = signature::lookup(text).filter(|f| self.features.x_functions || !f.extension);
+        let message = match known {
+            Some(func) if !func.experimental || self.features.experimental_functions => {
+                return Ok(func);
+            }
+            Some(_) => format!("function {} is not enabled", quoted(text)),
+            None => format!("unknown function with name {}", quoted(text)),
+        };
+        Err(Fault::syntax(name.span, message))
+    }
+
+    fn allow_aggregation(&self, op: AggregateOp, span: Span) -> Parsed<()> {
+        let experimental = matches!(op, AggregateOp::Limitk | AggregateOp::LimitRatio);
+        if !experimental || self.features.experimental_functions {
+            return Ok(());
+        }
+        let message = format!(
+            "{}() is experimental and must be enabled with \
+             --enable-feature=promql-experimental-functions",
+            op.as_str()
+        );
+        Err(Fault::syntax(span, message))
+    }
+
+    fn allow_fill(&self, lhs: &Expr, rhs: &Expr) -> Parsed<()> {
+        if self.features.fill_modifiers {
+            return Ok(());
+        }
+        let (start, end) = (lhs.span().start, rhs.span().end);
+        let message = "binop fill modifiers are experimental and not enabled";
+        Err(Fault::syntax(Span { start, end }, message))
     }
 
     /// Arguments in parentheses, and the height of the highest.
@@ -429,14 +450,8 @@ impl Parser<'_> {
             start: name.span.start,
             end,
         };
-        let experimental = matches!(op, AggregateOp::Limitk | AggregateOp::LimitRatio);
-        if experimental && !args.is_empty() && !self.features.experimental_functions {
-            let message = format!(
-                "{}() is experimental and must be enabled with \
-                 --enable-feature=promql-experimental-functions",
-                op.as_str()
-            );
-            return Err(Fault::syntax(span, message));
+        if !args.is_empty() {
+            self.allow_aggregation(op, span)?;
         }
         let (expr, param) = aggregate_args(op, args, span)?;
         let (without, grouping) = modifier.unwrap_or_default();

@@ -282,6 +282,10 @@ impl Builder<'_> {
                     let at = matrix.selector.span.start;
                     range = Some((WindowSource::Select(select), windows, names, labels, at));
                 }
+                Expr::Subquery(_) if func.is_extended() => {
+                    let text = format!("{name} is not supported on subqueries");
+                    return Err(PlanError::Execution(text));
+                }
                 Expr::Subquery(subquery) => {
                     let windows = self.subquery_windows(subquery, grid)?;
                     let node = self.subquery_node(subquery, &windows, around)?;

@@ -7,7 +7,7 @@ use super::build::{Around, Builder, Built, clamp_time, not_evaluated};
 use super::duration::duration_ms;
 use super::node::{Grid, InstantSelect, Kind, Names, Node};
 use super::{PlanError, Root};
-use crate::functions::range::{Edges, RangeFn};
+use crate::functions::range::{EXTENDED_LOOKBACK_MS, Edges, RangeFn};
 use crate::functions::row::Windows;
 use crate::parse::ast::{
     At, AtPreprocessor, MatrixSelector, Offset, Subquery, ValueType, VectorSelector,
@@ -160,7 +160,10 @@ impl Builder<'_> {
         name: &str,
         selector: &VectorSelector,
     ) -> Built<Edges> {
-        let lookback_ms = self.params.lookback_ms;
+        let lookback_ms = match func.is_extended() {
+            true => EXTENDED_LOOKBACK_MS,
+            false => self.params.lookback_ms,
+        };
         let (edges, modifier, allowed) = match (selector.anchored, selector.smoothed) {
             (true, _) => (
                 Edges::Anchored { lookback_ms },
@@ -172,6 +175,7 @@ impl Builder<'_> {
                 "smoothed",
                 "delta, increase, rate",
             ),
+            _ if func.is_extended() => return Ok(Edges::Anchored { lookback_ms }),
             _ => return Ok(Edges::Plain),
         };
         if !func.allows(edges) {

@@ -28,6 +28,9 @@ mod extreme;
 mod fold;
 mod order;
 mod trend;
+mod xrate;
+
+pub use xrate::EXTENDED_LOOKBACK_MS;
 
 /// A function over a window of samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +90,13 @@ pub enum RangeFn {
     TsOfMin,
     /// `ts_of_max_over_time`: of the last of equal maxima.
     TsOfMax,
+    /// Thanos' `xrate`. This and the following read [`EXTENDED_LOOKBACK_MS`] more before the
+    /// first window.
+    Xrate,
+    /// Thanos' `xincrease`
+    Xincrease,
+    /// Thanos' `xdelta`
+    Xdelta,
 }
 
 impl RangeFn {
@@ -120,6 +130,9 @@ impl RangeFn {
             "ts_of_last_over_time" => RangeFn::TsOfLast,
             "ts_of_min_over_time" => RangeFn::TsOfMin,
             "ts_of_max_over_time" => RangeFn::TsOfMax,
+            "xrate" => RangeFn::Xrate,
+            "xincrease" => RangeFn::Xincrease,
+            "xdelta" => RangeFn::Xdelta,
             _ => return None,
         })
     }
@@ -148,6 +161,11 @@ impl RangeFn {
     /// not be a counter, …"): once per series that has a result anywhere.
     pub fn wants_counter_name(self) -> bool {
         matches!(self, RangeFn::Rate | RangeFn::Increase)
+    }
+
+    /// Whether the last sample before a window counts for it.
+    pub fn is_extended(self) -> bool {
+        matches!(self, RangeFn::Xrate | RangeFn::Xincrease | RangeFn::Xdelta)
     }
 
     /// Whether the function may stand on a range vector selector with this modifier.
@@ -251,6 +269,9 @@ pub enum RangeError {
     /// The second parameter of `double_exponential_smoothing`.
     #[error("invalid trend factor. Expected: 0 < tf < 1, got: {0:.6}")]
     TrendFactor(GoFloat),
+    /// Thanos' functions know no histograms; the text is its engine's.
+    #[error("native histograms are not supported in extended range functions")]
+    ExtendedHistograms,
 }
 
 /// A number that prints as with Go's `%f`.
@@ -282,8 +303,8 @@ pub struct Scratch {
 /// result. The presence bits of `out` must be clear before.
 ///
 /// # Errors
-/// Only `double_exponential_smoothing` can fail, when a factor is out of range at a step whose
-/// window has samples.
+/// `double_exponential_smoothing` fails when a factor is out of range at a step whose window has
+/// samples, Thanos' functions when there are histograms.
 pub fn apply(
     func: RangeFn,
     samples: &Columns,
@@ -299,6 +320,12 @@ pub fn apply(
     let mut out = window::Output::new(out);
     let mut invalid_quantiles = Vec::new();
     match (func, args.edges) {
+        (RangeFn::Xrate | RangeFn::Xincrease | RangeFn::Xdelta, _) => {
+            if !samples.histograms.is_empty() {
+                return Err(RangeError::ExtendedHistograms);
+            }
+            xrate::extended(func, input, windows, &mut out, scratch);
+        }
         (RangeFn::Changes | RangeFn::Resets, _) => {
             counts::transitions(func, input, windows, args.edges, &mut out, scratch);
         }

@@ -282,6 +282,8 @@ fn plain(
         }
         RangeFn::TsOfFirst => first.0 as f64 / 1000.0,
         RangeFn::TsOfLast => last.0 as f64 / 1000.0,
+        // They depend on more than the window; they are tested beside their code.
+        RangeFn::Xrate | RangeFn::Xincrease | RangeFn::Xdelta => return None,
     })
 }
 
