@@ -12,6 +12,7 @@ use isobar_model::{Columns, FloatHistogram};
 
 use super::remarks::quoted;
 use super::tile::HistogramRow;
+use crate::functions::range::started::Started;
 use crate::functions::range::{Edges, RangeFn};
 use crate::functions::row::{Row, Windows};
 
@@ -34,6 +35,9 @@ pub(super) struct Window<'a> {
     times: &'a [i64],
     values: &'a [f64],
     pub(super) histograms: &'a [Point],
+    /// Start times of the floats and of the histograms; either may be empty.
+    start_times: &'a [i64],
+    histogram_start_times: &'a [i64],
     pub(super) start_ms: i64,
     pub(super) end_ms: i64,
     name: &'a str,
@@ -85,6 +89,8 @@ pub(super) fn apply(
             times: &columns.timestamps[floats.clone()],
             values: &columns.values[floats.clone()],
             histograms: &columns.histograms[histograms.clone()],
+            start_times: entries(&columns.start_times, &floats),
+            histogram_start_times: entries(&columns.histogram_start_times, &histograms),
             start_ms,
             end_ms,
             name,
@@ -115,6 +121,11 @@ pub(super) fn apply(
         }
     }
     result
+}
+
+/// The entries of a column that may be empty.
+fn entries<'a>(column: &'a [i64], range: &Range<usize>) -> &'a [i64] {
+    column.get(range.clone()).unwrap_or_default()
 }
 
 /// Moves a range over samples to those with `start_ms < t <= end_ms`.
@@ -200,6 +211,29 @@ impl Window<'_> {
         format!("{text} {}", quoted(self.name))
     }
 
+    /// The time of a float and since when it counts.
+    fn float(&self, at: usize) -> Started {
+        Started {
+            time_ms: self.times[at],
+            start_ms: self.start_times.get(at).copied().unwrap_or(0),
+        }
+    }
+
+    /// The time of a histogram and since when it counts.
+    fn histogram(&self, at: usize) -> Started {
+        Started {
+            time_ms: self.histograms[at].0,
+            start_ms: self.histogram_start_times.get(at).copied().unwrap_or(0),
+        }
+    }
+
+    /// Whether the histogram at `at` was reset, by its start time or by what it counts, since
+    /// `before`, which came right before it.
+    fn is_reset(&self, at: usize, before: &FloatHistogram) -> bool {
+        self.histogram(at).is_reset(self.histogram(at - 1))
+            || self.histograms[at].1.detect_reset(before)
+    }
+
     /// `changes` and `resets` from the last sample before the window on.
     fn anchored(&self, func: RangeFn) -> Outcome {
         let floats = self.times.partition_point(|t| *t <= self.start_ms);
@@ -218,6 +252,11 @@ impl Window<'_> {
             times: &self.times[floats..],
             values: &self.values[floats..],
             histograms: &self.histograms[histograms..],
+            start_times: entries(self.start_times, &(floats..self.times.len())),
+            histogram_start_times: entries(
+                self.histogram_start_times,
+                &(histograms..self.histograms.len()),
+            ),
             ..*self
         };
         window.transitions(func)
@@ -230,20 +269,23 @@ impl Window<'_> {
             Float(f64),
             Histogram(&'a FloatHistogram),
         }
-        let floats = self.times.iter().zip(self.values);
-        let floats = floats.map(|(time, value)| (*time, Sample::Float(*value)));
-        let histograms = self.histograms.iter();
-        let histograms = histograms.map(|(time, value)| (*time, Sample::Histogram(value)));
+        let floats = self.values.iter().enumerate();
+        let floats = floats.map(|(at, value)| (self.float(at), Sample::Float(*value)));
+        let histograms = self.histograms.iter().enumerate();
+        let histograms =
+            histograms.map(|(at, (_, value))| (self.histogram(at), Sample::Histogram(value)));
         let mut all: Vec<_> = floats.chain(histograms).collect();
-        all.sort_by_key(|it| it.0);
+        all.sort_by_key(|it| it.0.time_ms);
         let resets = func == RangeFn::Resets;
         let counts = all.windows(2).filter(|pair| match (pair[0].1, pair[1].1) {
-            (Sample::Float(before), Sample::Float(now)) if resets => now < before,
+            (Sample::Float(before), Sample::Float(now)) if resets => {
+                now < before || pair[1].0.is_reset(pair[0].0)
+            }
             (Sample::Float(before), Sample::Float(now)) => {
                 now != before && !(now.is_nan() && before.is_nan())
             }
             (Sample::Histogram(before), Sample::Histogram(now)) if resets => {
-                now.detect_reset(before)
+                pair[1].0.is_reset(pair[0].0) || now.detect_reset(before)
             }
             (Sample::Histogram(before), Sample::Histogram(now)) => now != before,
             _ => true,
@@ -279,7 +321,7 @@ impl Window<'_> {
             remarks.push((true, self.not_a("gauge")));
         }
         let mut result = FloatHistogram::clone(now);
-        if !is_rate || !now.detect_reset(before) {
+        if !is_rate || !self.is_reset(count - 1, before) {
             match result.sub(before) {
                 Err(_) => {
                     remarks.push((true, self.mixed_schemas()));
@@ -299,24 +341,51 @@ impl Window<'_> {
 
     /// `rate`, `increase` and `delta`.
     fn extrapolated(&self, func: RangeFn, range_ms: i64, remarks: &mut Remarks) -> Outcome {
-        let [first, .., last] = self.histograms else {
-            return Outcome::Nothing;
-        };
         let is_counter = func != RangeFn::Delta;
-        let Some(mut result) = self.difference(is_counter, remarks) else {
+        let begin = self.histogram(0);
+        let from_zero = is_counter && begin.begins_within(self.start_ms);
+        let (first, last) = (
+            &self.histograms[0],
+            &self.histograms[self.histograms.len() - 1],
+        );
+        let alone = self.histograms.len() == 1;
+        if alone && !from_zero {
             return Outcome::Nothing;
+        }
+        let mut result = match alone {
+            true => FloatHistogram::clone(&first.1),
+            false => match self.difference(is_counter, remarks) {
+                Some(result) => result,
+                None => return Outcome::Nothing,
+            },
         };
         let seconds = |ms: i64| ms as f64 / 1000.0;
         let mut to_start = seconds(first.0 - self.start_ms);
         let mut to_end = seconds(self.end_ms - last.0);
-        let sampled = seconds(last.0 - first.0);
-        let average = sampled / (self.histograms.len() - 1) as f64;
+        let mut sampled = seconds(last.0 - first.0);
+        let average = match alone {
+            true => 0.0,
+            false => sampled / (self.histograms.len() - 1) as f64,
+        };
         let threshold = average * 1.1;
-        if to_start >= threshold {
+        if from_zero {
+            to_start = 0.0;
+            sampled = seconds(last.0 - begin.start_ms);
+            if !alone {
+                match result.add(&first.1) {
+                    Err(_) => {
+                        remarks.push((true, self.mixed_schemas()));
+                        return Outcome::Nothing;
+                    }
+                    Ok(added) if added.bounds_reconciled => remarks.push(reconciled("addition")),
+                    Ok(_) => {}
+                }
+            }
+        } else if to_start >= threshold {
             to_start = average / 2.0;
         }
         // A counter was not below zero before its first sample.
-        if is_counter && result.count > 0.0 && first.1.count >= 0.0 {
+        if is_counter && !from_zero && result.count > 0.0 && first.1.count >= 0.0 {
             let to_zero = sampled * (first.1.count / result.count);
             if to_zero < to_start {
                 to_start = to_zero;
@@ -348,7 +417,7 @@ impl Window<'_> {
         // Behind a reset nothing of the first one counts, not even its layout.
         let mut before = FloatHistogram::clone(first);
         let second = &points.get(1)?.1;
-        if is_counter && second.detect_reset(first) {
+        if is_counter && self.is_reset(1, first) {
             before = FloatHistogram {
                 schema: second.schema,
                 custom: Arc::clone(&second.custom),
@@ -381,13 +450,18 @@ impl Window<'_> {
                 own.push(reconciled("subtraction"));
             }
             if is_counter {
-                for (_, current) in &points[1..] {
-                    if current.detect_reset(&before)
+                let mut overlaps = false;
+                for (at, (_, current)) in points.iter().enumerate().skip(1) {
+                    overlaps |= self.histogram(at).overlaps(self.histogram(at - 1));
+                    if self.is_reset(at, &before)
                         && result.add(&before).map_err(failed)?.bounds_reconciled
                     {
                         own.push(reconciled("addition"));
                     }
                     before = FloatHistogram::clone(current);
+                }
+                if overlaps {
+                    own.push((true, super::remarks::overlap(self.name)));
                 }
             } else if !gauge(first) || !gauge(last) {
                 own.push((true, self.not_a("gauge")));

@@ -35,6 +35,7 @@ mod scalar;
 mod select;
 mod set;
 mod signature;
+mod started;
 mod tile;
 mod with_scalar;
 
@@ -257,8 +258,24 @@ fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator + 'r>,
     let grid: Grid = node.grid;
     Ok(match &node.kind {
         Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),
-        Kind::Select(select) => Box::new(select::InstantRows::new(run, *select, grid, false)?),
-        Kind::SampleTime(select) => Box::new(select::InstantRows::new(run, *select, grid, true)?),
+        Kind::Select(select) => Box::new(select::InstantRows::new(
+            run,
+            *select,
+            grid,
+            select::Shown::Value,
+        )?),
+        Kind::SampleTime(select) => Box::new(select::InstantRows::new(
+            run,
+            *select,
+            grid,
+            select::Shown::Time,
+        )?),
+        Kind::StartTime(select) => Box::new(select::InstantRows::new(
+            run,
+            *select,
+            grid,
+            select::Shown::StartTime,
+        )?),
         Kind::Range(call) => Box::new(range::WindowRows::new(run, node, call)?),
         Kind::Map(map) => map::build(run, node, map)?,
         Kind::WithScalar(op) => with_scalar::build(run, node, op)?,

@@ -94,10 +94,15 @@ impl<'r> WindowRows<'r> {
         match &mut self.input {
             Input::Select(feed) => {
                 let (range, stats) = (self.range, self.call.stats);
+                let starts = self.call.start_times;
                 feed.next(|series| {
                     series.samples.read(range, columns)?;
                     if stats {
                         keep_stats(columns);
+                    }
+                    match starts {
+                        true => columns.level_start_times(),
+                        false => columns.forget_start_times(),
                     }
                     remove_stale(columns);
                     Ok(series.labels.clone())
@@ -214,6 +219,14 @@ impl Operator for WindowRows<'_> {
                 continue;
             }
             let floats = tile.row(tile.len() - 1).present;
+            // Windows that hold histograms besides have no result, and then nothing to remark.
+            let is_set = |step: &&usize| floats[**step / 64] >> (**step % 64) & 1 == 1;
+            let overlaps = notes.overlapping.iter().filter(is_set).count() as u64;
+            if overlaps > 0 {
+                let (rank, at) = (self.node.rank, self.call.range_at);
+                let name = labels.metric_name();
+                self.run.remarks().overlaps(rank, at, name, overlaps);
+            }
             if func.wants_counter_name() && floats.iter().any(|word| *word != 0) {
                 self.remark_name(&labels);
             }

@@ -26,6 +26,8 @@ struct Remark {
     at: usize,
     rank: u32,
     lifted: Option<Lifted>,
+    /// How many windows held samples that overlap; 0 for other remarks.
+    overlaps: u64,
 }
 
 /// What `histogram_quantile` tells of bucket counts that fell and were lifted.
@@ -76,6 +78,7 @@ impl Lifted {
 impl Remarks {
     /// Raises a warning. `at` is an offset in the query.
     pub(crate) fn warn(&mut self, rank: u32, at: usize, text: String) {
+        let overlaps = u64::from(text.starts_with(OVERLAP));
         self.add(
             text,
             Remark {
@@ -84,6 +87,7 @@ impl Remarks {
                 at,
                 rank,
                 lifted: None,
+                overlaps,
             },
         );
     }
@@ -98,6 +102,7 @@ impl Remarks {
                 at,
                 rank,
                 lifted: None,
+                overlaps: 0,
             },
         );
     }
@@ -113,8 +118,23 @@ impl Remarks {
             at,
             rank,
             lifted: Some(lifted),
+            overlaps: 0,
         };
         self.add(text.to_owned(), remark);
+    }
+
+    /// Raises the warning that start times of samples lie before samples ahead of them, in
+    /// `windows` windows of a series of metric `name`.
+    pub(crate) fn overlaps(&mut self, rank: u32, at: usize, name: &str, windows: u64) {
+        let remark = Remark {
+            order: 0,
+            is_warning: true,
+            at,
+            rank,
+            lifted: None,
+            overlaps: windows,
+        };
+        self.add(overlap(name), remark);
     }
 
     /// Takes over what a store said.
@@ -129,8 +149,12 @@ impl Remarks {
                 self.by_text.insert(text, remark);
             }
             Some(known) => {
-                // The kind that is merged alone keeps the place where it was first seen.
+                // The kinds that are merged keep the place where they were first seen.
                 let mut moves = remark.rank >= known.rank;
+                if remark.overlaps > 0 {
+                    known.overlaps += remark.overlaps;
+                    moves = remark.rank < known.rank;
+                }
                 if let (Some(lifted), Some(new)) = (&mut known.lifted, &remark.lifted) {
                     lifted.merge(new);
                     moves = remark.rank < known.rank;
@@ -152,6 +176,9 @@ impl Remarks {
             if let Some(lifted) = &remark.lifted {
                 text.push_str(&lifted_text(lifted));
             }
+            if remark.overlaps > 1 {
+                text.push_str(&format!(" ({} occurrences)", remark.overlaps));
+            }
             let place = position(query, remark.at);
             if remark.is_warning {
                 answer.warn(format!("PromQL warning: {text} ({place})"));
@@ -162,6 +189,14 @@ impl Remarks {
         answer
     }
 }
+
+/// The warning of [`Remarks::overlaps`].
+pub(crate) fn overlap(name: &str) -> String {
+    format!("{OVERLAP} {}", quoted(name))
+}
+
+const OVERLAP: &str =
+    "sample has start time that overlaps with previous sample timestamp for metric";
 
 fn lifted_text(lifted: &Lifted) -> String {
     format!(

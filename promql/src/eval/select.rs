@@ -16,13 +16,25 @@ use crate::functions::row::Row;
 use crate::plan::node::{Grid, InstantSelect};
 use crate::value::MatrixSeries;
 
-/// The rows of an instant selector, or of `timestamp` around one.
+/// What is shown of the samples that a selector sees.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Their values.
+    Value,
+    /// Their times, for `timestamp`.
+    Time,
+    /// Since when they count, for `start_timestamp`.
+    StartTime,
+}
+
+/// The rows of an instant selector, or of a function of samples' times around one.
 pub(super) struct InstantRows<'r> {
     run: &'r Run<'r>,
     feed: Feed<'r>,
     select: InstantSelect,
     grid: Grid,
-    /// Set when the times of the samples are asked for rather than their values.
+    shown: Shown,
+    /// Set unless the values themselves are shown.
     names: Option<NameDrop>,
     columns: Columns,
 }
@@ -32,14 +44,15 @@ impl<'r> InstantRows<'r> {
         run: &'r Run<'r>,
         select: InstantSelect,
         grid: Grid,
-        times: bool,
+        shown: Shown,
     ) -> Result<Self, EvalError> {
         Ok(InstantRows {
             run,
             feed: run.open(select.select)?,
             select,
             grid,
-            names: times.then(NameDrop::default),
+            shown,
+            names: (shown != Shown::Value).then(NameDrop::default),
             columns: Columns::default(),
         })
     }
@@ -51,6 +64,10 @@ impl Operator for InstantRows<'_> {
         let select = &self.select;
         let range = select.samples_needed(self.grid.count);
         let (columns, names) = (&mut self.columns, &mut self.names);
+        let (times, smoothed) = (
+            self.shown == Shown::Time,
+            select.smoothed && self.shown == Shown::Value,
+        );
         let mut read = 0;
         while !tile.is_full() {
             let more = self.feed.next(|series| {
@@ -63,12 +80,14 @@ impl Operator for InstantRows<'_> {
                 if select.stats {
                     keep_stats(columns);
                 }
-                let times = names.is_some();
+                if self.shown == Shown::StartTime {
+                    super::started::into_values(columns);
+                }
                 if !columns.histograms.is_empty() {
                     let mut histograms = HistogramRow::new();
                     let mut row = tile.push(series.labels.clone());
                     let steps = self.grid.count;
-                    if select.smoothed && !times {
+                    if smoothed {
                         remove_stale(columns);
                         let name = series.labels.metric_name();
                         let mut remarks = Remarks::new();
@@ -94,7 +113,7 @@ impl Operator for InstantRows<'_> {
                     return Ok(());
                 }
                 let mut row = tile.push(series.labels.clone());
-                if select.smoothed && !times {
+                if smoothed {
                     remove_stale(columns);
                     smooth(columns, select, self.grid.count, &mut row);
                 } else if select.step_ms == 0 {
@@ -299,6 +318,7 @@ pub(super) fn samples(
             series.samples.read(range, &mut columns)?;
             let count = (columns.len() + columns.histograms.len()) as u64;
             run.count_samples(count, count);
+            columns.forget_start_times();
             remove_stale(&mut columns);
             run.hold((columns.len() + columns.histograms.len()) as u64)?;
             if !columns.is_empty() || !columns.histograms.is_empty() {
@@ -347,6 +367,9 @@ pub(super) fn keep_stats(columns: &mut Columns) {
 
 /// Takes the staleness markers out.
 pub(super) fn remove_stale(columns: &mut Columns) {
+    if columns.has_start_times() {
+        return super::started::remove_stale(columns);
+    }
     columns.histograms.retain(|it| !it.1.is_stale());
     // Looking through all without an early exit is vectorised; finding one is rare.
     if !columns

@@ -28,16 +28,22 @@ impl Builder<'_> {
             return self.range_call(call, &args, grid, around);
         }
         match (name, args.as_slice()) {
-            ("timestamp", [Expr::VectorSelector(selector)]) => {
+            // Without the feature, no start time is known.
+            ("start_timestamp", [Expr::VectorSelector(_)])
+                if !self.params.features.start_timestamps =>
+            {
+                Ok(self.node(Kind::Empty, grid, Names::None))
+            }
+            ("timestamp" | "start_timestamp", [Expr::VectorSelector(selector)]) => {
                 let mut select = self.instant_select(selector, grid, around)?;
                 if select.until_ms.take().is_some() {
                     select.step_ms = 0;
                 }
-                Ok(self.node(Kind::SampleTime(select), grid, Names::None))
-            }
-            // Prometheus knows start times only behind a feature flag; without it, of none.
-            ("start_timestamp", [Expr::VectorSelector(_)]) => {
-                Ok(self.node(Kind::Empty, grid, Names::None))
+                let kind = match name {
+                    "timestamp" => Kind::SampleTime(select),
+                    _ => Kind::StartTime(select),
+                };
+                Ok(self.node(kind, grid, Names::None))
             }
             // The argument may still warn or fail. Bounds in the wrong order leave nothing of it.
             ("start_timestamp", [input]) => {
@@ -322,6 +328,7 @@ impl Builder<'_> {
             params,
             range_at,
             first_at,
+            start_times: self.params.features.start_timestamps,
             stats: around.stats && !around.needs_buckets,
         };
         let node = self.node(Kind::Range(Box::new(call)), grid, names);

@@ -92,6 +92,8 @@ pub(crate) enum Kind {
     Select(InstantSelect),
     /// `timestamp(selector)`
     SampleTime(InstantSelect),
+    /// `start_timestamp(selector)`
+    StartTime(InstantSelect),
     /// A function over windows.
     Range(Box<RangeCall>),
     /// A function of one number, and of parameters.
@@ -189,6 +191,8 @@ pub(crate) struct RangeCall {
     pub(crate) params: Vec<Scalar>,
     /// Whether of histograms only counts and sums are used.
     pub(crate) stats: bool,
+    /// Whether start times of samples are used.
+    pub(crate) start_times: bool,
     /// Offset in the query of the range argument, for remarks.
     pub(crate) range_at: usize,
     /// Offset in the query of the first argument, for remarks.

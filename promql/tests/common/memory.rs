@@ -23,6 +23,8 @@ pub(crate) type Samples = BTreeMap<i64, Sample>;
 #[derive(Default)]
 pub(crate) struct Memory {
     series: BTreeMap<Labels, Samples>,
+    /// By series and sample, since when the sample counts.
+    start_times: BTreeMap<Labels, BTreeMap<i64, i64>>,
 }
 
 impl Memory {
@@ -46,6 +48,13 @@ impl Memory {
                 samples.insert(i as i64 * load.step_ms, sample);
             }
         }
+        for (labels, offsets) in &load.start_times {
+            let starts = self.start_times.entry(labels.clone()).or_default();
+            for (i, offset) in offsets.iter().enumerate() {
+                let time = i as i64 * load.step_ms;
+                starts.extend(offset.map(|offset| (time, time + offset)));
+            }
+        }
         let native = match load.with_nhcb {
             true => nhcb::convert(&loaded),
             false => BTreeMap::new(),
@@ -56,8 +65,8 @@ impl Memory {
     }
 }
 
-/// The samples as a store gives them back.
-fn columns(samples: &Samples, select: &Select) -> Columns {
+/// The samples as a store gives them back, with their start times.
+fn columns(samples: &Samples, starts: Option<&BTreeMap<i64, i64>>, select: &Select) -> Columns {
     let mut columns = Columns::default();
     let mut before = None;
     for (time, sample) in samples {
@@ -87,6 +96,12 @@ fn columns(samples: &Samples, select: &Select) -> Columns {
             }
         }
     }
+    if let Some(starts) = starts {
+        let start = |time: &i64| starts.get(time).copied().unwrap_or(0);
+        columns.start_times = columns.timestamps.iter().map(start).collect();
+        let histograms = columns.histograms.iter();
+        columns.histogram_start_times = histograms.map(|it| start(&it.0)).collect();
+    }
     columns
 }
 
@@ -100,7 +115,7 @@ impl SeriesSource for Memory {
         };
         let mut batch = Vec::new();
         for labels in self.series.keys().filter(matches) {
-            let columns = columns(&self.series[labels], select);
+            let columns = columns(&self.series[labels], self.start_times.get(labels), select);
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 batch.push(Series {
                     labels: labels.clone(),

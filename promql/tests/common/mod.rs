@@ -5,6 +5,7 @@ pub(crate) mod histogram;
 pub(crate) mod memory;
 pub(crate) mod nhcb;
 pub(crate) mod script;
+pub(crate) mod start_times;
 pub(crate) mod tree;
 
 use std::path::PathBuf;

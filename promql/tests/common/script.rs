@@ -6,6 +6,8 @@ use isobar_model::regexp::Regexp;
 use isobar_promql::parse::series::{SequenceValue, parse_series};
 use isobar_promql::parse::{Expr, parse_expr};
 
+use super::start_times::{self, StartTimes};
+
 /// One command of a script.
 pub(crate) enum Command {
     /// Forgets all series.
@@ -20,6 +22,8 @@ pub(crate) enum Command {
 pub(crate) struct Load {
     pub(crate) step_ms: i64,
     pub(crate) series: Vec<(Labels, Vec<SequenceValue>)>,
+    /// The start times of some of the series' samples.
+    pub(crate) start_times: Vec<(Labels, StartTimes)>,
     /// Whether classic histograms are to be loaded as native ones too.
     pub(crate) with_nhcb: bool,
 }
@@ -129,21 +133,20 @@ fn load(line: &str, body: &[&str]) -> Result<Load, String> {
     let (word, step) = line
         .split_once(char::is_whitespace)
         .ok_or("load without step")?;
-    let mut series = Vec::new();
+    let (mut series, mut start_times) = (Vec::new(), Vec::new());
     for line in body {
-        // Start timestamps are not read yet.
-        let is_start_time = line
-            .split_whitespace()
-            .next()
-            .is_some_and(|w| w.ends_with("@st"));
-        if !is_start_time {
-            let read = parse_series(line).map_err(|e| e.to_string())?;
-            series.push((read.labels, read.values));
+        match start_times::read(line) {
+            Some(read) => start_times.push(read?),
+            None => {
+                let read = parse_series(line).map_err(|e| e.to_string())?;
+                series.push((read.labels, read.values));
+            }
         }
     }
     Ok(Load {
         step_ms: millis(step)?,
         series,
+        start_times,
         with_nhcb: word.ends_with("nhcb"),
     })
 }

@@ -1,7 +1,7 @@
 //! What needs no arithmetic on values: counts, first and last samples, changes and resets.
 
 use super::window::{Input, Output, advance_index};
-use super::{Edges, RangeFn, Scratch};
+use super::{Edges, RangeFn, Scratch, started};
 use crate::functions::row::Windows;
 
 /// Functions of a window's first and last sample and of the number of its samples.
@@ -34,7 +34,9 @@ pub(super) fn transitions(
     let values = input.values;
     let marks = &mut scratch.indices;
     marks.clear();
-    if func == RangeFn::Resets {
+    if func == RangeFn::Resets && !input.start_times.is_empty() {
+        marks.extend((1..values.len()).filter(|i| started::is_reset(input, *i)));
+    } else if func == RangeFn::Resets {
         marks.extend((1..values.len()).filter(|i| values[*i] < values[i - 1]));
     } else {
         let differ = |a: f64, b: f64| a != b && !(a.is_nan() && b.is_nan());

@@ -6,6 +6,8 @@
 //!   infinities are ordinary values.
 //! - A window without samples has no result. Some functions need two samples.
 //! - Samples outside of all windows are harmless; they are not looked at.
+//! - Start times of samples, where there are any, count for `rate`, `increase`, `irate` and
+//!   `resets`; the caller takes them out when they are not to be used.
 //! - Results are those of Prometheus 3.14's `promql/functions.go`.
 //!
 //! Two indices slide over the samples, so that finding all windows costs O(samples + windows).
@@ -21,6 +23,7 @@ mod batch;
 mod window;
 
 mod rate;
+pub(crate) mod started;
 
 mod counts;
 mod extended;
@@ -258,6 +261,9 @@ pub struct Notes {
     /// Values of `q` that are no quantiles, met at windows with samples, in the order of the
     /// steps, repetitions in a row left out: "quantile value should be between 0 and 1, got …".
     pub invalid_quantiles: Vec<f64>,
+    /// Steps whose windows hold samples that count over times that overlap: "sample has start
+    /// time that overlaps with previous sample timestamp …".
+    pub overlapping: Vec<usize>,
 }
 
 /// Why a function cannot be computed; the query fails with this text.
@@ -316,9 +322,11 @@ pub fn apply(
     let input = window::Input {
         timestamps: &samples.timestamps,
         values: &samples.values,
+        start_times: &samples.start_times,
     };
     let mut out = window::Output::new(out);
     let mut invalid_quantiles = Vec::new();
+    let mut overlapping = Vec::new();
     match (func, args.edges) {
         (RangeFn::Xrate | RangeFn::Xincrease | RangeFn::Xdelta, _) => {
             if !samples.histograms.is_empty() {
@@ -331,6 +339,12 @@ pub fn apply(
         }
         (_, Edges::Anchored { .. } | Edges::Smoothed { .. }) => {
             extended::rate(func, input, windows, args.edges, &mut out);
+        }
+        (RangeFn::Rate | RangeFn::Increase, _) if !input.start_times.is_empty() => {
+            overlapping = started::extrapolated(func, input, windows, &mut out, scratch);
+        }
+        (RangeFn::Irate, _) if !input.start_times.is_empty() => {
+            started::instant(input, windows, &mut out);
         }
         (RangeFn::Rate | RangeFn::Increase | RangeFn::Delta, _) => {
             rate::extrapolated(func, input, windows, &mut out, scratch);
@@ -367,6 +381,7 @@ pub fn apply(
     Ok(Notes {
         any_result: out.any_result(),
         invalid_quantiles,
+        overlapping,
     })
 }
 

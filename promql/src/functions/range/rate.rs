@@ -68,22 +68,22 @@ fn has_reset(values: &[f64]) -> bool {
 
 /// How samples lie in a window, in milliseconds.
 #[derive(Clone, Copy, PartialEq)]
-struct Layout {
+pub(super) struct Layout {
     /// From the window's start to the first sample.
-    before_ms: i64,
+    pub(super) before_ms: i64,
     /// From the first to the last sample.
-    sampled_ms: i64,
+    pub(super) sampled_ms: i64,
     /// From the last sample to the window's end.
-    after_ms: i64,
+    pub(super) after_ms: i64,
     /// The number of samples but one.
-    intervals: usize,
+    pub(super) intervals: usize,
 }
 
 /// How to get from the increase between a window's samples to that of the whole window.
 ///
 /// Windows that are a multiple of the scrape interval apart have the same layout one after the
 /// other, so what depends on it alone is kept; that saves most of the divisions.
-struct Extrapolation {
+pub(super) struct Extrapolation {
     is_counter: bool,
     is_rate: bool,
     range_seconds: f64,
@@ -98,7 +98,7 @@ struct Extrapolation {
 }
 
 impl Extrapolation {
-    fn new(func: RangeFn, windows: &Windows) -> Self {
+    pub(super) fn new(func: RangeFn, windows: &Windows) -> Self {
         Extrapolation {
             is_counter: func != RangeFn::Delta,
             is_rate: func == RangeFn::Rate,
@@ -119,7 +119,7 @@ impl Extrapolation {
     /// The increase is stretched to the window's edge where the samples come close to it, that
     /// is, within 1.1 average intervals; elsewhere by half an interval.
     #[inline(always)]
-    fn see(&mut self, layout: Layout) {
+    pub(super) fn see(&mut self, layout: Layout) {
         if layout == self.layout {
             return;
         }
@@ -135,6 +135,32 @@ impl Extrapolation {
         self.factor = self.factor(self.to_start);
     }
 
+    /// What an increase is multiplied by that begins with a zero `sampled_ms` before the window's
+    /// last sample, of which the samples cover `between_ms`. Nothing is stretched to the left.
+    pub(super) fn factor_from_zero(
+        &self,
+        sampled_ms: i64,
+        between_ms: i64,
+        after_ms: i64,
+        intervals: usize,
+    ) -> f64 {
+        let average = match intervals {
+            0 => 0.0,
+            intervals => seconds(between_ms) / intervals as f64,
+        };
+        let mut to_end = seconds(after_ms);
+        if to_end >= average * 1.1 {
+            to_end = average / 2.0;
+        }
+        let sampled = seconds(sampled_ms);
+        let factor = (sampled + 0.0 + to_end) / sampled;
+        if self.is_rate {
+            factor / self.range_seconds
+        } else {
+            factor
+        }
+    }
+
     #[inline(always)]
     fn factor(&self, to_start: f64) -> f64 {
         let factor = (self.sampled + to_start + self.to_end) / self.sampled;
@@ -147,7 +173,7 @@ impl Extrapolation {
 
     /// A counter is not stretched back beyond the moment at which it would have been zero.
     #[inline(always)]
-    fn extrapolate(&self, increase: f64, first: f64) -> f64 {
+    pub(super) fn extrapolate(&self, increase: f64, first: f64) -> f64 {
         if self.is_counter && increase > 0.0 && first >= 0.0 {
             let to_zero = self.sampled * (first / increase);
             if to_zero < self.to_start {

@@ -9,6 +9,8 @@ use crate::functions::row::{Row, Windows};
 pub(super) struct Input<'a> {
     pub(super) timestamps: &'a [i64],
     pub(super) values: &'a [f64],
+    /// See [`isobar_model::Columns::start_times`].
+    pub(super) start_times: &'a [i64],
 }
 
 impl<'a> Input<'a> {
