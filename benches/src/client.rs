@@ -95,12 +95,17 @@ pub fn feed(
 }
 
 fn send(client: &Client, url: &str, batch: &mut Batch, steps_ms: &[i64]) -> anyhow::Result<()> {
+    post(client, url, batch.next_request(steps_ms)?.to_vec())
+}
+
+/// Posts a compressed write request. Any answer but success is an error.
+pub fn post(client: &Client, url: &str, body: Vec<u8>) -> anyhow::Result<()> {
     let response = client
         .post(url)
         .header("content-encoding", "snappy")
         .header("content-type", "application/x-protobuf")
         .header("x-prometheus-remote-write-version", "0.1.0")
-        .body(batch.next_request(steps_ms)?.to_vec())
+        .body(body)
         .send()
         .context("send a write request")?;
     let status = response.status();

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! WriteRequest  { repeated TimeSeries timeseries = 1 }
-//! TimeSeries    { repeated Label labels = 1; repeated Sample samples = 2 }
+//! TimeSeries    { repeated Label labels = 1; repeated Sample samples = 2;
+//!                 repeated Histogram histograms = 4 }
 //! Label         { string name = 1; string value = 2 }
 //! Sample        { double value = 1; int64 timestamp = 2 }
 //! ```
@@ -18,6 +19,7 @@ use crate::data::{Pod, SERIES_PER_POD};
 const SERIES_TAG: u8 = 1 << 3 | 2;
 const LABEL_TAG: u8 = 1 << 3 | 2;
 const SAMPLE_TAG: u8 = 2 << 3 | 2;
+const HISTOGRAM_TAG: u8 = 4 << 3 | 2;
 const NAME_TAG: u8 = 1 << 3 | 2;
 const TEXT_TAG: u8 = 2 << 3 | 2;
 const VALUE_TAG: u8 = 1 << 3 | 1;
@@ -78,10 +80,7 @@ impl Batch {
                 let label_end = *ends.next().context("more series than label ends")?;
                 let labels = &self.labels[label_start..label_end];
                 label_start = label_end;
-                self.body.push(SERIES_TAG);
-                put_varint((labels.len() + self.samples.len()) as u64, &mut self.body);
-                self.body.extend_from_slice(labels);
-                self.body.extend_from_slice(&self.samples);
+                put_series(labels, &self.samples, &mut self.body);
             }
         }
         self.compressed
@@ -93,7 +92,16 @@ impl Batch {
     }
 }
 
-fn encode_labels(labels: &[(&'static str, String)], out: &mut Vec<u8>) {
+/// Appends one series: its labels and samples as they stand on the wire.
+pub(crate) fn put_series(labels: &[u8], samples: &[u8], out: &mut Vec<u8>) {
+    out.push(SERIES_TAG);
+    put_varint((labels.len() + samples.len()) as u64, out);
+    out.extend_from_slice(labels);
+    out.extend_from_slice(samples);
+}
+
+/// Appends the labels, which are sorted, as fields of a series.
+pub(crate) fn encode_labels(labels: &[(&'static str, String)], out: &mut Vec<u8>) {
     let mut label = Vec::new();
     for (name, value) in labels {
         label.clear();
@@ -103,7 +111,8 @@ fn encode_labels(labels: &[(&'static str, String)], out: &mut Vec<u8>) {
     }
 }
 
-fn encode_sample(value: f64, timestamp_ms: i64, out: &mut Vec<u8>) {
+/// Appends a float sample as a field of a series.
+pub(crate) fn encode_sample(value: f64, timestamp_ms: i64, out: &mut Vec<u8>) {
     let mut sample = [0u8; 20];
     sample[0] = VALUE_TAG;
     sample[1..9].copy_from_slice(&value.to_le_bytes());
@@ -117,6 +126,90 @@ fn encode_sample(value: f64, timestamp_ms: i64, out: &mut Vec<u8>) {
     }
     sample[length] = rest as u8;
     put_bytes(SAMPLE_TAG, &sample[..=length], out);
+}
+
+/// A native histogram with whole counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HistogramSample {
+    pub(crate) count: u64,
+    pub(crate) sum: f64,
+    pub(crate) schema: i32,
+    pub(crate) zero_threshold: f64,
+    pub(crate) zero_count: u64,
+    /// Offset and length of each span.
+    pub(crate) positive_spans: &'static [(i32, u32)],
+    pub(crate) positive_deltas: Vec<i64>,
+    pub(crate) negative_spans: &'static [(i32, u32)],
+    pub(crate) negative_deltas: Vec<i64>,
+    pub(crate) custom_values: &'static [f64],
+}
+
+/// Appends a histogram as a field of a series: message `Histogram` of `prompb/types.proto`.
+pub(crate) fn encode_histogram(it: &HistogramSample, timestamp_ms: i64, out: &mut Vec<u8>) {
+    let mut body = Vec::with_capacity(96);
+    put_number(1, it.count, &mut body);
+    put_double(3, it.sum, &mut body);
+    put_number(4, zigzag(i64::from(it.schema)), &mut body);
+    put_double(5, it.zero_threshold, &mut body);
+    put_number(6, it.zero_count, &mut body);
+    put_spans(8, it.negative_spans, &mut body);
+    put_deltas(9, &it.negative_deltas, &mut body);
+    put_spans(11, it.positive_spans, &mut body);
+    put_deltas(12, &it.positive_deltas, &mut body);
+    put_number(15, timestamp_ms.cast_unsigned(), &mut body);
+    if !it.custom_values.is_empty() {
+        let bytes: Vec<u8> = it
+            .custom_values
+            .iter()
+            .flat_map(|it| it.to_le_bytes())
+            .collect();
+        put_key(16, 2, &mut body);
+        put_varint(bytes.len() as u64, &mut body);
+        body.extend_from_slice(&bytes);
+    }
+    put_bytes(HISTOGRAM_TAG, &body, out);
+}
+
+fn put_spans(field: u8, spans: &[(i32, u32)], out: &mut Vec<u8>) {
+    for (offset, length) in spans {
+        let mut span = Vec::with_capacity(8);
+        put_number(1, zigzag(i64::from(*offset)), &mut span);
+        put_number(2, u64::from(*length), &mut span);
+        put_key(field, 2, out);
+        put_varint(span.len() as u64, out);
+        out.extend_from_slice(&span);
+    }
+}
+
+fn put_deltas(field: u8, deltas: &[i64], out: &mut Vec<u8>) {
+    if deltas.is_empty() {
+        return;
+    }
+    let mut packed = Vec::with_capacity(16);
+    for delta in deltas {
+        put_varint(zigzag(*delta), &mut packed);
+    }
+    put_key(field, 2, out);
+    put_varint(packed.len() as u64, out);
+    out.extend_from_slice(&packed);
+}
+
+fn put_key(field: u8, wire_type: u8, out: &mut Vec<u8>) {
+    put_varint(u64::from(field) << 3 | u64::from(wire_type), out);
+}
+
+fn put_number(field: u8, value: u64, out: &mut Vec<u8>) {
+    put_key(field, 0, out);
+    put_varint(value, out);
+}
+
+fn put_double(field: u8, value: f64, out: &mut Vec<u8>) {
+    put_key(field, 1, out);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn zigzag(value: i64) -> u64 {
+    (value << 1 ^ value >> 63).cast_unsigned()
 }
 
 fn put_bytes(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {

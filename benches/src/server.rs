@@ -41,9 +41,24 @@ pub struct Peer {
     pub kind: Kind,
     /// Where the program is.
     pub binary: PathBuf,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// The only processor that it may use, if it may not use all.
+    pub processor: Option<usize>,
 }
 
 impl Peer {
+    /// A program with nothing special about it.
+    pub fn new(name: &str, kind: Kind, binary: PathBuf) -> Peer {
+        Peer {
+            name: name.to_owned(),
+            kind,
+            binary,
+            arguments: Vec::new(),
+            processor: None,
+        }
+    }
+
     /// The line in which the program names its version.
     pub fn version(&self) -> String {
         let flag = if self.kind == Kind::VictoriaMetrics {
@@ -67,7 +82,7 @@ impl Peer {
         let data = root.join("data");
         let data = data.display();
         let http = format!("127.0.0.1:{}", ports[0]);
-        match self.kind {
+        let mut arguments = match self.kind {
             Kind::Prometheus => vec![
                 format!("--config.file={}", root.join("prometheus.yml").display()),
                 format!("--storage.tsdb.path={data}"),
@@ -96,7 +111,20 @@ impl Peer {
                 format!("--grpc-address=127.0.0.1:{}", ports[1]),
                 "--no-self-monitoring".to_owned(),
             ],
-        }
+        };
+        arguments.extend(self.arguments.iter().cloned());
+        arguments
+    }
+
+    fn command(&self) -> Command {
+        let Some(processor) = self.processor else {
+            return Command::new(&self.binary);
+        };
+        // The programs count the processors that they may use, and start as many threads.
+        let mut command = Command::new("taskset");
+        command.arg("-c").arg(processor.to_string());
+        command.arg(&self.binary);
+        command
     }
 
     fn ready_path(&self) -> &'static str {
@@ -131,12 +159,24 @@ static RUNNING: Mutex<Vec<Arc<Running>>> = Mutex::new(Vec::new());
 impl Server {
     /// Starts `peer` over an empty directory below `parent` and waits until it is ready.
     pub fn start(peer: &Peer, parent: &Path) -> anyhow::Result<Server> {
+        Server::start_over(peer, parent, |_| Ok(()))
+    }
+
+    /// Starts `peer` over a directory below `parent` that `prepare` fills, and waits until it is
+    /// ready.
+    pub fn start_over(
+        peer: &Peer,
+        parent: &Path,
+        prepare: impl FnOnce(&Path) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Server> {
         let root = TempDir::with_prefix_in("isobar-versus-", parent).context("make a directory")?;
         let path = root.path().to_owned();
         fs::write(path.join("prometheus.yml"), "global: {}\n").context("write prometheus.yml")?;
+        prepare(&path.join("data")).context("fill the data directory")?;
         let ports = [free_port()?, free_port()?];
         let log = File::create(path.join("log")).context("create the log")?;
-        let child = Command::new(&peer.binary)
+        let child = peer
+            .command()
             .args(peer.arguments(&path, ports))
             .current_dir(&path)
             .stdin(Stdio::null())
@@ -198,6 +238,11 @@ impl Server {
         format!("{}/api/v1/write", self.url)
     }
 
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// CPU time that the process has used so far, in seconds, in all threads, in and out of the kernel.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))
@@ -221,24 +266,29 @@ impl Server {
     /// Bytes and samples of all finished blocks, where there are any. Prometheus is asked to write its
     /// head as a block first.
     pub fn blocks(&self) -> anyhow::Result<Option<(u64, u64)>> {
-        let mut folder = self.process.path.join("data");
-        if self.peer.kind == Kind::Prometheus {
-            let url = format!("{}/api/v1/admin/tsdb/snapshot", self.url);
-            let answer = crate::client::client()?
-                .post(url)
-                .send()
-                .context("ask for a snapshot")?;
-            let answer: serde_json::Value =
-                serde_json::from_str(&answer.text().context("read the answer")?)
-                    .context("parse the answer")?;
-            let name = answer["data"]["name"]
-                .as_str()
-                .context("the snapshot has no name")?;
-            folder = folder.join("snapshots").join(name);
-        }
+        let folder = match self.peer.kind {
+            Kind::Prometheus => self.snapshot()?,
+            _ => self.process.path.join("data"),
+        };
         let mut total = (0, 0);
         add_blocks(&folder, &mut total)?;
         Ok((total.1 > 0).then_some(total))
+    }
+
+    /// Has a Prometheus write all that it holds as blocks. Their directory.
+    pub fn snapshot(&self) -> anyhow::Result<PathBuf> {
+        let url = format!("{}/api/v1/admin/tsdb/snapshot", self.url);
+        let answer = crate::client::client()?
+            .post(url)
+            .send()
+            .context("ask for a snapshot")?;
+        let answer: serde_json::Value =
+            serde_json::from_str(&answer.text().context("read the answer")?)
+                .context("parse the answer")?;
+        let name = answer["data"]["name"]
+            .as_str()
+            .context("the snapshot has no name")?;
+        Ok(self.process.path.join("data/snapshots").join(name))
     }
 
     /// The last lines that the server logged.

@@ -12,17 +12,18 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use isobar_benches::answer::Answer;
+use isobar_benches::answer::{Answer, CLOSE};
 use isobar_benches::client::{self, Load};
 use isobar_benches::data::SERIES_PER_POD;
+use isobar_benches::host::{first_line, in_path, machine, stop_servers_on_signals};
 use isobar_benches::queries::{Question, count_samples, questions};
 use isobar_benches::report::{Row, table};
-use isobar_benches::server::{Kind, Peer, Server, stop_all};
+use isobar_benches::server::{Kind, Peer, Server};
 use isobar_model::Clock;
 
 /// Servers flush and collect in the background; what that costs belongs to the samples that were sent.
@@ -164,11 +165,6 @@ fn load(arguments: &Arguments) -> anyhow::Result<Load> {
 
 /// The servers that are there: Isobar comes last, so that what it must beat is known by then.
 fn find_peers(arguments: &Arguments) -> Vec<Peer> {
-    let peer = |name: &str, kind, binary| Peer {
-        name: name.to_owned(),
-        kind,
-        binary,
-    };
     let isobar = arguments.isobar.clone().or_else(|| {
         let beside = std::env::current_exe().ok()?.parent()?.join("isobar");
         beside.exists().then_some(beside)
@@ -179,23 +175,17 @@ fn find_peers(arguments: &Arguments) -> Vec<Peer> {
         );
     }
     let mut found: Vec<Peer> = in_path("prometheus")
-        .map(|it| peer("prometheus", Kind::Prometheus, it))
+        .map(|it| Peer::new("prometheus", Kind::Prometheus, it))
         .into_iter()
         .collect();
     found.extend(arguments.peers.iter().cloned());
     found.extend(
-        in_path("victoria-metrics").map(|it| peer("victoria-metrics", Kind::VictoriaMetrics, it)),
+        in_path("victoria-metrics")
+            .map(|it| Peer::new("victoria-metrics", Kind::VictoriaMetrics, it)),
     );
-    found.extend(isobar.map(|it| peer("isobar", Kind::Isobar, it)));
+    found.extend(isobar.map(|it| Peer::new("isobar", Kind::Isobar, it)));
     found.retain(|it| !arguments.without.contains(&it.name));
     found
-}
-
-fn in_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|it| it.join(program))
-        .find(|it| it.is_file())
 }
 
 fn measure(
@@ -307,38 +297,6 @@ fn heading(peers: &[Peer], load: &Load) -> String {
     lines.iter().map(|it| format!("    {it}\n")).collect()
 }
 
-fn machine() -> String {
-    let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text
-            .lines()
-            .find(|it| it.starts_with(name))
-            .unwrap_or_default()
-            .to_owned();
-        line.split(':').nth(1).unwrap_or("?").trim().to_owned()
-    };
-    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let processor = field(&file("/proc/cpuinfo"), "model name");
-    let memory = field(&file("/proc/meminfo"), "MemTotal");
-    format!(
-        "{processors} × {processor}, memory {memory}, Linux {}",
-        file("/proc/sys/kernel/osrelease").trim()
-    )
-}
-
-fn first_line(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(arguments)
-        .output()
-        .map(|it| it.stdout)
-        .unwrap_or_default();
-    String::from_utf8_lossy(&output)
-        .lines()
-        .next()
-        .unwrap_or("unknown")
-        .to_owned()
-}
-
 fn print_table(
     peers: &[Peer],
     load: &Load,
@@ -419,7 +377,7 @@ fn findings(
             match (&figures.queries[index], expected) {
                 (Err(err), _) => found.push(format!("{}: {}: {err}", peer.name, question.name)),
                 (Ok((_, answer)), Some((_, expected))) if exact(&at) => {
-                    let difference = expected.difference(answer);
+                    let difference = expected.difference(answer, CLOSE);
                     found.extend(
                         difference.map(|it| format!("{}: {}: {it}", peer.name, question.name)),
                     );
@@ -433,28 +391,6 @@ fn findings(
         }
     }
     found
-}
-
-/// Servers must not outlive this program when it is interrupted from the keyboard or told to end.
-fn stop_servers_on_signals() {
-    std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let Ok(runtime) = runtime else { return };
-        runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut interrupt), Ok(mut terminate)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            stop_all();
-            std::process::exit(130);
-        });
-    });
 }
 
 /// A number with `s`, `m`, `h` or `d`.
@@ -480,9 +416,5 @@ fn parse_peer(text: &str) -> Result<Peer, String> {
     if !Path::new(path).is_file() {
         return Err(format!("there is no file {path}"));
     }
-    Ok(Peer {
-        name: name.to_owned(),
-        kind: Kind::Prometheus,
-        binary: PathBuf::from(path),
-    })
+    Ok(Peer::new(name, Kind::Prometheus, PathBuf::from(path)))
 }
