@@ -81,6 +81,9 @@ pub trait Samples: Send + Sync {
     /// # Errors
     /// When the encoded bytes are corrupt or of a kind that is not understood.
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError>;
+
+    /// About how many samples reading takes a look at.
+    fn count_estimate(&self) -> usize;
 }
 
 /// Samples that are decoded already.
@@ -112,6 +115,10 @@ impl Samples for Columns {
             .histograms
             .extend_from_slice(&histograms[first..end]);
         Ok(())
+    }
+
+    fn count_estimate(&self) -> usize {
+        self.timestamps.len() + self.histograms.len()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What bounds a query, and how it is called off.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicIsize, AtomicU8, Ordering};
 
 /// Bounds of one query.
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct Limits {
     pub steps_max: u64,
     /// Most series that the selects of a query may give.
     pub series_max: u64,
+    /// The threads that queries with these limits may compute on, all of them together.
+    pub threads: Threads,
 }
 
 impl Default for Limits {
@@ -20,7 +22,59 @@ impl Default for Limits {
             samples_max: 50_000_000,
             steps_max: 1_000_000,
             series_max: 10_000_000,
+            threads: Threads::default(),
         }
+    }
+}
+
+/// How many threads may compute at a time. An evaluation runs on its caller's thread in any case,
+/// and starts more while some are free. Answers do not depend on it. By default none is free.
+#[derive(Debug, Clone, Default)]
+pub struct Threads(Arc<AtomicIsize>);
+
+impl Threads {
+    /// `count` threads for all who have a copy.
+    pub fn new(count: usize) -> Self {
+        Threads(Arc::new(AtomicIsize::new(
+            isize::try_from(count).unwrap_or(isize::MAX),
+        )))
+    }
+
+    /// Whether one is free now.
+    pub(crate) fn any_free(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// How many are free now; negative when more evaluate than there are threads for.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> isize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// A free thread, if there is one.
+    pub(crate) fn take(&self) -> Option<ThreadPermit> {
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| {
+                (free > 0).then_some(free - 1)
+            })
+            .ok()?;
+        Some(ThreadPermit(self.clone()))
+    }
+
+    /// Counts the caller's own thread, also when none is free.
+    pub(crate) fn enter(&self) -> ThreadPermit {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        ThreadPermit(self.clone())
+    }
+}
+
+/// Gives its thread back when dropped.
+#[derive(Debug)]
+pub(crate) struct ThreadPermit(Threads);
+
+impl Drop for ThreadPermit {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 

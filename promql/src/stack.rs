@@ -18,14 +18,18 @@ pub(crate) fn with_room_for<T: Send>(levels: usize, work: impl FnOnce() -> T + S
         return Some(work());
     }
     thread::scope(|scope| {
-        let stack_bytes = levels.saturating_mul(BYTES_PER_LEVEL);
         let builder = thread::Builder::new()
             .name("deep-query".to_owned())
-            .stack_size(stack_bytes);
+            .stack_size(bytes_for(levels));
         let thread = builder.spawn_scoped(scope, work).ok()?;
         match thread.join() {
             Ok(result) => Some(result),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
+}
+
+/// A stack that fits an expression of `levels` levels, in bytes.
+pub(crate) fn bytes_for(levels: usize) -> usize {
+    levels.max(LEVELS_SHALLOW).saturating_mul(BYTES_PER_LEVEL)
 }

@@ -263,6 +263,12 @@ impl Samples for ChunkSamples {
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
         Ok(read_samples(&self.0, range, columns)?)
     }
+
+    fn count_estimate(&self) -> usize {
+        let counts = self.0.iter().map(Chunk::sample_count);
+        // A chunk without a count is corrupt, which reading it will tell.
+        counts.map(|count| count.map_or(0, usize::from)).sum()
+    }
 }
 
 #[cfg(test)]

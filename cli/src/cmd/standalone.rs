@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use isobar_ingest::remote_write::{self, RemoteWrite};
 use isobar_model::{Clock, Tenant};
-use isobar_promql::limits::Limits;
+use isobar_promql::limits::{Limits, Threads};
 use isobar_query::engine::{self, Engine};
 use isobar_query::http::{App, Readiness};
 use isobar_query::metrics::{EngineMetrics, HttpMetrics};
@@ -108,7 +108,7 @@ impl Standalone {
         let engine = Arc::new(Engine::new(
             Arc::new(LocalStore::new(Arc::clone(&db))),
             Arc::new(pool("query")?),
-            engine_config(&flags),
+            engine_config(&flags, threads),
             EngineMetrics::new(&mut registry),
         ));
         let readiness = Readiness::default();
@@ -250,7 +250,7 @@ fn log_event(event: &Event, damages: &AtomicI64) {
     }
 }
 
-fn engine_config(flags: &StandaloneFlags) -> engine::Config {
+fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
     for ignored in flags.features.ignored() {
         tracing::warn!(option = ignored.option, "{}", ignored.why);
     }
@@ -260,6 +260,7 @@ fn engine_config(flags: &StandaloneFlags) -> engine::Config {
         concurrent_max: flags.query_max_concurrent as usize,
         limits: Limits {
             samples_max: flags.query_max_samples,
+            threads: Threads::new(threads),
             ..Limits::default()
         },
         features: flags.features.features(),

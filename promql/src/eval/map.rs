@@ -1,8 +1,10 @@
 //! Functions of one number, value by value.
 
+use std::sync::Arc;
+
 use super::merge::Merge;
 use super::names::{NameDrop, without_metadata};
-use super::run::Run;
+use super::run::{Feed, Run};
 use super::tile::Tile;
 use super::{EvalError, Operator, Ready, scalar};
 use crate::functions::histogram::HistogramFn;
@@ -11,8 +13,8 @@ use crate::plan::node::{Map, MapFn, Node};
 
 /// The rows of a function of one number.
 pub(super) struct MapRows<'r> {
-    input: Box<dyn Operator + 'r>,
-    change: Change,
+    input: Box<dyn Operator<'r> + 'r>,
+    change: Arc<Change>,
     /// `None` when names differ: then rows are merged behind this operator, and the names dropped.
     names: Option<NameDrop>,
 }
@@ -32,7 +34,7 @@ pub(super) fn build<'r>(
     run: &'r Run<'r>,
     node: &'r Node,
     map: &'r Map,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let grid = node.grid;
     let change = match &map.func {
         MapFn::Plain(func) => Change::Plain(*func),
@@ -54,7 +56,7 @@ pub(super) fn build<'r>(
 pub(super) fn negate<'r>(
     run: &'r Run<'r>,
     input: &'r Node,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     changed(run, input, Change::Negate)
 }
 
@@ -62,19 +64,19 @@ fn changed<'r>(
     run: &'r Run<'r>,
     input: &'r Node,
     change: Change,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let names = NameDrop::of(input);
     let merges = names.is_none();
     let rows = Box::new(MapRows {
         input: super::build(run, input)?,
-        change,
+        change: Arc::new(change),
         names,
     });
     Ok(if merges { merge_nameless(rows) } else { rows })
 }
 
 /// Drops the names of all rows. Rows that become the same are merged, so all have to be kept.
-pub(super) fn merge_nameless<'r>(input: Box<dyn Operator + 'r>) -> Box<dyn Operator + 'r> {
+pub(super) fn merge_nameless<'r>(input: Box<dyn Operator<'r> + 'r>) -> Box<dyn Operator<'r> + 'r> {
     Box::new(MergeNameless {
         input: Some(input),
         merged: Ready::new(Tile::default()),
@@ -82,11 +84,11 @@ pub(super) fn merge_nameless<'r>(input: Box<dyn Operator + 'r>) -> Box<dyn Opera
 }
 
 struct MergeNameless<'r> {
-    input: Option<Box<dyn Operator + 'r>>,
+    input: Option<Box<dyn Operator<'r> + 'r>>,
     merged: Ready,
 }
 
-impl Operator for MergeNameless<'_> {
+impl<'r> Operator<'r> for MergeNameless<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         if let Some(mut input) = self.input.take() {
             let mut merge: Option<Merge> = None;
@@ -103,7 +105,7 @@ impl Operator for MergeNameless<'_> {
     }
 }
 
-impl Operator for MapRows<'_> {
+impl<'r> Operator<'r> for MapRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         loop {
             if !self.input.next_tile(tile)? {
@@ -118,6 +120,18 @@ impl Operator for MapRows<'_> {
                 return Ok(true);
             }
         }
+    }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        self.input.feed()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        Some(Box::new(MapRows {
+            input: self.input.fork()?,
+            change: Arc::clone(&self.change),
+            names: self.names.clone(),
+        }))
     }
 }
 
@@ -140,7 +154,7 @@ impl Change {
             Change::Negate => {
                 for i in 0..tile.len() {
                     for (_, histogram) in tile.histograms_mut(i) {
-                        std::sync::Arc::make_mut(histogram).mul(-1.0);
+                        Arc::make_mut(histogram).mul(-1.0);
                     }
                 }
             }

@@ -73,6 +73,7 @@ struct Join<'a> {
     words: usize,
     one: Tile,
     numbers: Signatures<'a>,
+    key: Vec<u8>,
     signatures: Vec<Signature>,
     /// Steps at which `many` has any element.
     any_many: Vec<u64>,
@@ -90,10 +91,11 @@ struct Join<'a> {
 impl<'a> Join<'a> {
     fn new(op: &'a Match, number_op: Option<NumberOp>, steps: usize, one: Tile) -> Self {
         let mut numbers = Signatures::new(&op.matching);
+        let mut key = Vec::new();
         let mut signatures: Vec<Signature> = Vec::new();
         let words = steps.div_ceil(64);
         for (i, row) in one.rows().enumerate() {
-            let number = numbers.number(row.labels);
+            let number = numbers.number(row.labels, &mut key);
             if number == signatures.len() {
                 signatures.push(Signature {
                     matched: vec![0; words],
@@ -113,6 +115,7 @@ impl<'a> Join<'a> {
             one,
             numbers,
             signatures,
+            key,
             any_many: vec![0; words],
             out: Merge::new(steps),
             failure: None,
@@ -141,10 +144,10 @@ impl<'a> Join<'a> {
             .zip(&*many_any)
             .for_each(|(any, bits)| *any |= bits);
         let fills = self.fill_one().is_some() || self.fill_many().is_some();
-        let number = match self.numbers.find(many.labels) {
+        let number = match self.numbers.find(many.labels, &mut self.key) {
             Some(number) => number,
             None if fills => {
-                let number = self.numbers.number(many.labels);
+                let number = self.numbers.number(many.labels, &mut self.key);
                 let matched = vec![0; self.words];
                 self.signatures.push(Signature {
                     matched,

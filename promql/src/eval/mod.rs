@@ -4,7 +4,8 @@
 //! selector decodes each series once and computes its row for all steps; what stands above works
 //! on rows. Labels are looked at once per series, never per step.
 //!
-//! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`select`] and
+//! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`parallel`] is
+//! how several threads work on one operator; [`select`] and
 //! [`range`] read series; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
 //! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`] and [`set`]
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
@@ -26,6 +27,7 @@ mod map;
 mod matching;
 mod merge;
 mod names;
+mod parallel;
 mod pick;
 mod range;
 pub(crate) mod remarks;
@@ -47,7 +49,8 @@ use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
 use crate::stack;
 use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
-use run::Run;
+use parallel::Place;
+use run::{Feed, Run};
 use tile::{Tile, for_each};
 
 /// Why a query has no answer.
@@ -98,10 +101,21 @@ impl From<SelectError> for EvalError {
 }
 
 /// Gives rows in tiles.
-trait Operator: Send {
+trait Operator<'r>: Send {
     /// Fills `tile`, which it resets, with the next rows. False when there was none left; the
     /// tile is empty then. A row has a value at one step at least.
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError>;
+
+    /// A copy that computes the same from series that it is given ([`Feed::refill`]). `None` when
+    /// there is more to a row than one series.
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        None
+    }
+
+    /// Where the series come from, for operators that can be copied.
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        None
+    }
 }
 
 /// Evaluates `plan` over the series of `source`.
@@ -120,6 +134,7 @@ pub fn evaluate(
             plan.steps, limits.steps_max
         )));
     }
+    let _own = limits.threads.enter();
     let run = Run::new(plan, source, limits, cancel);
     run.check()?;
     let value =
@@ -231,13 +246,17 @@ fn for_each_tile(
     node: &Node,
     mut visit: impl FnMut(&Tile) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
-    let mut operator = build(run, node)?;
-    let mut tile = Tile::default();
-    while operator.next_tile(&mut tile)? {
-        run.check()?;
-        visit(&tile)?;
+    match parallel::place(run, build(run, node)?, node.grid.count)? {
+        Place::Crew(crew) => crew.for_each(visit),
+        Place::Here(mut operator) => {
+            let mut tile = Tile::default();
+            while operator.next_tile(&mut tile)? {
+                run.check()?;
+                visit(&tile)?;
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// All rows of a node in one tile.
@@ -254,7 +273,7 @@ fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
 }
 
 /// The operator of a node.
-fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator + 'r>, EvalError> {
+fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let grid: Grid = node.grid;
     Ok(match &node.kind {
         Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),
@@ -311,7 +330,7 @@ impl Ready {
     }
 }
 
-impl Operator for Ready {
+impl<'r> Operator<'r> for Ready {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.rows.steps());
         while self.at < self.rows.len() && !tile.is_full() {
@@ -340,7 +359,7 @@ impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Late<F> {
     }
 }
 
-impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Operator for Late<F> {
+impl<'r, F: FnOnce() -> Result<Tile, EvalError> + Send> Operator<'r> for Late<F> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         if let Some(compute) = self.compute.take() {
             self.ready = Ready::new(compute()?);

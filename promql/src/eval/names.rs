@@ -1,5 +1,7 @@
 //! Dropping names from label sets, and seeing to it that the sets stay different.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use hashbrown::HashSet;
 use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
@@ -25,16 +27,23 @@ pub(super) fn without_metadata(labels: &Labels) -> Labels {
 /// Drops names from a stream of label sets that differ, and fails when two become the same.
 ///
 /// As long as what is dropped is the same from all, the rest differs; only hashes are kept for
-/// the case that it does not stay so.
-#[derive(Debug, Default)]
+/// the case that it does not stay so. Copies share what they have seen: whether two sets become
+/// the same does not depend on which copy meets them, nor on the order.
+#[derive(Debug, Clone, Default)]
 pub(super) struct NameDrop {
+    seen: Arc<Mutex<Seen>>,
+    scratch: String,
+    hashes: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
     /// What was dropped from the first set.
     dropped: Option<Labels>,
-    /// Hashes of what was left, in order, while all dropped the same.
+    /// Hashes of what was left while all dropped the same.
     hashes: Vec<u64>,
     /// The hashes as a set, once something else was dropped.
     mixed: Option<HashSet<u64>>,
-    scratch: String,
 }
 
 impl NameDrop {
@@ -44,49 +53,50 @@ impl NameDrop {
         (input.names != Names::Any).then(NameDrop::default)
     }
 
-    /// Drops the names of all rows of a tile.
+    /// Drops name, type and unit of all rows of a tile.
     ///
     /// # Errors
-    /// As [`NameDrop::drop_name`].
+    /// When two rows, of this tile or earlier ones, become the same.
     pub(super) fn drop_all(&mut self, tile: &mut Tile) -> Result<(), EvalError> {
+        if tile.is_empty() {
+            return Ok(());
+        }
+        let mut first = self.lock().dropped.clone();
+        let mut all_same = true;
+        self.hashes.clear();
         for i in 0..tile.len() {
             let (labels, _) = tile.row_mut(i);
-            *labels = self.drop_name(labels)?;
+            let dropped = labels.iter().filter(|(name, _)| is_metadata(name));
+            match &first {
+                Some(first) => all_same &= dropped.eq(first.iter()),
+                None => first = Some(Labels::from_sorted(dropped, &mut self.scratch)),
+            }
+            if labels.iter().any(|(name, _)| is_metadata(name)) {
+                let kept = labels.iter().filter(|(name, _)| !is_metadata(name));
+                *labels = Labels::from_sorted(kept, &mut self.scratch);
+            }
+            self.hashes.push(labels.hash64());
         }
-        Ok(())
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.dropped.is_none() {
+            seen.dropped = first;
+        } else {
+            all_same &= seen.dropped == first;
+        }
+        if all_same && seen.mixed.is_none() {
+            seen.hashes.extend_from_slice(&self.hashes);
+            return Ok(());
+        }
+        let Seen { hashes, mixed, .. } = &mut *seen;
+        let mixed = mixed.get_or_insert_with(|| hashes.drain(..).collect());
+        match self.hashes.iter().all(|hash| mixed.insert(*hash)) {
+            true => Ok(()),
+            false => Err(EvalError::same_labels()),
+        }
     }
 
-    /// The labels without name, type and unit.
-    ///
-    /// # Errors
-    /// When an earlier call gave the same.
-    pub(super) fn drop_name(&mut self, labels: &Labels) -> Result<Labels, EvalError> {
-        let kept = labels.iter().filter(|(name, _)| !is_metadata(name));
-        let left = Labels::from_sorted(kept, &mut self.scratch);
-        let hash = left.hash64();
-        if let Some(mixed) = &mut self.mixed {
-            if !mixed.insert(hash) {
-                return Err(EvalError::same_labels());
-            }
-            return Ok(left);
-        }
-        let dropped = labels.iter().filter(|(name, _)| is_metadata(name));
-        match &self.dropped {
-            None => {
-                self.dropped = Some(Labels::from_sorted(dropped, &mut self.scratch));
-                self.hashes.push(hash);
-            }
-            Some(first) if dropped.eq(first.iter()) => self.hashes.push(hash),
-            Some(_) => {
-                let mut mixed: HashSet<u64> = self.hashes.drain(..).collect();
-                let new = mixed.insert(hash);
-                self.mixed = Some(mixed);
-                if !new {
-                    return Err(EvalError::same_labels());
-                }
-            }
-        }
-        Ok(left)
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,19 +104,30 @@ impl NameDrop {
 mod tests {
     use super::*;
 
-    fn labels(name: &str, a: &str) -> Labels {
-        Labels::from_pairs([(METRIC_NAME, name), ("a", a)])
+    fn drop_names(drop: &mut NameDrop, rows: &[(&str, &str)]) -> Result<Vec<String>, EvalError> {
+        let mut tile = Tile::new(1);
+        for (name, a) in rows {
+            tile.push(Labels::from_pairs([(METRIC_NAME, *name), ("a", *a)]));
+        }
+        drop.drop_all(&mut tile)?;
+        Ok(tile.rows().map(|row| row.labels.to_string()).collect())
     }
 
     #[test]
     fn finds_sets_that_become_the_same() {
         let mut drop = NameDrop::default();
-        assert_eq!(
-            drop.drop_name(&labels("x", "1")).unwrap().to_string(),
-            "{a=\"1\"}"
-        );
-        drop.drop_name(&labels("x", "2")).unwrap();
-        drop.drop_name(&labels("y", "3")).unwrap();
-        assert!(drop.drop_name(&labels("y", "2")).is_err());
+        let left = drop_names(&mut drop, &[("x", "1"), ("x", "2")]).unwrap();
+        assert_eq!(left, ["{a=\"1\"}", "{a=\"2\"}"]);
+        let mut copy = drop.clone();
+        drop_names(&mut drop, &[("y", "3")]).unwrap();
+        assert!(drop_names(&mut copy, &[("y", "2")]).is_err());
+    }
+
+    #[test]
+    fn copies_that_begin_apart_still_meet() {
+        let drop = NameDrop::default();
+        drop_names(&mut drop.clone(), &[("x", "1")]).unwrap();
+        drop_names(&mut drop.clone(), &[("y", "2")]).unwrap();
+        assert!(drop_names(&mut drop.clone(), &[("z", "1")]).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Functions over windows: each series is read once, and its row computed for all steps.
 
+use std::sync::Arc;
+
 use isobar_model::{Columns, TimeRange};
 
 use super::histogram_windows;
@@ -18,7 +20,7 @@ pub(super) struct WindowRows<'r> {
     run: &'r Run<'r>,
     node: &'r Node,
     call: &'r RangeCall,
-    params: [ParamRow; 2],
+    params: Arc<[ParamRow; 2]>,
     input: Input<'r>,
     range: TimeRange,
     names: NameDrop,
@@ -46,7 +48,7 @@ enum Input<'r> {
     Select(Feed<'r>),
     Subquery {
         node: &'r Node,
-        operator: Box<dyn Operator + 'r>,
+        operator: Box<dyn Operator<'r> + 'r>,
         tile: Tile,
         at: usize,
     },
@@ -78,7 +80,7 @@ impl<'r> WindowRows<'r> {
             run,
             node,
             call,
-            params,
+            params: Arc::new(params),
             input,
             range: samples_needed(&call.windows, call.edges),
             names: NameDrop::default(),
@@ -154,10 +156,11 @@ impl<'r> WindowRows<'r> {
     }
 }
 
-impl Operator for WindowRows<'_> {
+impl<'r> Operator<'r> for WindowRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.node.grid.count);
         let (mut read, mut queryable) = (0, 0);
+        let func = self.call.func;
         while !tile.is_full() {
             let Some(labels) = self.next_series()? else {
                 break;
@@ -175,7 +178,6 @@ impl Operator for WindowRows<'_> {
                 step_ms: self.node.grid.step_ms,
             };
             let mut row = tile.push(isobar_model::Labels::empty());
-            let func = self.call.func;
             let windows = &self.call.windows;
             let notes = apply(
                 func,
@@ -231,16 +233,42 @@ impl Operator for WindowRows<'_> {
                 self.remark_name(&labels);
             }
             let (into, _) = tile.row_mut(tile.len() - 1);
-            // `absent_over_time` looks at no labels.
-            *into = if func.keeps_metric_name() || func == RangeFn::Absent {
-                labels
-            } else {
-                self.names.drop_name(&labels)?
-            };
+            *into = labels;
+        }
+        // `absent_over_time` looks at no labels.
+        if !func.keeps_metric_name() && func != RangeFn::Absent {
+            self.names.drop_all(tile)?;
         }
         self.run.count_samples(read, queryable);
         self.run.hold(tile.count())?;
         Ok(!tile.is_empty())
+    }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        match &mut self.input {
+            Input::Select(feed) => Some(feed),
+            Input::Subquery { operator, .. } => operator.feed(),
+        }
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        let input = match &self.input {
+            Input::Select(_) => Input::Select(Feed::empty(self.run)),
+            Input::Subquery { node, operator, .. } => Input::Subquery {
+                node,
+                operator: operator.fork()?,
+                tile: Tile::default(),
+                at: 0,
+            },
+        };
+        Some(Box::new(WindowRows {
+            params: Arc::clone(&self.params),
+            input,
+            names: self.names.clone(),
+            columns: Columns::default(),
+            scratch: Scratch::default(),
+            ..*self
+        }))
     }
 }
 

@@ -19,8 +19,6 @@ pub(crate) struct Remarks {
 
 #[derive(Debug)]
 struct Remark {
-    /// The order in which texts were first raised.
-    order: usize,
     is_warning: bool,
     /// Offset in the query.
     at: usize,
@@ -82,7 +80,6 @@ impl Remarks {
         self.add(
             text,
             Remark {
-                order: 0,
                 is_warning: true,
                 at,
                 rank,
@@ -97,7 +94,6 @@ impl Remarks {
         self.add(
             text,
             Remark {
-                order: 0,
                 is_warning: false,
                 at,
                 rank,
@@ -113,7 +109,6 @@ impl Remarks {
                     https://prometheus.io/docs/prometheus/latest/querying/functions/\
                     #histogram_quantile)";
         let remark = Remark {
-            order: 0,
             is_warning: false,
             at,
             rank,
@@ -127,7 +122,6 @@ impl Remarks {
     /// `windows` windows of a series of metric `name`.
     pub(crate) fn overlaps(&mut self, rank: u32, at: usize, name: &str, windows: u64) {
         let remark = Remark {
-            order: 0,
             is_warning: true,
             at,
             rank,
@@ -142,8 +136,7 @@ impl Remarks {
         self.stores.merge(warnings);
     }
 
-    fn add(&mut self, text: String, mut remark: Remark) {
-        remark.order = self.by_text.len();
+    fn add(&mut self, text: String, remark: Remark) {
         match self.by_text.get_mut(&text) {
             None => {
                 self.by_text.insert(text, remark);
@@ -171,7 +164,10 @@ impl Remarks {
     pub(crate) fn finish(self, query: &str) -> Warnings {
         let mut answer = self.stores;
         let mut remarks: Vec<(String, Remark)> = self.by_text.into_iter().collect();
-        remarks.sort_unstable_by_key(|(_, remark)| remark.order);
+        // Not in the order in which they were raised: threads may have raced.
+        remarks.sort_unstable_by(|(text, a), (other, b)| {
+            (a.rank, a.at, text).cmp(&(b.rank, b.at, other))
+        });
         for (mut text, remark) in remarks {
             if let Some(lifted) = &remark.lifted {
                 text.push_str(&lifted_text(lifted));

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use isobar_model::Labels;
 
 use super::merge::Merge;
-use super::run::Run;
+use super::run::{Feed, Run};
 use super::tile::{self, Tile, full_word};
 use super::{EvalError, Late, Operator, collect, for_each_tile, scalar};
 use crate::functions::labels::natural_order;
@@ -46,7 +46,7 @@ pub(super) fn from_scalar(run: &Run<'_>, scalar: &Scalar, grid: Grid) -> Result<
 
 /// Repeats what the input gives at its only step.
 pub(super) struct HoldRows<'r> {
-    input: Box<dyn Operator + 'r>,
+    input: Box<dyn Operator<'r> + 'r>,
     run: &'r Run<'r>,
     steps: usize,
     held: Tile,
@@ -70,7 +70,7 @@ impl<'r> HoldRows<'r> {
     }
 }
 
-impl Operator for HoldRows<'_> {
+impl<'r> Operator<'r> for HoldRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.steps);
         while !tile.is_full() {
@@ -96,6 +96,20 @@ impl Operator for HoldRows<'_> {
         self.run.hold(tile.count())?;
         Ok(!tile.is_empty())
     }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        self.input.feed()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        Some(Box::new(HoldRows {
+            input: self.input.fork()?,
+            run: self.run,
+            steps: self.steps,
+            held: Tile::default(),
+            at: 0,
+        }))
+    }
 }
 
 /// The operator of `sort` and its kin, which order the result of one moment only.
@@ -103,7 +117,7 @@ pub(super) fn sort<'r>(
     run: &'r Run<'r>,
     node: &'r Node,
     sort: &'r Sort,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     if !node.grid.single {
         let text = "sort is ineffective for range queries since results are always ordered by \
                     labels";
@@ -119,10 +133,10 @@ pub(super) fn sort<'r>(
 
 /// The input without its histograms.
 struct FloatRows<'r> {
-    input: Box<dyn Operator + 'r>,
+    input: Box<dyn Operator<'r> + 'r>,
 }
 
-impl Operator for FloatRows<'_> {
+impl<'r> Operator<'r> for FloatRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         while self.input.next_tile(tile)? {
             tile.drop_histograms();
@@ -131,6 +145,15 @@ impl Operator for FloatRows<'_> {
             }
         }
         Ok(false)
+    }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        self.input.feed()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        let input = self.input.fork()?;
+        Some(Box::new(FloatRows { input }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! What all operators of one evaluation share: the source, the bounds, the remarks, the counters.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -21,6 +23,7 @@ pub(crate) struct Run<'a> {
     source: &'a dyn SeriesSource,
     limits: &'a Limits,
     cancel: &'a CancelToken,
+    levels: usize,
     remarks: Mutex<Remarks>,
     shared: Vec<OnceLock<Arc<Vec<Series>>>>,
     held: AtomicU64,
@@ -43,6 +46,7 @@ impl<'a> Run<'a> {
             source,
             limits,
             cancel,
+            levels: plan.levels,
             remarks: Mutex::default(),
             shared: plan.selects.iter().map(|_| OnceLock::new()).collect(),
             held: AtomicU64::new(0),
@@ -51,6 +55,16 @@ impl<'a> Run<'a> {
             read: AtomicU64::new(0),
             series: AtomicU64::new(0),
         }
+    }
+
+    /// The bounds.
+    pub(crate) fn limits(&self) -> &'a Limits {
+        self.limits
+    }
+
+    /// How deep the expression nests.
+    pub(crate) fn levels(&self) -> usize {
+        self.levels
     }
 
     /// Where remarks go.
@@ -110,10 +124,9 @@ impl<'a> Run<'a> {
             let stream = self.source.open(index, &self.selects[index])?;
             return Ok(Feed {
                 run: self,
-                from: From::Stream {
-                    stream: Some(stream),
-                    batch: Vec::new().into_iter(),
-                },
+                stream: Some(stream),
+                ready: Morsel::default(),
+                read: VecDeque::new(),
             });
         }
         if self.shared[index].get().is_none() {
@@ -125,13 +138,16 @@ impl<'a> Run<'a> {
             }
             self.remarks().add_from_store(stream.take_warnings());
             self.count_series(all.len() as u64)?;
-            // Single-threaded up to here, so nobody else can have set it.
+            // Selects are opened by one thread alone, so nobody else can have set it.
             let _set = self.shared[index].set(Arc::new(all));
         }
         let series = self.shared[index].get().cloned().unwrap_or_default();
+        let all = 0..series.len();
         Ok(Feed {
             run: self,
-            from: From::Shared { series, at: 0 },
+            stream: None,
+            ready: Morsel::Shared(series, all),
+            read: VecDeque::new(),
         })
     }
 
@@ -170,49 +186,145 @@ impl<'a> Run<'a> {
 /// The series of a select, one after the other.
 pub(crate) struct Feed<'r> {
     run: &'r Run<'r>,
-    from: From<'r>,
+    /// Gives more; `None` when there is no more.
+    stream: Option<Box<dyn SeriesStream + 'r>>,
+    ready: Morsel,
+    /// What was read already and follows on that.
+    read: VecDeque<Morsel>,
 }
 
-enum From<'r> {
-    Stream {
-        stream: Option<Box<dyn SeriesStream + 'r>>,
-        batch: std::vec::IntoIter<Series>,
-    },
-    Shared {
-        series: Arc<Vec<Series>>,
-        at: usize,
-    },
+/// Some series of a select, one after the other.
+pub(crate) enum Morsel {
+    Own(std::vec::IntoIter<Series>),
+    /// Those with the numbers of the range, of a select that is read more than once.
+    Shared(Arc<Vec<Series>>, Range<usize>),
 }
 
-impl Feed<'_> {
+impl Default for Morsel {
+    fn default() -> Self {
+        Morsel::Own(Vec::new().into_iter())
+    }
+}
+
+impl Morsel {
+    /// Takes the first series off, but no more of them than cost about `cost`, the cost of a
+    /// series being its samples and `steps`.
+    fn split_off(&mut self, cost: usize, steps: usize) -> Morsel {
+        let mut taken = 0;
+        let mut take = |series: &Series| {
+            taken += series.samples.count_estimate() + steps;
+            taken < cost
+        };
+        match self {
+            Morsel::Own(all) => {
+                let mut own = Vec::new();
+                for series in all.by_ref() {
+                    let more = take(&series);
+                    own.push(series);
+                    if !more {
+                        break;
+                    }
+                }
+                Morsel::Own(own.into_iter())
+            }
+            Morsel::Shared(series, left) => {
+                let start = left.start;
+                while left.next().is_some_and(|at| take(&series[at])) {}
+                Morsel::Shared(Arc::clone(series), start..left.start)
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Morsel::Own(all) => all.len() == 0,
+            Morsel::Shared(_, left) => left.is_empty(),
+        }
+    }
+}
+
+impl<'r> Feed<'r> {
+    /// One without series, to be given some.
+    pub(crate) fn empty(run: &'r Run<'r>) -> Self {
+        Feed {
+            run,
+            stream: None,
+            ready: Morsel::default(),
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Takes the place of what was left.
+    pub(crate) fn refill(&mut self, morsel: Morsel) {
+        self.stream = None;
+        self.read.clear();
+        self.ready = morsel;
+    }
+
+    /// Takes off series that cost about `cost`, see [`Morsel`]; the cost is exceeded by the last.
+    /// `None` when there is none left.
+    pub(crate) fn take(&mut self, cost: usize, steps: usize) -> Result<Option<Morsel>, EvalError> {
+        while self.ready.is_empty() {
+            if !self.refresh()? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.ready.split_off(cost, steps)))
+    }
+
+    /// Puts back what was taken off, in the same order; nothing else was taken since.
+    pub(crate) fn give_back(&mut self, morsels: impl IntoIterator<Item = Morsel>) {
+        let rest = std::mem::take(&mut self.ready);
+        self.read.extend(morsels.into_iter().chain([rest]));
+    }
+
+    /// Whether there is no series left for sure.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stream.is_none() && self.ready.is_empty() && self.read.is_empty()
+    }
+
     /// Calls `visit` with the next series; gives `None` when there is none left.
     pub(crate) fn next<T>(
         &mut self,
         visit: impl FnOnce(&Series) -> Result<T, EvalError>,
     ) -> Result<Option<T>, EvalError> {
-        match &mut self.from {
-            From::Shared { series, at } => {
-                let Some(series) = series.get(*at) else {
-                    return Ok(None);
-                };
-                *at += 1;
-                visit(series).map(Some)
+        loop {
+            match &mut self.ready {
+                Morsel::Own(all) => {
+                    if let Some(series) = all.next() {
+                        return visit(&series).map(Some);
+                    }
+                }
+                Morsel::Shared(all, left) => {
+                    if let Some(at) = left.next() {
+                        return visit(&all[at]).map(Some);
+                    }
+                }
             }
-            From::Stream { stream, batch } => loop {
-                if let Some(series) = batch.next() {
-                    return visit(&series).map(Some);
-                }
-                let Some(open) = stream else { return Ok(None) };
-                self.run.check()?;
-                let mut next = Vec::new();
-                let more = open.next_batch(&mut next)?;
-                self.run.count_series(next.len() as u64)?;
-                *batch = next.into_iter();
-                if !more {
-                    self.run.remarks().add_from_store(open.take_warnings());
-                    *stream = None;
-                }
-            },
+            if !self.refresh()? {
+                return Ok(None);
+            }
         }
+    }
+
+    /// Makes the next series ready, once none is, maybe none; false when there is no more.
+    fn refresh(&mut self) -> Result<bool, EvalError> {
+        if let Some(read) = self.read.pop_front() {
+            self.ready = read;
+            return Ok(true);
+        }
+        let Some(open) = &mut self.stream else {
+            return Ok(false);
+        };
+        self.run.check()?;
+        let mut batch = Vec::new();
+        let more = open.next_batch(&mut batch)?;
+        self.run.count_series(batch.len() as u64)?;
+        if !more {
+            self.run.remarks().add_from_store(open.take_warnings());
+            self.stream = None;
+        }
+        self.ready = Morsel::Own(batch.into_iter());
+        Ok(true)
     }
 }

@@ -58,12 +58,12 @@ impl<'r> InstantRows<'r> {
     }
 }
 
-impl Operator for InstantRows<'_> {
+impl<'r> Operator<'r> for InstantRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.grid.count);
         let select = &self.select;
         let range = select.samples_needed(self.grid.count);
-        let (columns, names) = (&mut self.columns, &mut self.names);
+        let columns = &mut self.columns;
         let (times, smoothed) = (
             self.shown == Shown::Time,
             select.smoothed && self.shown == Shown::Value,
@@ -104,12 +104,7 @@ impl Operator for InstantRows<'_> {
                         look_at_both(columns, select, times, steps, &mut row, &mut histograms);
                     }
                     *tile.histograms_mut(tile.len() - 1) = histograms;
-                    if tile.pop_if_absent()
-                        && let Some(names) = names
-                    {
-                        let (labels, _) = tile.row_mut(tile.len() - 1);
-                        *labels = names.drop_name(labels)?;
-                    }
+                    tile.pop_if_absent();
                     return Ok(());
                 }
                 let mut row = tile.push(series.labels.clone());
@@ -121,22 +116,33 @@ impl Operator for InstantRows<'_> {
                 } else {
                     look(columns, select, times, self.grid.count, &mut row);
                 }
-                if tile.pop_if_absent()
-                    && let Some(names) = names
-                {
-                    let (labels, _) = tile.row_mut(tile.len() - 1);
-                    *labels = names.drop_name(labels)?;
-                }
+                tile.pop_if_absent();
                 Ok(())
             })?;
             if more.is_none() {
                 break;
             }
         }
+        if let Some(names) = &mut self.names {
+            names.drop_all(tile)?;
+        }
         let present = tile.count();
         self.run.count_samples(read, present);
         self.run.hold(present)?;
         Ok(!tile.is_empty())
+    }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        Some(&mut self.feed)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        Some(Box::new(InstantRows {
+            feed: Feed::empty(self.run),
+            names: self.names.clone(),
+            columns: Columns::default(),
+            ..*self
+        }))
     }
 }
 

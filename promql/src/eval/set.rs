@@ -1,7 +1,11 @@
 //! `and`, `or`, `unless`.
 
+use std::sync::Arc;
+
+use isobar_model::Labels;
+
 use super::merge::Merge;
-use super::run::Run;
+use super::run::{Feed, Run};
 use super::signature::Signatures;
 use super::tile::{RowRef, Tile, is_set};
 use super::{EvalError, Late, Operator, for_each_tile};
@@ -13,15 +17,22 @@ pub(super) fn build<'r>(
     run: &'r Run<'r>,
     node: &'r Node,
     set: &'r Set,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     if set.op == BinaryOp::Or {
         return Ok(Box::new(Late::new(move || union(run, node, set))));
     }
+    let held = run.held();
+    let mut seen = Seen::new(set, set.rhs.grid.count);
+    for_each_tile(run, &set.rhs, |tile| {
+        seen.add(tile);
+        Ok(())
+    })?;
+    run.release_to(held, 0)?;
     Ok(Box::new(Filtered {
-        run,
-        set,
+        keeps_seen: set.op == BinaryOp::And,
         lhs: super::build(run, &set.lhs)?,
-        rhs: None,
+        rhs: Arc::new(seen),
+        key: Vec::new(),
     }))
 }
 
@@ -30,6 +41,7 @@ struct Seen<'a> {
     signatures: Signatures<'a>,
     words: usize,
     bits: Vec<u64>,
+    key: Vec<u8>,
 }
 
 impl<'a> Seen<'a> {
@@ -39,12 +51,13 @@ impl<'a> Seen<'a> {
             signatures,
             words: steps.div_ceil(64),
             bits: Vec::new(),
+            key: Vec::new(),
         }
     }
 
     fn add(&mut self, tile: &Tile) {
         for row in tile.rows() {
-            let at = self.signatures.number(row.labels) * self.words;
+            let at = self.signatures.number(row.labels, &mut self.key) * self.words;
             if self.bits.len() <= at {
                 self.bits.resize(at + self.words, 0);
             }
@@ -55,8 +68,8 @@ impl<'a> Seen<'a> {
         }
     }
 
-    fn of(&mut self, labels: &isobar_model::Labels) -> Option<&[u64]> {
-        let at = self.signatures.find(labels)? * self.words;
+    fn of(&self, labels: &Labels, key: &mut Vec<u8>) -> Option<&[u64]> {
+        let at = self.signatures.find(labels, key)? * self.words;
         Some(&self.bits[at..at + self.words])
     }
 }
@@ -64,29 +77,18 @@ impl<'a> Seen<'a> {
 /// `and` and `unless`: the left side at those steps at which the right side has, or has not, an
 /// element of the same signature.
 struct Filtered<'r> {
-    run: &'r Run<'r>,
-    set: &'r Set,
-    lhs: Box<dyn Operator + 'r>,
-    rhs: Option<Seen<'r>>,
+    lhs: Box<dyn Operator<'r> + 'r>,
+    rhs: Arc<Seen<'r>>,
+    keeps_seen: bool,
+    key: Vec<u8>,
 }
 
-impl Operator for Filtered<'_> {
+impl<'r> Operator<'r> for Filtered<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
-        if self.rhs.is_none() {
-            let held = self.run.held();
-            let mut seen = Seen::new(self.set, self.set.rhs.grid.count);
-            for_each_tile(self.run, &self.set.rhs, |tile| {
-                seen.add(tile);
-                Ok(())
-            })?;
-            self.run.release_to(held, 0)?;
-            self.rhs = Some(seen);
-        }
-        let keeps_seen = self.set.op == BinaryOp::And;
+        let keeps_seen = self.keeps_seen;
         while self.lhs.next_tile(tile)? {
             for i in 0..tile.len() {
-                let Some(rhs) = &mut self.rhs else { break };
-                let seen = rhs.of(tile.row(i).labels);
+                let seen = self.rhs.of(tile.row(i).labels, &mut self.key);
                 let keeps = |step: usize| match seen {
                     Some(seen) => is_set(seen, step) == keeps_seen,
                     None => !keeps_seen,
@@ -108,6 +110,19 @@ impl Operator for Filtered<'_> {
         }
         Ok(false)
     }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        self.lhs.feed()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        Some(Box::new(Filtered {
+            lhs: self.lhs.fork()?,
+            rhs: Arc::clone(&self.rhs),
+            keeps_seen: self.keeps_seen,
+            key: Vec::new(),
+        }))
+    }
 }
 
 /// `or`: the left side, and of the right side what has a signature that the left side has not.
@@ -120,14 +135,14 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
         seen.add(tile);
         tile.rows().try_for_each(|row| merge.add(row.labels, row))
     })?;
-    let mut left = Vec::new();
+    let (mut left, mut key) = (Vec::new(), Vec::new());
     for_each_tile(run, &set.rhs, |tile| {
         run.check_cells(merge.cells())?;
         for row in tile.rows() {
             left.clear();
             left.extend_from_slice(row.present);
             let mut histograms = row.histograms.to_vec();
-            if let Some(seen) = seen.of(row.labels) {
+            if let Some(seen) = seen.of(row.labels, &mut key) {
                 left.iter_mut()
                     .zip(seen)
                     .for_each(|(bits, seen)| *bits &= !seen);

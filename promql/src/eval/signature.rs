@@ -11,7 +11,6 @@ use crate::parse::ast::VectorMatching;
 pub(super) struct Signatures<'a> {
     matching: &'a VectorMatching,
     by_key: HashMap<Box<[u8]>, usize>,
-    key: Vec<u8>,
 }
 
 impl<'a> Signatures<'a> {
@@ -19,39 +18,39 @@ impl<'a> Signatures<'a> {
         Signatures {
             matching,
             by_key: HashMap::new(),
-            key: Vec::new(),
         }
     }
 
-    /// The number of the signature of `labels`; a new one is the number of those before.
-    pub(super) fn number(&mut self, labels: &Labels) -> usize {
-        self.write_key(labels);
+    /// The number of the signature of `labels`; a new one is the number of those before. `key` is
+    /// room to work in, as for [`Signatures::find`].
+    pub(super) fn number(&mut self, labels: &Labels, key: &mut Vec<u8>) -> usize {
+        self.write_key(labels, key);
         let next = self.by_key.len();
-        match self.by_key.get(self.key.as_slice()) {
+        match self.by_key.get(key.as_slice()) {
             Some(at) => *at,
             None => {
-                self.by_key.insert(self.key.as_slice().into(), next);
+                self.by_key.insert(key.as_slice().into(), next);
                 next
             }
         }
     }
 
     /// The number of the signature of `labels`, if it has been met.
-    pub(super) fn find(&mut self, labels: &Labels) -> Option<usize> {
-        self.write_key(labels);
-        self.by_key.get(self.key.as_slice()).copied()
+    pub(super) fn find(&self, labels: &Labels, key: &mut Vec<u8>) -> Option<usize> {
+        self.write_key(labels, key);
+        self.by_key.get(key.as_slice()).copied()
     }
 
-    fn write_key(&mut self, labels: &Labels) {
-        self.key.clear();
+    fn write_key(&self, labels: &Labels, key: &mut Vec<u8>) {
+        key.clear();
         for (name, value) in labels
             .iter()
             .filter(|(name, _)| in_signature(self.matching, name))
         {
-            self.key.extend_from_slice(name.as_bytes());
-            self.key.push(0xff);
-            self.key.extend_from_slice(value.as_bytes());
-            self.key.push(0xff);
+            key.extend_from_slice(name.as_bytes());
+            key.push(0xff);
+            key.extend_from_slice(value.as_bytes());
+            key.push(0xff);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Binary operations between a vector and a number.
 
+use std::sync::Arc;
+
 use super::arithmetic::{NumberOp, number_op};
 use super::histogram_ops::{Operand, combine, incompatible};
 use super::map::merge_nameless;
 use super::names::NameDrop;
-use super::run::Run;
+use super::run::{Feed, Run};
 use super::tile::Tile;
 use super::{EvalError, Operator, scalar};
 use crate::parse::ast::BinaryOp;
@@ -12,7 +14,7 @@ use crate::plan::node::{Node, WithScalar};
 
 /// The rows of such an operation.
 pub(super) struct ScalarRows<'r> {
-    input: Box<dyn Operator + 'r>,
+    input: Box<dyn Operator<'r> + 'r>,
     run: &'r Run<'r>,
     rank: u32,
     with: &'r WithScalar,
@@ -20,7 +22,7 @@ pub(super) struct ScalarRows<'r> {
     op: Option<NumberOp>,
     return_bool: bool,
     scalar_left: bool,
-    scalars: Vec<f64>,
+    scalars: Arc<Vec<f64>>,
     /// Set when names are dropped here.
     names: Option<NameDrop>,
 }
@@ -30,7 +32,7 @@ pub(super) fn build<'r>(
     run: &'r Run<'r>,
     node: &'r Node,
     with: &'r WithScalar,
-) -> Result<Box<dyn Operator + 'r>, EvalError> {
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let op = number_op(with.op);
     let trims = matches!(with.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
     if op.is_none() && !trims {
@@ -53,7 +55,7 @@ pub(super) fn build<'r>(
         op,
         return_bool: with.return_bool,
         scalar_left: with.scalar_left,
-        scalars: scalar::evaluate(run, &with.scalar, node.grid)?,
+        scalars: Arc::new(scalar::evaluate(run, &with.scalar, node.grid)?),
         names,
     });
     Ok(if merges { merge_nameless(rows) } else { rows })
@@ -104,7 +106,7 @@ impl ScalarRows<'_> {
         };
         for i in 0..tile.len() {
             let (_, row) = tile.row_mut(i);
-            let pairs = row.values.iter_mut().zip(&self.scalars);
+            let pairs = row.values.iter_mut().zip(self.scalars.iter());
             match op {
                 NumberOp::Arithmetic(op) if self.scalar_left => {
                     pairs.for_each(|(value, scalar)| *value = op.apply(*scalar, *value));
@@ -131,7 +133,7 @@ impl ScalarRows<'_> {
     }
 }
 
-impl Operator for ScalarRows<'_> {
+impl<'r> Operator<'r> for ScalarRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         loop {
             if !self.input.next_tile(tile)? {
@@ -146,5 +148,18 @@ impl Operator for ScalarRows<'_> {
                 return Ok(true);
             }
         }
+    }
+
+    fn feed(&mut self) -> Option<&mut Feed<'r>> {
+        self.input.feed()
+    }
+
+    fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
+        Some(Box::new(ScalarRows {
+            input: self.input.fork()?,
+            scalars: Arc::clone(&self.scalars),
+            names: self.names.clone(),
+            ..*self
+        }))
     }
 }
