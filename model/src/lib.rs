@@ -4,6 +4,7 @@
 //! This crate is synchronous and touches neither files nor the network. It knows no encoding:
 //! chunks, blocks and protobuf belong to `tsdb` and `proto`.
 
+pub mod go_math;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;

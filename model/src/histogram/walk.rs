@@ -2,6 +2,7 @@
 
 use super::bounds::upper_bound;
 use super::{CUSTOM_SCHEMA, FloatHistogram};
+use crate::go_math;
 
 /// A bucket with its bounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +51,7 @@ impl Bucket {
         if linear {
             return (value - self.lower) / (self.upper - self.lower);
         }
-        let log = |it: f64| it.abs().log2();
+        let log = |it: f64| go_math::log2(it.abs());
         let (lower, upper, value_log) = (log(self.lower), log(self.upper), log(value));
         if value > 0.0 {
             (value_log - lower) / (upper - lower)

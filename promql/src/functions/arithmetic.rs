@@ -1,6 +1,6 @@
 //! What the binary operators compute on two numbers, with Go's answers for special values.
 
-use super::go_math;
+use isobar_model::go_math;
 
 /// A binary operator on two numbers that gives a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! Functions of one native histogram, with Prometheus' answers.
 
 use isobar_model::FloatHistogram;
+use isobar_model::go_math::{exp2, log2};
 use isobar_model::histogram::Bucket;
 
 use super::sum::kahan_inc;
@@ -181,11 +182,11 @@ pub fn quantile(q: f64, histogram: &FloatHistogram) -> (f64, Option<NanNote>) {
             note,
         );
     }
-    let (lower, upper) = (bucket.lower.abs().log2(), bucket.upper.abs().log2());
+    let (lower, upper) = (log2(bucket.lower.abs()), log2(bucket.upper.abs()));
     let value = if bucket.lower > 0.0 {
-        (lower + (upper - lower) * fraction).exp2()
+        exp2(lower + (upper - lower) * fraction)
     } else {
-        -(upper + (lower - upper) * (1.0 - fraction)).exp2()
+        -exp2(upper + (lower - upper) * (1.0 - fraction))
     };
     (value, note)
 }

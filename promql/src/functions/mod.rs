@@ -14,7 +14,6 @@ pub mod range;
 
 pub mod arithmetic;
 pub mod calendar;
-mod go_math;
 pub mod histogram;
 pub mod labels;
 pub mod quantile;

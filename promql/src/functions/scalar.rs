@@ -1,8 +1,9 @@
 //! Functions of one number: mathematics and, through [`super::calendar`], parts of a date.
 
+use isobar_model::go_math;
+
 use super::arithmetic::{go_max, go_min};
 use super::calendar::DatePart;
-use super::go_math;
 
 /// A function that maps each value of a vector by itself and has no parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,17 +93,17 @@ impl ScalarFn {
     pub fn eval(self, x: f64) -> f64 {
         match self {
             ScalarFn::Abs => x.abs(),
-            ScalarFn::Acos => x.acos(),
-            ScalarFn::Acosh => acosh(x),
-            ScalarFn::Asin => x.asin(),
-            ScalarFn::Asinh => asinh(x),
+            ScalarFn::Acos => go_math::acos(x),
+            ScalarFn::Acosh => go_math::acosh(x),
+            ScalarFn::Asin => go_math::asin(x),
+            ScalarFn::Asinh => go_math::asinh(x),
             ScalarFn::Atan => go_math::atan(x),
-            ScalarFn::Atanh => x.atanh(),
+            ScalarFn::Atanh => go_math::atanh(x),
             ScalarFn::Ceil => x.ceil(),
-            ScalarFn::Cos => x.cos(),
-            ScalarFn::Cosh => x.cosh(),
+            ScalarFn::Cos => go_math::cos(x),
+            ScalarFn::Cosh => go_math::cosh(x),
             ScalarFn::Deg => x * 180.0 / std::f64::consts::PI,
-            ScalarFn::Exp => x.exp(),
+            ScalarFn::Exp => go_math::exp(x),
             ScalarFn::Floor => x.floor(),
             ScalarFn::Ln => go_math::log(x),
             ScalarFn::Log2 => go_math::log2(x),
@@ -117,11 +118,11 @@ impl ScalarFn {
                     x
                 }
             }
-            ScalarFn::Sin => x.sin(),
-            ScalarFn::Sinh => x.sinh(),
+            ScalarFn::Sin => go_math::sin(x),
+            ScalarFn::Sinh => go_math::sinh(x),
             ScalarFn::Sqrt => x.sqrt(),
-            ScalarFn::Tan => x.tan(),
-            ScalarFn::Tanh => x.tanh(),
+            ScalarFn::Tan => go_math::tan(x),
+            ScalarFn::Tanh => go_math::tanh(x),
             ScalarFn::Date(part) => part.of_seconds(x),
         }
     }
@@ -151,25 +152,6 @@ pub fn clamp(x: f64, min: f64, max: f64) -> f64 {
 /// Whether `clamp` with these bounds gives no result at all.
 pub fn clamp_is_empty(min: f64, max: f64) -> bool {
     max < min
-}
-
-/// From here on `x² ± 1` rounds to `x²`; as in Go.
-const LARGE: f64 = (1u64 << 28) as f64;
-
-fn acosh(x: f64) -> f64 {
-    if x > LARGE {
-        x.ln() + std::f64::consts::LN_2
-    } else {
-        x.acosh()
-    }
-}
-
-fn asinh(x: f64) -> f64 {
-    if x.abs() > LARGE {
-        (x.abs().ln() + std::f64::consts::LN_2).copysign(x)
-    } else {
-        x.asinh()
-    }
 }
 
 #[cfg(test)]

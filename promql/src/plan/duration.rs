@@ -1,5 +1,7 @@
 //! Duration expressions: `[5m * 2]`, `offset step()`. Their numbers are seconds.
 
+use isobar_model::go_math;
+
 use super::{PlanError, PlanParams};
 use crate::parse::ast::{Duration, DurationExpr, DurationOp, Expr, Offset, Span, VectorSelector};
 
@@ -109,6 +111,6 @@ fn evaluate(expr: &DurationExpr, params: &PlanParams<'_>) -> Result<f64, PlanErr
         DurationOp::Div => value / right,
         DurationOp::Mod if right == 0.0 => return Err(by_zero("modulo")),
         DurationOp::Mod => value % right,
-        DurationOp::Pow => value.powf(right),
+        DurationOp::Pow => go_math::pow(value, right),
     })
 }
