@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use isobar_promql::eval::{EvalError, evaluate};
+use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelToken, Limits};
 use isobar_promql::parse::parse_expr;
 use isobar_promql::plan::{PlanError, PlanParams, plan};
@@ -35,12 +36,35 @@ fn prometheus_answers_are_met() {
         return;
     };
     let block = Block::open_in(&Path::new(dir).join("data"));
+    let (met, report) = check(&block, &answers, Features::default());
+    println!("{report}");
+    println!("recorded: {met} of {} answers met", answers.lines().count());
+    assert!(met >= MET_MIN, "{met} answers met, {MET_MIN} before");
+}
+
+/// Prometheus 3.14 with feature `use-start-timestamps` over a block that it wrote with start times.
+#[test]
+fn start_times_count_as_in_prometheus() {
+    let dir = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tsdb/tests/golden/start_times/block"
+    );
+    let answers = include_str!("recorded/start_times.jsonl");
+    let features = Features {
+        start_timestamps: true,
+        ..Features::default()
+    };
+    let (met, report) = check(&Block::open(Path::new(dir)), answers, features);
+    assert_eq!(met, answers.lines().count(), "{report}");
+}
+
+/// Asks all queries, and says how many answers are met and what differs.
+fn check(block: &Block, answers: &str, features: Features) -> (usize, String) {
     let mut misses: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let (mut met, mut all) = (0, 0);
+    let mut met = 0;
     for line in answers.lines() {
         let recorded: Json = serde_json::from_str(line).expect("an answer a line");
-        all += 1;
-        match compare::compare(&recorded, ask(&block, &recorded)) {
+        match compare::compare(&recorded, ask(block, &recorded, features)) {
             Ok(()) => met += 1,
             Err(why) => {
                 let kind = why.split(':').next().unwrap_or_default().to_owned();
@@ -51,15 +75,15 @@ fn prometheus_answers_are_met() {
             }
         }
     }
-    for (kind, queries) in &misses {
-        println!("{} × {kind}, such as {}", queries.len(), queries[0]);
-    }
-    println!("recorded: {met} of {all} answers met");
-    assert!(met >= MET_MIN, "{met} answers met, {MET_MIN} before");
+    let kinds = misses.iter().map(|(kind, queries)| {
+        let count = queries.len();
+        format!("{count} × {kind}, such as {}\n", queries[0])
+    });
+    (met, kinds.collect())
 }
 
 /// Our answer to a recorded request.
-fn ask(block: &Block, recorded: &Json) -> Result<QueryResult, Refusal> {
+fn ask(block: &Block, recorded: &Json, features: Features) -> Result<QueryResult, Refusal> {
     let params = &recorded["params"];
     let text = |name: &str| params[name].as_str().unwrap_or_default();
     let query = text("query");
@@ -74,6 +98,7 @@ fn ask(block: &Block, recorded: &Json) -> Result<QueryResult, Refusal> {
         start_ms,
         end_ms,
         step_ms,
+        features,
         ..PlanParams::default()
     };
     let plan = plan(&expr, &params).map_err(|e| match e {

@@ -15,7 +15,11 @@ impl Block {
     pub(crate) fn open_in(dir: &Path) -> Self {
         let mut entries = std::fs::read_dir(dir).expect("the directory of the block");
         let entry = entries.next().expect("a block").expect("its entry");
-        Block(BlockReader::open(entry.path()).expect("a block that opens"))
+        Block::open(&entry.path())
+    }
+
+    pub(crate) fn open(dir: &Path) -> Self {
+        Block(BlockReader::open(dir).expect("a block that opens"))
     }
 }
 

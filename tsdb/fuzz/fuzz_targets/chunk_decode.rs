@@ -1,15 +1,40 @@
-//! Any bytes decode to the announced number of samples or to an error, and what decodes can be
-//! appended to.
+//! Any bytes decode to the announced number of samples or to an error, in every encoding; what
+//! decodes as XOR can be appended to.
 //!
 //! Run with `cargo +nightly fuzz run chunk_decode` in `tsdb/`.
 #![no_main]
 
 use bytes::Bytes;
 use isobar_model::{Columns, TimeRange};
-use isobar_tsdb::chunks::{Chunk, Encoding, XorAppender, xor};
+use isobar_tsdb::chunks::{Chunk, Encoding, XorAppender, xor, xor2};
 use libfuzzer_sys::fuzz_target;
 
+const ENCODINGS: [Encoding; 6] = [
+    Encoding::Xor,
+    Encoding::Histogram,
+    Encoding::FloatHistogram,
+    Encoding::Xor2,
+    Encoding::HistogramSt,
+    Encoding::FloatHistogramSt,
+];
+
 fuzz_target!(|data: &[u8]| {
+    append_to_xor(data);
+    let mut columns = Columns::default();
+    match xor2::decode(data, &mut columns) {
+        Ok(_) => {
+            let count = usize::from(xor::sample_count(data).unwrap());
+            assert_eq!((columns.len(), columns.values.len()), (count, count));
+            assert!([0, count].contains(&columns.start_times.len()));
+        }
+        Err(_) => assert!(columns.is_empty() && !columns.has_start_times()),
+    }
+    for encoding in ENCODINGS {
+        decode(encoding, data);
+    }
+});
+
+fn append_to_xor(data: &[u8]) {
     let mut columns = Columns::default();
     if xor::decode(data, &mut columns).is_err() {
         assert!(columns.is_empty());
@@ -25,22 +50,28 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again.timestamps.pop(), Some(7));
         assert_eq!(again.timestamps, columns.timestamps);
     }
-    let data = Bytes::copy_from_slice(data);
+}
+
+/// Whatever is decoded lies in the range, in order, and start times have their samples.
+fn decode(encoding: Encoding, data: &[u8]) {
     let chunk = Chunk {
-        encoding: Encoding::Xor,
+        encoding,
         min_ms: 0,
         max_ms: 0,
-        data,
+        data: Bytes::copy_from_slice(data),
     };
-    columns.clear();
-    chunk
-        .decode_into(TimeRange::new(-1000, 1_000_000), &mut columns)
-        .unwrap();
-    assert!(columns.timestamps.is_sorted_by(|a, b| a < b));
-    assert!(
-        columns
-            .timestamps
-            .iter()
-            .all(|time| (-1000..=1_000_000).contains(time))
-    );
-});
+    let range = TimeRange::new(-1000, 1_000_000);
+    let mut columns = Columns::default();
+    if chunk.decode_into(range, &mut columns).is_err() {
+        assert_eq!(columns, Columns::default());
+        return;
+    }
+    let times = &columns.timestamps;
+    assert!(times.is_sorted_by(|a, b| a < b));
+    assert!(times.iter().all(|time| range.contains(*time)));
+    let histograms = &columns.histograms;
+    assert!(histograms.is_sorted_by(|a, b| a.0 < b.0));
+    assert!(histograms.iter().all(|it| range.contains(it.0)));
+    assert!(columns.start_times.len() <= times.len());
+    assert!(columns.histogram_start_times.len() <= histograms.len());
+}

@@ -1,19 +1,23 @@
 //! Chunks: runs of samples of one series, encoded.
 //!
-//! [`xor`] is the encoding of floats, [`histogram`] that of native histograms; [`segment`] the
-//! files in which a block keeps its chunks. The other encodings are carried and copied as they
-//! are, but not decoded yet.
+//! [`xor`] is the encoding of floats, [`xor2`] the newer one, [`histogram`] that of native
+//! histograms; [`segment`] the files in which a block keeps its chunks. Downsampled aggregates are
+//! carried and copied as they are, but not decoded yet.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use isobar_model::{Columns, TimeRange};
+use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use crate::Error;
 
 pub mod histogram;
 pub mod segment;
+mod start_times;
 pub mod xor;
+pub mod xor2;
 
-use histogram::Counts;
+use histogram::{Counts, Kind};
 pub use segment::{ChunkRef, SegmentReader, SegmentWriter};
 pub use xor::XorAppender;
 
@@ -110,36 +114,33 @@ impl Chunk {
     /// [`Error::Corrupt`] when the bytes do not follow the encoding, [`Error::Unsupported`] when
     /// the encoding is not decoded yet; `columns` is left as it was.
     pub fn decode_into(&self, range: TimeRange, columns: &mut Columns) -> Result<(), Error> {
-        match self.encoding {
-            Encoding::Xor => {}
-            Encoding::Histogram => return self.decode_histograms(Counts::Integer, range, columns),
-            Encoding::FloatHistogram => {
-                return self.decode_histograms(Counts::Float, range, columns);
-            }
-            _ => return Err(self.unsupported()),
-        }
         let start = columns.len();
-        let rising = xor::decode(&self.data, columns)?;
-        if !rising {
-            sort_from(start, columns);
-        }
-        trim_from(start, range, columns);
-        Ok(())
-    }
-
-    fn decode_histograms(
-        &self,
-        counts: Counts,
-        range: TimeRange,
-        columns: &mut Columns,
-    ) -> Result<(), Error> {
+        let (counts, start_times) = match self.encoding {
+            Encoding::Xor | Encoding::Xor2 => {
+                let rising = match self.encoding {
+                    Encoding::Xor => xor::decode(&self.data, columns)?,
+                    _ => xor2::decode(&self.data, columns)?,
+                };
+                if !rising {
+                    sort_from(start, columns);
+                }
+                trim_from(start, range, columns);
+                return Ok(());
+            }
+            Encoding::Histogram => (Counts::Integer, false),
+            Encoding::FloatHistogram => (Counts::Float, false),
+            Encoding::HistogramSt => (Counts::Integer, true),
+            Encoding::FloatHistogramSt => (Counts::Float, true),
+            Encoding::Aggregate => return Err(self.unsupported()),
+        };
+        let kind = Kind {
+            counts,
+            start_times,
+        };
         let start = columns.histograms.len();
-        let rising = histogram::decode(&self.data, counts, range, &mut columns.histograms)?;
+        let rising = histogram::decode(&self.data, kind, range, columns)?;
         if !rising {
-            let mut samples = columns.histograms.split_off(start);
-            samples.sort_by_key(|sample| sample.0);
-            samples.dedup_by_key(|sample| sample.0);
-            columns.histograms.append(&mut samples);
+            sort_histograms_from(start, columns);
         }
         Ok(())
     }
@@ -168,15 +169,62 @@ impl Chunk {
     }
 }
 
-/// Sorts the samples from index `start` on by time; the first of equal times stays.
+/// A histogram with its time, and since when it counts.
+pub(crate) type StartedHistogram = ((i64, Arc<FloatHistogram>), i64);
+
+/// Sorts the floats from index `start` on by time; the first of equal times stays.
 pub(crate) fn sort_from(start: usize, columns: &mut Columns) {
+    let start_times = split_start_times(&mut columns.start_times, start);
     let times = columns.timestamps.drain(start..);
-    let mut samples: Vec<_> = times.zip(columns.values.drain(start..)).collect();
-    samples.sort_by_key(|sample| sample.0);
-    samples.dedup_by_key(|sample| sample.0);
-    samples
-        .into_iter()
-        .for_each(|(timestamp_ms, value)| columns.push(timestamp_ms, value));
+    let samples = times.zip(columns.values.drain(start..)).zip(start_times);
+    let mut samples: Vec<_> = samples.collect();
+    samples.sort_by_key(|((timestamp_ms, _), _)| *timestamp_ms);
+    samples.dedup_by_key(|((timestamp_ms, _), _)| *timestamp_ms);
+    for ((timestamp_ms, value), start_ms) in samples {
+        if start_ms != 0 {
+            let before = columns.len();
+            columns.start_times.resize(before, 0);
+            columns.start_times.push(start_ms);
+        }
+        columns.push(timestamp_ms, value);
+    }
+}
+
+/// Sorts the histograms from index `start` on by time; the first of equal times stays.
+fn sort_histograms_from(start: usize, columns: &mut Columns) {
+    let mut samples = take_histograms(start, columns);
+    samples.sort_by_key(|(sample, _)| sample.0);
+    samples.dedup_by_key(|(sample, _)| sample.0);
+    append_histograms(samples, columns);
+}
+
+/// Takes the histograms from index `start` on out of the columns.
+pub(crate) fn take_histograms(start: usize, columns: &mut Columns) -> Vec<StartedHistogram> {
+    let start_times = split_start_times(&mut columns.histogram_start_times, start);
+    let histograms = columns.histograms.drain(start..);
+    histograms.zip(start_times).collect()
+}
+
+/// Puts histograms behind those that are there.
+pub(crate) fn append_histograms(
+    samples: impl IntoIterator<Item = StartedHistogram>,
+    columns: &mut Columns,
+) {
+    for (sample, start_ms) in samples {
+        // What is missing in front of a start time stands for unknown ones.
+        if start_ms != 0 {
+            let before = columns.histograms.len();
+            columns.histogram_start_times.resize(before, 0);
+            columns.histogram_start_times.push(start_ms);
+        }
+        columns.histograms.push(sample);
+    }
+}
+
+/// Takes the start times from index `start` on out of their column; zeros follow without end.
+fn split_start_times(column: &mut Vec<i64>, start: usize) -> impl Iterator<Item = i64> {
+    let taken = column.split_off(start.min(column.len()));
+    taken.into_iter().chain(std::iter::repeat(0))
 }
 
 /// Drops the samples outside of `range` from index `start` on, where times rise.
@@ -186,12 +234,17 @@ fn trim_from(start: usize, range: TimeRange, columns: &mut Columns) {
         let end = start + times.partition_point(|time| *time <= range.max_ms);
         columns.timestamps.truncate(end);
         columns.values.truncate(end);
+        columns.start_times.truncate(end);
     }
     let times = columns.timestamps.get(start..).unwrap_or_default();
     if times.first().is_some_and(|first| *first < range.min_ms) {
         let begin = start + times.partition_point(|time| *time < range.min_ms);
         columns.timestamps.drain(start..begin);
         columns.values.drain(start..begin);
+        let known = columns.start_times.len();
+        columns
+            .start_times
+            .drain(start.min(known)..begin.min(known));
     }
 }
 
@@ -240,8 +293,8 @@ mod tests {
     #[test]
     fn what_cannot_be_decoded_is_named() {
         let data = Bytes::from_static(&[0, 1, 0]);
-        let chunk = Chunk {
-            encoding: Encoding::HistogramSt,
+        let mut chunk = Chunk {
+            encoding: Encoding::Aggregate,
             min_ms: 0,
             max_ms: 0,
             data,
@@ -251,8 +304,25 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "chunk encoding 5 (histogram with start timestamps) is not decoded yet"
+            "chunk encoding 255 (downsampled aggregates) is not decoded yet"
         );
+        chunk.encoding = Encoding::HistogramSt;
         assert_eq!(chunk.sample_count().unwrap(), 1);
+    }
+
+    #[test]
+    fn start_times_are_sorted_and_trimmed_with_their_samples() {
+        let mut columns = Columns {
+            timestamps: vec![1, 30, 10, 20],
+            values: vec![0.0; 4],
+            start_times: vec![0, 25, 0, 15],
+            ..Columns::default()
+        };
+        sort_from(1, &mut columns);
+        assert_eq!(columns.timestamps, [1, 10, 20, 30]);
+        assert_eq!(columns.start_times, [0, 0, 15, 25]);
+        trim_from(1, TimeRange::new(20, 25), &mut columns);
+        assert_eq!(columns.timestamps, [1, 20]);
+        assert_eq!(columns.start_times, [0, 15]);
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use isobar_model::Columns;
 use isobar_model::histogram::CounterReset;
 
+use crate::chunks::{StartedHistogram, append_histograms, take_histograms};
+
 /// Brings what was decoded of several chunks into time order, one sample for each time: floats
 /// from index `floats_from` on, which are in order, and histograms from `from` on, of which those
 /// of each chunk are in order and end where `ends` says.
@@ -17,33 +19,31 @@ pub(super) fn settle(floats_from: usize, from: usize, ends: &[usize], columns: &
         .windows(2)
         .all(|pair| matches!(pair, [a, b] if a.0 < b.0))
     {
-        let decoded = columns.histograms.split_off(from);
+        let decoded = take_histograms(from, columns);
         let mut samples: Vec<_> = decoded
             .into_iter()
             .enumerate()
             .map(|(at, sample)| (ends.partition_point(|end| *end <= from + at), sample))
             .collect();
-        samples.sort_by_key(|(_, sample)| sample.0);
-        samples.dedup_by_key(|(_, sample)| sample.0);
+        samples.sort_by_key(|(_, (sample, _))| sample.0);
+        samples.dedup_by_key(|(_, (sample, _))| sample.0);
         let mut before = None;
-        columns
-            .histograms
-            .extend(samples.into_iter().map(|(chunk, mut sample)| {
-                let follows = before.is_none_or(|before| before == chunk);
-                before = Some(chunk);
-                if !follows && sample.1.hint != CounterReset::Gauge {
-                    Arc::make_mut(&mut sample.1).hint = CounterReset::Unknown;
-                }
-                sample
-            }));
+        let samples = samples.into_iter().map(|(chunk, (mut sample, start_ms))| {
+            let follows = before.is_none_or(|before| before == chunk);
+            before = Some(chunk);
+            if !follows && sample.1.hint != CounterReset::Gauge {
+                Arc::make_mut(&mut sample.1).hint = CounterReset::Unknown;
+            }
+            (sample, start_ms)
+        });
+        append_histograms(samples, columns);
     }
-    let times = columns.timestamps.get(floats_from..).unwrap_or_default();
-    if !times.is_empty() {
-        let later = columns.histograms.split_off(from);
-        let kept = later
-            .into_iter()
-            .filter(|it| times.binary_search(&it.0).is_err());
-        columns.histograms.extend(kept);
+    if floats_from < columns.len() {
+        let later = take_histograms(from, columns);
+        let times = columns.timestamps.get(floats_from..).unwrap_or_default();
+        let is_alone = |it: &StartedHistogram| times.binary_search(&it.0.0).is_err();
+        let kept: Vec<_> = later.into_iter().filter(is_alone).collect();
+        append_histograms(kept, columns);
     }
 }
 

@@ -23,4 +23,6 @@ mod promtool;
 #[cfg(test)]
 mod round_trip;
 #[cfg(test)]
+mod start_times;
+#[cfg(test)]
 mod support;

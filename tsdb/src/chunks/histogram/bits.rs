@@ -2,6 +2,7 @@
 
 use super::corrupt;
 use crate::Error;
+use crate::encoding::Decoder;
 
 /// Reads bits from the most significant on.
 pub(super) struct BitReader<'a> {
@@ -11,7 +12,7 @@ pub(super) struct BitReader<'a> {
 }
 
 /// The bits that a varbit number has behind each number of leading ones.
-const WIDTHS: [u32; 9] = [0, 3, 6, 9, 12, 18, 25, 56, 64];
+pub(in crate::chunks) const VARBIT_WIDTHS: [u32; 9] = [0, 3, 6, 9, 12, 18, 25, 56, 64];
 
 impl<'a> BitReader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
@@ -63,7 +64,7 @@ impl<'a> BitReader<'a> {
         let ones = self.peek().leading_ones().min(8);
         // A zero ends the ones unless there are eight.
         self.skip((ones + 1).min(8))?;
-        let width = WIDTHS.get(ones as usize).copied().unwrap_or(64);
+        let width = VARBIT_WIDTHS.get(ones as usize).copied().unwrap_or(64);
         Ok((self.read(width)?, width))
     }
 
@@ -73,14 +74,35 @@ impl<'a> BitReader<'a> {
 
     pub(super) fn varbit_int(&mut self) -> Result<i64, Error> {
         let (bits, width) = self.varbit()?;
-        let negative = (1..64).contains(&width) && bits > 1 << (width - 1);
-        let bits = if negative {
-            bits.wrapping_sub(1 << width)
-        } else {
-            bits
-        };
-        Ok(bits.cast_signed())
+        Ok(varbit_signed(bits, width))
     }
+
+    /// A signed varint, whose bytes begin at any bit.
+    pub(super) fn varint(&mut self) -> Result<i64, Error> {
+        let mut bytes = [0; 10];
+        for at in 0..bytes.len() {
+            let byte = self.read(8)?.to_be_bytes()[7];
+            if let Some(to) = bytes.get_mut(at) {
+                *to = byte;
+            }
+            if byte < 0x80 {
+                break;
+            }
+        }
+        let read = Decoder::new(&bytes).varint();
+        read.map_err(|error| corrupt(error.to_string()))
+    }
+}
+
+/// A varbit number of `width` bits as a signed one: from 1 - 2^(width-1) to 2^(width-1).
+pub(in crate::chunks) fn varbit_signed(bits: u64, width: u32) -> i64 {
+    let negative = (1..64).contains(&width) && bits > 1 << (width - 1);
+    let bits = if negative {
+        bits.wrapping_sub(1 << width)
+    } else {
+        bits
+    };
+    bits.cast_signed()
 }
 
 /// A float that is XORed with the one before it.

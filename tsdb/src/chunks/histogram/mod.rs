@@ -13,6 +13,10 @@
 //!   distance to the sample before; each bucket is the distance to the one before it.
 //! - Float: all counts are 64 bits at first and then XORed with the sample before.
 //!
+//! In the encodings with start times (5 and 6, Prometheus 3.14's `histogram_st.go` and
+//! `float_histogram_st.go`) the flags are the two high bits of the number of samples, the third
+//! byte and what follows a sample is told in [`super::start_times`].
+//!
 //! The sum is XORed in both. A sum that is the staleness marker ends its sample.
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
@@ -21,7 +25,8 @@ mod bits;
 mod layout;
 mod samples;
 
-pub use samples::{Counts, decode};
+pub(super) use bits::{VARBIT_WIDTHS, varbit_signed};
+pub use samples::{Counts, Kind, decode};
 
 use crate::Error;
 

@@ -4,59 +4,79 @@ use std::sync::Arc;
 
 use isobar_model::histogram::{Buckets, CounterReset};
 use isobar_model::sample::is_stale;
-use isobar_model::{FloatHistogram, TimeRange};
+use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use super::bits::{BitReader, XorFloat};
 use super::layout::Layout;
 use super::{HEADER_BYTES, corrupt};
 use crate::Error;
+use crate::chunks::start_times::StartTimes;
 
 /// How counts are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counts {
-    /// As integers, encoding 2.
+    /// As integers, encodings 2 and 5.
     Integer,
-    /// As floats, encoding 3.
+    /// As floats, encodings 3 and 6.
     Float,
 }
 
-/// Appends the samples whose times lie in `range` to `samples`, and says whether the times of all
-/// strictly rise.
+/// What a chunk of histograms holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// How counts are encoded.
+    pub counts: Counts,
+    /// Whether there are start times, encodings 5 and 6.
+    pub start_times: bool,
+}
+
+/// Appends the samples whose times lie in `range` to the histograms of `columns`, and says whether
+/// the times of all strictly rise.
 ///
 /// # Errors
-/// [`Error::Corrupt`] when the bytes are no such chunk; `samples` is left as it was.
+/// [`Error::Corrupt`] when the bytes are no such chunk; `columns` is left as it was.
 pub fn decode(
     data: &[u8],
-    counts: Counts,
+    kind: Kind,
     range: TimeRange,
-    samples: &mut Vec<(i64, Arc<FloatHistogram>)>,
+    columns: &mut Columns,
 ) -> Result<bool, Error> {
-    let start = samples.len();
-    let result = decode_all(data, counts, range, samples);
+    let start = columns.histograms.len();
+    let starts = columns.histogram_start_times.len();
+    let result = decode_all(data, kind, range, columns);
     if result.is_err() {
-        samples.truncate(start);
+        columns.histograms.truncate(start);
+        columns.histogram_start_times.truncate(starts);
     }
     result
 }
 
 fn decode_all(
     data: &[u8],
-    counts: Counts,
+    kind: Kind,
     range: TimeRange,
-    samples: &mut Vec<(i64, Arc<FloatHistogram>)>,
+    columns: &mut Columns,
 ) -> Result<bool, Error> {
-    let Some(([count_high, count_low, flags], rest)) = data.split_first_chunk::<HEADER_BYTES>()
+    let Some(([count_high, count_low, third], rest)) = data.split_first_chunk::<HEADER_BYTES>()
     else {
         return Err(corrupt("the header is cut"));
     };
-    let count = u16::from_be_bytes([*count_high, *count_low]);
+    let (count_high, flags, mut start_times) = match kind.start_times {
+        true => (count_high & 0x3f, count_high, StartTimes::new(*third)),
+        false => (*count_high, third, None),
+    };
+    let count = u16::from_be_bytes([count_high, *count_low]);
     if count == 0 {
         return Ok(true);
+    }
+    if start_times.is_some() {
+        let before = columns.histograms.len();
+        columns.histogram_start_times.resize(before, 0);
     }
     let gauge = flags & 0xc0 == 0xc0;
     let mut bits = BitReader::new(rest);
     let layout = Layout::decode(&mut bits)?;
-    let mut state = State::new(&layout, counts);
+    let mut state = State::new(&layout, kind.counts);
     let mut rising = true;
     let mut last = None;
     for number in 0..count {
@@ -65,6 +85,14 @@ fn decode_all(
             _ => state.next(&mut bits)?,
         }
         let time_ms = state.time_ms;
+        if let Some(start_times) = &mut start_times {
+            match last {
+                None => start_times.first(time_ms, || bits.varint())?,
+                Some(before_ms) => {
+                    start_times.next(number.into(), before_ms, || bits.varbit_int())?;
+                }
+            }
+        }
         rising &= last.is_none_or(|last| last < time_ms);
         last = Some(time_ms);
         if !range.contains(time_ms) {
@@ -77,7 +105,11 @@ fn decode_all(
             (false, 0) => CounterReset::Unknown,
             (false, _) => CounterReset::NotReset,
         };
-        samples.push((time_ms, Arc::new(state.histogram(&layout, hint)?)));
+        let histogram = Arc::new(state.histogram(&layout, hint)?);
+        columns.histograms.push((time_ms, histogram));
+        if let Some(start_times) = &start_times {
+            columns.histogram_start_times.push(start_times.start_ms);
+        }
     }
     Ok(rising)
 }

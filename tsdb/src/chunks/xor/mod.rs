@@ -30,6 +30,7 @@ use crate::Error;
 mod decode;
 mod encode;
 
+pub(super) use decode::BitReader;
 pub use decode::{decode, sample_count};
 pub use encode::XorAppender;
 
