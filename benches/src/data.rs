@@ -192,14 +192,7 @@ impl Pod {
             ),
             ("job", "kubernetes-pods".to_owned()),
             ("namespace", namespace),
-            (
-                "node",
-                format!(
-                    "ip-10-0-{}-{}.eu-west-1.compute.internal",
-                    pod % 40,
-                    pod % 7
-                ),
-            ),
+            ("node", node(pod)),
             ("pod", pod_name(pod)),
             ("service", format!("web-{}-metrics", pod % 50)),
         ];
@@ -338,6 +331,15 @@ pub fn metric_names() -> Vec<String> {
 /// The namespace of the pod of this number; a tenth of the pods share each of the larger ones.
 pub fn namespace(pod: usize) -> String {
     format!("team-{:02}", pod % 20)
+}
+
+/// The node that the pod of this number runs on.
+pub fn node(pod: usize) -> String {
+    format!(
+        "ip-10-0-{}-{}.eu-west-1.compute.internal",
+        pod % 40,
+        pod % 7
+    )
 }
 
 /// The name of the pod of this number, in the form that a Deployment gives.

@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`data`] makes the series, [`encode`] turns them into remote write requests,
 //! [`server`] starts and measures one server, [`client`] feeds and asks it, [`queries`] is the fixed
-//! set of questions, [`answer`] compares what two servers say, [`report`] prints the table. The program
+//! set of questions, [`dashboards`] another, [`answer`] compares what two servers say, [`report`] prints the table. The program
 //! that puts them together is `versus`.
 //!
 //! For the engine alone there are the data ([`sets`]) and the queries ([`cases`]) with which Prometheus
@@ -12,6 +12,7 @@
 pub mod answer;
 pub mod cases;
 pub mod client;
+pub mod dashboards;
 pub mod data;
 pub mod encode;
 pub mod host;

@@ -275,6 +275,17 @@ impl Server {
         Ok((total.1 > 0).then_some(total))
     }
 
+    /// The number of finished blocks in the data directory.
+    pub fn block_count(&self) -> anyhow::Result<usize> {
+        let folder = self.process.path.join("data");
+        let entries =
+            fs::read_dir(&folder).with_context(|| format!("list {}", folder.display()))?;
+        Ok(entries
+            .filter_map(Result::ok)
+            .filter(|it| it.path().join("meta.json").is_file())
+            .count())
+    }
+
     /// Has a Prometheus write all that it holds as blocks. Their directory.
     pub fn snapshot(&self) -> anyhow::Result<PathBuf> {
         let url = format!("{}/api/v1/admin/tsdb/snapshot", self.url);

@@ -13,14 +13,16 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Parser;
 use isobar_benches::answer::{Answer, CLOSE};
 use isobar_benches::client::{self, Load};
+use isobar_benches::dashboards::dashboards;
 use isobar_benches::data::SERIES_PER_POD;
 use isobar_benches::host::{first_line, in_path, machine, stop_servers_on_signals};
+use isobar_benches::probe::{MemoryWatch, own_memory, spent, thread_times};
 use isobar_benches::queries::{Question, count_samples, questions};
 use isobar_benches::report::{Row, table};
 use isobar_benches::server::{Kind, Peer, Server};
@@ -28,6 +30,9 @@ use isobar_model::Clock;
 
 /// Servers flush and collect in the background; what that costs belongs to the samples that were sent.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// No server waits as long as this before it writes the next block that is due.
+const BLOCKS_QUIET: Duration = Duration::from_secs(75);
 
 /// Compare Isobar with its peers: CPU, memory and disk per sample, and the time that queries take.
 #[derive(Parser)]
@@ -65,6 +70,10 @@ struct Arguments {
     /// Leave out a server by its name.
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+    /// Ask fifty questions as dashboards do, once part of the data is in blocks, instead of the fixed
+    /// set. Meant for `--series 20000 --duration 6h --samples-per-series 20`.
+    #[arg(long)]
+    dashboards: bool,
     /// Where the servers keep their data while they run.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     temp_dir: PathBuf,
@@ -95,8 +104,18 @@ struct Figures {
     disk: u64,
     blocks: Option<(u64, u64)>,
     samples: f64,
-    queries: Vec<Result<(Duration, Answer), String>>,
+    queries: Vec<Result<Asked, String>>,
     queries_cpu: f64,
+    queries_memory: u64,
+}
+
+/// One question, asked often.
+struct Asked {
+    /// The median time until the last byte was here.
+    took: Duration,
+    /// CPU time of the server's process for each time.
+    cpu: Duration,
+    answer: Answer,
 }
 
 /// Whether all samples arrived and all answers agree.
@@ -110,7 +129,11 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
     let load = load(&arguments)?;
     let peers = find_peers(&arguments);
     ensure!(!peers.is_empty(), "no server to measure");
-    let questions = questions(&load);
+    let questions = if arguments.dashboards {
+        dashboards(&load)
+    } else {
+        questions(&load)
+    };
 
     let mut measured = Vec::new();
     for peer in &peers {
@@ -125,6 +148,10 @@ fn run(mut arguments: Arguments) -> anyhow::Result<bool> {
     }
     println!("{}", heading(&peers, &load));
     println!("{}", print_table(&peers, &load, &questions, &measured));
+    for line in together(&peers, &questions, &measured) {
+        println!("- {line}");
+    }
+    println!();
     let wrong = findings(&peers, &load, &questions, &measured);
     for line in &wrong {
         println!("- {line}");
@@ -212,6 +239,9 @@ fn measure(
     let (memory_max, memory) = (server.memory_bytes("VmHWM")?, server.memory_bytes("VmRSS")?);
     let disk = server.disk_bytes()?;
 
+    if arguments.dashboards && !arguments.smoke {
+        wait_for_blocks(&server)?;
+    }
     let mut samples = 0.0;
     for question in count_samples(load) {
         samples += ask_once(&http, &server, &question)?
@@ -220,11 +250,15 @@ fn measure(
             .unwrap_or(0.0);
     }
     let before_queries = server.cpu_seconds()?;
+    let idle = own_memory(server.pid())?;
+    let watch = MemoryWatch::start(server.pid());
     let queries = questions
         .iter()
         .map(|it| ask_often(&http, &server, it, arguments.runs).map_err(|err| format!("{err:#}")))
         .collect();
     let queries_cpu = server.cpu_seconds()? - before_queries;
+    let queries_memory = watch.most().saturating_sub(idle);
+    drop(watch);
     let blocks = server.blocks()?;
     Ok(Figures {
         sent_in,
@@ -237,7 +271,23 @@ fn measure(
         samples,
         queries,
         queries_cpu,
+        queries_memory,
     })
+}
+
+/// Waits until the server has written no further block for a while: Prometheus looks once a minute
+/// whether its head is due, Isobar every half a minute.
+fn wait_for_blocks(server: &Server) -> anyhow::Result<()> {
+    let mut seen = (0, Instant::now());
+    while seen.1.elapsed() < BLOCKS_QUIET {
+        std::thread::sleep(SETTLE);
+        let count = server.block_count()?;
+        if count != seen.0 {
+            seen = (count, Instant::now());
+        }
+    }
+    eprintln!("{}: {} blocks", server.peer.name, seen.0);
+    Ok(())
 }
 
 fn ask_once(
@@ -250,21 +300,27 @@ fn ask_once(
     Ok((took, Answer::parse(&body)?))
 }
 
-/// The median time and the answer. The first run, which opens and warms up, is not counted.
+/// The first run, which opens and warms up, is not counted.
 fn ask_often(
     http: &reqwest::blocking::Client,
     server: &Server,
     question: &Question,
     runs: usize,
-) -> anyhow::Result<(Duration, Answer)> {
+) -> anyhow::Result<Asked> {
     let (_, answer) = ask_once(http, server, question)?;
     let url = format!("{}{}", server.url, question.path);
+    let before = thread_times(server.pid())?;
     let mut times = Vec::new();
     for _ in 0..runs.max(1) {
         times.push(client::ask(http, &url, &question.parameters)?.1);
     }
+    let (cpu, _) = spent(&before, &thread_times(server.pid())?);
     times.sort();
-    Ok((times[times.len() / 2], answer))
+    Ok(Asked {
+        took: times[times.len() / 2],
+        cpu: cpu / u32::try_from(times.len()).context("too many runs")?,
+        answer,
+    })
 }
 
 fn heading(peers: &[Peer], load: &Load) -> String {
@@ -334,15 +390,16 @@ fn print_table(
             it.blocks.map(|(bytes, count)| bytes as f64 / count as f64)
         }),
         row("queries: CPU s, all runs", &|it| Some(it.queries_cpu)),
+        row("… peak memory over idle, MB", &|it| {
+            Some(it.queries_memory as f64 / 1e6)
+        }),
     ];
     for (index, question) in questions.iter().enumerate() {
-        let milliseconds = |it: &Figures| {
-            it.queries[index]
-                .as_ref()
-                .ok()
-                .map(|(took, _)| took.as_secs_f64() * 1e3)
-        };
-        rows.push(row(&format!("ms, {}", question.name), &milliseconds));
+        for (figure, name) in FIGURES {
+            let milliseconds =
+                |it: &Figures| Some(figure(it.queries[index].as_ref().ok()?).as_secs_f64() * 1e3);
+            rows.push(row(&format!("{name}, {}", question.name), &milliseconds));
+        }
     }
     let names: Vec<String> = peers.iter().map(|it| it.name.clone()).collect();
     table(
@@ -350,6 +407,50 @@ fn print_table(
         peers.iter().position(|it| it.kind == Kind::Isobar),
         &rows,
     )
+}
+
+/// A figure of a question.
+type Figure = fn(&Asked) -> Duration;
+
+/// The two figures of a question, and what the table calls them.
+const FIGURES: [(Figure, &str); 2] = [(|it| it.took, "ms"), (|it| it.cpu, "… CPU ms")];
+
+/// What the questions say together: the geometric mean of what each other server needs for one, as a
+/// multiple of Isobar's, and how many it answers faster.
+fn together(peers: &[Peer], questions: &[Question], measured: &[Figures]) -> Vec<String> {
+    let Some(isobar) = peers.iter().position(|it| it.kind == Kind::Isobar) else {
+        return Vec::new();
+    };
+    let mut lines = Vec::new();
+    for other in (0..peers.len()).filter(|it| *it != isobar) {
+        for (figure, name) in FIGURES {
+            let value = |at: usize, question: usize| {
+                let asked: &Asked = measured[at].queries[question].as_ref().ok()?;
+                Some(figure(asked).as_secs_f64())
+            };
+            let ratios: Vec<(f64, &str)> = (0..questions.len())
+                .filter_map(|it| {
+                    Some((value(other, it)? / value(isobar, it)?, &*questions[it].name))
+                })
+                .collect();
+            let logarithms: f64 = ratios.iter().map(|it| it.0.ln()).sum();
+            let slower: Vec<String> = ratios
+                .iter()
+                .filter(|it| it.0 < 1.0)
+                .map(|it| format!("`{}` ({:.2})", it.1, it.0))
+                .collect();
+            lines.push(format!(
+                "{} questions, {} ÷ isobar, {}: geometric mean {:.2}×; isobar is slower in {}: {}",
+                ratios.len(),
+                peers[other].name,
+                name.trim_start_matches("… "),
+                (logarithms / ratios.len() as f64).exp(),
+                slower.len(),
+                slower.join(", ")
+            ));
+        }
+    }
+    lines
 }
 
 /// Samples that are missing, queries that failed, answers that differ from those of the first server
@@ -376,14 +477,14 @@ fn findings(
             let expected = reference.and_then(|it| measured[it].queries[index].as_ref().ok());
             match (&figures.queries[index], expected) {
                 (Err(err), _) => found.push(format!("{}: {}: {err}", peer.name, question.name)),
-                (Ok((_, answer)), Some((_, expected))) if exact(&at) => {
-                    let difference = expected.difference(answer, CLOSE);
+                (Ok(asked), Some(expected)) if exact(&at) => {
+                    let difference = expected.answer.difference(&asked.answer, CLOSE);
                     found.extend(
                         difference.map(|it| format!("{}: {}: {it}", peer.name, question.name)),
                     );
                 }
                 // Two empty answers agree, but show nothing.
-                (Ok((_, answer)), _) if answer.is_empty() && reference == Some(at) => {
+                (Ok(asked), _) if asked.answer.is_empty() && reference == Some(at) => {
                     found.push(format!("{}: {}: nothing found", peer.name, question.name));
                 }
                 _ => {}
