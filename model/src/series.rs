@@ -84,6 +84,56 @@ pub trait Samples: Send + Sync {
 
     /// About how many samples reading takes a look at.
     fn count_estimate(&self) -> usize;
+
+    /// The same series as each of several collectors saw it, at least two, always in the same
+    /// order; empty when there is but one. Whoever computes windows asks each of them by itself;
+    /// [`Samples::read`] then gives the samples of the one that has most in the range.
+    fn replicas(&self) -> &[Box<dyn Samples>] {
+        &[]
+    }
+}
+
+/// A series that several collectors saw, each in its own way.
+pub struct Replicas(Vec<Box<dyn Samples>>);
+
+impl Replicas {
+    /// The samples of each collector; what one collector saw is passed on as it is.
+    pub fn of(mut replicas: Vec<Box<dyn Samples>>) -> Box<dyn Samples> {
+        match replicas.pop() {
+            None => Box::new(Columns::default()),
+            Some(only) if replicas.is_empty() => only,
+            Some(last) => {
+                replicas.push(last);
+                Box::new(Replicas(replicas))
+            }
+        }
+    }
+}
+
+impl Samples for Replicas {
+    fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
+        let mut most: Option<(usize, &dyn Samples)> = None;
+        for replica in &self.0 {
+            let mut own = Columns::default();
+            replica.read(range, &mut own)?;
+            let count = own.len() + own.histograms.len();
+            if most.is_none_or(|most| most.0 < count) {
+                most = Some((count, replica.as_ref()));
+            }
+        }
+        match most {
+            Some((_, replica)) => replica.read(range, columns),
+            None => Ok(()),
+        }
+    }
+
+    fn count_estimate(&self) -> usize {
+        self.0.iter().map(|it| it.count_estimate()).sum()
+    }
+
+    fn replicas(&self) -> &[Box<dyn Samples>] {
+        &self.0
+    }
 }
 
 /// Samples that are decoded already.

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 
 mod histograms;
+pub mod splice;
 
 use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, SelectError, TimeRange};
