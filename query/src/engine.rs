@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use isobar_model::TimeRange;
 use isobar_promql::eval::{EvalError, evaluate};
 use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelReason, CancelToken, Limits};
@@ -16,7 +17,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::metrics::EngineMetrics;
-use crate::select::StoreSource;
+use crate::replicas::Deduplication;
+use crate::select::{Replicas, StoreSource};
 
 /// How queries are run.
 #[derive(Debug, Clone)]
@@ -37,6 +39,9 @@ pub struct Config {
     pub limits: Limits,
     /// The switchable parts of the language (`--enable-feature`, `--disable-feature`).
     pub features: Features,
+    /// What is deduplicated unless a query asks for something else (`--query.replica-label`,
+    /// `--deduplication.func`).
+    pub deduplication: Deduplication,
 }
 
 impl Default for Config {
@@ -48,17 +53,21 @@ impl Default for Config {
             subquery_step_ms: PlanParams::SUBQUERY_STEP_MS,
             limits: Limits::default(),
             features: Features::default(),
+            deduplication: Deduplication::default(),
         }
     }
 }
 
 /// What one query may ask for itself.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct QueryOptions {
     /// A lookback in milliseconds other than the configured one; only positive ones count.
     pub lookback_ms: Option<i64>,
     /// A time limit shorter than the configured one.
     pub timeout: Option<Duration>,
+    /// Labels that tell replicas apart other than the configured ones; none, and nothing is
+    /// deduplicated.
+    pub replica_labels: Option<Vec<String>>,
 }
 
 /// The times that a query is evaluated at.
@@ -238,10 +247,14 @@ impl Engine {
                 .map_err(|_| QueryError::Unavailable("shutting down".into()))?,
         };
         let cancel = CancelOnDrop(CancelToken::default());
+        let mut config = self.config.clone();
+        if let Some(labels) = options.replica_labels {
+            config.deduplication.labels = labels.into();
+        }
         let job = Job {
             store: Arc::clone(&self.store),
             runtime: Handle::current(),
-            config: self.config.clone(),
+            config,
             metrics: self.metrics.clone(),
             cancel: cancel.0.clone(),
             lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
@@ -314,7 +327,13 @@ impl Job {
         .map_err(plan_error)?;
         timings.prepared = prepare.elapsed();
         let inner = Instant::now();
-        let source = StoreSource::new(self.store, self.runtime, self.cancel.clone());
+        let ranges = plan.selects().iter().map(|select| select.range);
+        let replicas = Replicas {
+            deduplication: self.config.deduplication.clone(),
+            range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
+            series_max: self.config.limits.series_max,
+        };
+        let source = StoreSource::new(self.store, self.runtime, self.cancel.clone(), replicas);
         let result = evaluate(&plan, &source, &self.config.limits, &self.cancel)
             .map_err(|error| eval_error(error, &self.cancel))?;
         timings.evaluated = inner.elapsed();

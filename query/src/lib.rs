@@ -9,6 +9,7 @@
 pub mod engine;
 pub mod http;
 pub mod metrics;
+pub mod replicas;
 pub mod status;
 
 mod select;

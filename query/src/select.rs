@@ -3,18 +3,23 @@
 //!
 //! Evaluation runs on the compute pool; waiting for a store blocks that thread, and ends when
 //! the query is called off.
+//!
+//! Without deduplication series pass through batch by batch. With it ([`crate::replicas`]), those
+//! of a select are collected first.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use isobar_model::series::Select;
-use isobar_model::{SelectError, Series, SeriesSource, SeriesStream, Warnings};
+use isobar_model::{SelectError, Series, SeriesSource, SeriesStream, TimeRange, Warnings};
 use isobar_promql::limits::CancelToken;
 use isobar_store::api::{SeriesBatch, SeriesStream as StoreStream};
 use isobar_store::{SeriesRequest, Store, StoreError};
-use isobar_tsdb::merge::ChunkSamples;
+use isobar_tsdb::SeriesChunks;
 use tokio::runtime::Handle;
+
+use crate::replicas::Deduplication;
 
 /// How often a wait for a store looks whether the query was called off.
 const CANCEL_CHECK: Duration = Duration::from_millis(50);
@@ -24,16 +29,34 @@ pub(crate) struct StoreSource {
     store: Arc<dyn Store>,
     runtime: Handle,
     cancel: CancelToken,
+    replicas: Replicas,
+}
+
+/// What is done with replicas in one query.
+#[derive(Debug, Clone)]
+pub(crate) struct Replicas {
+    /// What is deduplicated, and how.
+    pub(crate) deduplication: Deduplication,
+    /// The times that all selects of the query look at.
+    pub(crate) range: TimeRange,
+    /// Most series of a select that are collected.
+    pub(crate) series_max: u64,
 }
 
 impl StoreSource {
     /// A source over `store` for one query, which `cancel` calls off. `runtime` drives what the
     /// store waits for; its threads must not be those that read from the source.
-    pub(crate) fn new(store: Arc<dyn Store>, runtime: Handle, cancel: CancelToken) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        runtime: Handle,
+        cancel: CancelToken,
+        replicas: Replicas,
+    ) -> Self {
         StoreSource {
             store,
             runtime,
             cancel,
+            replicas,
         }
     }
 }
@@ -54,6 +77,8 @@ impl SeriesSource for StoreSource {
         let batches = BatchReader::new(self.store.series(request), &self.runtime, &self.cancel);
         Ok(Box::new(SelectStream {
             batches,
+            replicas: self.replicas.clone(),
+            func: select.hints.func.clone(),
             warnings: Warnings::default(),
         }))
     }
@@ -61,25 +86,59 @@ impl SeriesSource for StoreSource {
 
 struct SelectStream {
     batches: BatchReader,
+    replicas: Replicas,
+    func: String,
     warnings: Warnings,
+}
+
+impl SelectStream {
+    /// The next series of the store; `None` when there is none left.
+    fn next_series(&mut self) -> Result<Option<Vec<SeriesChunks>>, SelectError> {
+        loop {
+            match self.batches.next().map_err(select_error)? {
+                None => return Ok(None),
+                Some(SeriesBatch::Warnings(warnings)) => self.warnings.merge(warnings),
+                Some(SeriesBatch::Series(series)) if series.is_empty() => {}
+                Some(SeriesBatch::Series(series)) => return Ok(Some(series)),
+            }
+        }
+    }
+
+    /// All series of the store.
+    fn collect(&mut self) -> Result<Vec<SeriesChunks>, SelectError> {
+        let mut all = Vec::new();
+        while let Some(series) = self.next_series()? {
+            all.extend(series);
+            let most = self.replicas.series_max;
+            if all.len() as u64 > most {
+                return Err(SelectError::LimitExceeded(format!(
+                    "query selects more than {most} series, replicas counted each"
+                )));
+            }
+        }
+        Ok(all)
+    }
 }
 
 impl SeriesStream for SelectStream {
     fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError> {
-        loop {
-            match self.batches.next().map_err(select_error)? {
-                None => return Ok(false),
-                Some(SeriesBatch::Warnings(warnings)) => self.warnings.merge(warnings),
-                Some(SeriesBatch::Series(series)) if series.is_empty() => {}
-                Some(SeriesBatch::Series(series)) => {
-                    batch.extend(series.into_iter().map(|series| Series {
-                        labels: series.labels,
-                        samples: Box::new(ChunkSamples(series.chunks)),
-                    }));
-                    return Ok(true);
-                }
-            }
+        let range = self.replicas.range;
+        if !self.replicas.deduplication.is_off() {
+            let all = self.collect()?;
+            let deduplication = &self.replicas.deduplication;
+            let more = !all.is_empty();
+            batch.extend(deduplication.apply(all, &self.func, range));
+            return Ok(more);
         }
+        let Some(series) = self.next_series()? else {
+            return Ok(false);
+        };
+        let deduplication = &self.replicas.deduplication;
+        batch.extend(series.into_iter().map(|series| Series {
+            labels: series.labels,
+            samples: deduplication.alone(series.chunks, &self.func, range),
+        }));
+        Ok(true)
     }
 
     fn take_warnings(&mut self) -> Warnings {

@@ -105,6 +105,25 @@ impl Params {
         }
     }
 
+    /// The labels that tell replicas apart (Thanos' `dedup` and `replicaLabels[]`), none when
+    /// nothing is to be deduplicated; `None` for those that are configured.
+    pub(crate) fn replica_labels(&self) -> Result<Option<Vec<String>>, ApiError> {
+        let text = self.get("dedup");
+        match parse_bool(text) {
+            _ if text.is_empty() => {}
+            Some(true) => {}
+            Some(false) => return Ok(Some(Vec::new())),
+            None => {
+                return Err(ApiError::bad_data(format!(
+                    "'dedup' parameter: strconv.ParseBool: parsing {}: invalid syntax",
+                    quoted(text)
+                )));
+            }
+        }
+        let labels: Vec<_> = self.all("replicaLabels[]").map(str::to_owned).collect();
+        Ok((!labels.is_empty()).then_some(labels))
+    }
+
     /// The most items to answer with; `None` for no bound.
     pub(crate) fn limit(&self) -> Result<Option<usize>, ApiError> {
         let refuse = |why: &str| Err(ApiError::parameter("limit", why));
@@ -126,6 +145,15 @@ pub(crate) fn parse_integer(text: &str) -> Result<i64, &'static str> {
         NegOverflow | PosOverflow => "value out of range",
         _ => "invalid syntax",
     })
+}
+
+/// A truth value as Go's `strconv.ParseBool` reads it.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
 }
 
 fn is_form(content_type: Option<&header::HeaderValue>) -> bool {

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::json::answer::Data;
-use super::params::Params;
 use super::respond::{Reply, to_json};
 use super::time::{Moment, quoted};
 use super::{Call, ast};
@@ -24,7 +23,7 @@ pub(super) async fn query(call: Call) -> Result<Reply, ApiError> {
     let time = call
         .params
         .time_or("time", Moment::from_ms(call.app.clock.now_ms()))?;
-    let options = options(&call.params)?;
+    let options = options(&call)?;
     run(call, Steps::instant(time.step_ms()), options, limit).await
 }
 
@@ -53,7 +52,7 @@ pub(super) async fn query_range(call: Call) -> Result<Reply, ApiError> {
              Try decreasing the query resolution (?step=XX)",
         ));
     }
-    let options = options(&call.params)?;
+    let options = options(&call)?;
     let steps = Steps {
         start_ms: start.step_ms(),
         end_ms: end.step_ms(),
@@ -62,7 +61,8 @@ pub(super) async fn query_range(call: Call) -> Result<Reply, ApiError> {
     run(call, steps, options, limit).await
 }
 
-fn options(params: &Params) -> Result<QueryOptions, ApiError> {
+fn options(call: &Call) -> Result<QueryOptions, ApiError> {
+    let params = &call.params;
     let timeout = params
         .duration("timeout")
         .map_err(|why| ApiError::parameter("timeout", why))?;
@@ -72,6 +72,7 @@ fn options(params: &Params) -> Result<QueryOptions, ApiError> {
     Ok(QueryOptions {
         timeout: timeout.map(|timeout| timeout.std()),
         lookback_ms: lookback.map(|lookback| lookback.ms()),
+        replica_labels: params.replica_labels()?,
     })
 }
 

@@ -30,6 +30,10 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
     let limit = call.params.limit()?;
     let range = call.params.time_range()?;
     let sets = matcher_sets(&call.params).map_err(|why| ApiError::parameter("match[]", why))?;
+    let mut deduplication = call.app.engine.config().deduplication.clone();
+    if let Some(labels) = call.params.replica_labels()? {
+        deduplication.labels = labels.into();
+    }
     work(call, move |store, runtime, cancel, gzip| {
         let mut warnings = Warnings::default();
         let mut series = Vec::new();
@@ -43,7 +47,11 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
                     ..SelectHints::default()
                 },
                 skip_chunks: true,
-                limit: limit.map_or(0, |limit| limit.saturating_add(1)),
+                // How many are left when replicas are one is not known before.
+                limit: match limit {
+                    Some(limit) if deduplication.is_off() => limit.saturating_add(1),
+                    _ => 0,
+                },
             };
             read_series(
                 store.series(request),
@@ -53,7 +61,12 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
                 &mut warnings,
             )?;
         }
-        if !single {
+        if !deduplication.is_off() {
+            for labels in &mut series {
+                *labels = deduplication.strip(labels);
+            }
+        }
+        if !single || !deduplication.is_off() {
             series.sort_unstable();
             series.dedup();
         }

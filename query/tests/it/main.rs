@@ -2,6 +2,7 @@
 
 mod contract;
 mod fixture;
+mod ha;
 mod hostile;
 mod requests;
 mod running;
