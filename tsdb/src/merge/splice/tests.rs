@@ -1,3 +1,5 @@
+//! Replicas as Thanos sees them: its own cases, and some of what they leave out.
+
 use super::*;
 use crate::chunks::XorAppender;
 
