@@ -105,7 +105,9 @@ impl Spliced {
 impl Samples for Spliced {
     fn count_estimate(&self) -> usize {
         let chunks = self.parts.iter().flatten();
-        chunks.map(|it| it.sample_count().map_or(0, usize::from)).sum()
+        chunks
+            .map(|it| it.sample_count().map_or(0, usize::from))
+            .sum()
     }
 
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
