@@ -4,6 +4,7 @@
 //! This crate is synchronous and touches neither files nor the network. It knows no encoding:
 //! chunks, blocks and protobuf belong to `tsdb` and `proto`.
 
+pub mod budget;
 pub mod go_math;
 pub mod histogram;
 pub mod labels;
@@ -15,6 +16,7 @@ pub mod tenant;
 pub mod time;
 pub mod warnings;
 
+pub use budget::{Budget, OverBudget, Reservation};
 pub use histogram::FloatHistogram;
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};

@@ -56,6 +56,25 @@ impl Columns {
         }
     }
 
+    /// The bytes that the samples take.
+    pub fn bytes(&self) -> usize {
+        let columns = self.timestamps.capacity()
+            + self.values.capacity()
+            + self.start_times.capacity()
+            + self.histogram_start_times.capacity();
+        let histograms = self.histograms.iter().map(|(_, it)| it.bytes() + 32);
+        8 * columns + histograms.sum::<usize>()
+    }
+
+    /// Gives back the memory that no sample takes.
+    pub fn shrink_to_fit(&mut self) {
+        self.timestamps.shrink_to_fit();
+        self.values.shrink_to_fit();
+        self.start_times.shrink_to_fit();
+        self.histogram_start_times.shrink_to_fit();
+        self.histograms.shrink_to_fit();
+    }
+
     /// The number of float samples.
     pub fn len(&self) -> usize {
         self.timestamps.len()

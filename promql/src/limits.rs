@@ -3,6 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, AtomicU8, Ordering};
 
+use isobar_model::Budget;
+
+/// What queries may hold when nothing else is said: 2 GiB.
+const MEMORY_MAX: u64 = 2 << 30;
+
 /// Bounds of one query.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -12,6 +17,10 @@ pub struct Limits {
     pub steps_max: u64,
     /// Most series that the selects of a query may give.
     pub series_max: u64,
+    /// The memory that queries with these limits may hold, all of them together.
+    pub memory: Arc<Budget>,
+    /// Most bytes of it that one query may hold.
+    pub query_memory_max: u64,
     /// The threads that queries with these limits may compute on, all of them together.
     pub threads: Threads,
 }
@@ -22,6 +31,8 @@ impl Default for Limits {
             samples_max: 50_000_000,
             steps_max: 1_000_000,
             series_max: 10_000_000,
+            memory: Budget::new("the memory of all queries", MEMORY_MAX),
+            query_memory_max: MEMORY_MAX,
             threads: Threads::default(),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isobar_model::{FloatHistogram, Labels, Warnings};
+use isobar_model::{FloatHistogram, Labels, Reservation, Warnings};
 
 /// The value of a query.
 #[derive(Debug, Clone)]
@@ -59,6 +59,8 @@ pub struct QueryStats {
     pub samples_read: u64,
     /// The most samples held at one time.
     pub samples_peak: u64,
+    /// The most bytes reserved at one time.
+    pub bytes_peak: u64,
     /// Series that the selects gave.
     pub series: u64,
 }
@@ -72,4 +74,6 @@ pub struct QueryResult {
     pub warnings: Warnings,
     /// What it cost.
     pub stats: QueryStats,
+    /// Stands for the memory of the value as long as that is there.
+    pub memory: Arc<Reservation>,
 }

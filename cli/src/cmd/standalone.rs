@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use isobar_ingest::remote_write::{self, RemoteWrite};
-use isobar_model::{Clock, Tenant};
+use isobar_model::{Budget, Clock, Tenant};
 use isobar_promql::limits::{Limits, Threads};
 use isobar_query::engine::{self, Engine};
 use isobar_query::http::{App, Readiness};
@@ -254,6 +254,7 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
     for ignored in flags.features.ignored() {
         tracing::warn!(option = ignored.option, "{}", ignored.why);
     }
+    let memory = flags.memory_budget.of(process::memory_usable());
     engine::Config {
         lookback_ms: i64::try_from(flags.query_lookback.0.as_millis()).unwrap_or(i64::MAX),
         timeout: flags.query_timeout.0,
@@ -261,6 +262,8 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
         limits: Limits {
             samples_max: flags.query_max_samples,
             threads: Threads::new(threads),
+            memory: Budget::new("the memory of all queries (--memory.budget)", memory),
+            query_memory_max: flags.query_max_memory.of(memory),
             ..Limits::default()
         },
         features: flags.features.features(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::features::FeatureFlags;
-use super::units::{FlagBytes, FlagDuration};
+use super::units::{FlagBytes, FlagDuration, FlagMemory};
 
 /// Run everything in one process: take samples by remote write, keep them, answer queries.
 #[derive(Debug, Clone, Args)]
@@ -61,6 +61,11 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) wal_sync: WalSync,
 
+    /// Memory that all queries together may hold. With % it is a share of the memory that the
+    /// process may use: what its control group allows, else what the machine has.
+    #[arg(long = "memory.budget", value_name = "BYTES", default_value = "75%")]
+    pub(crate) memory_budget: FlagMemory,
+
     /// Give up a query after this time.
     #[arg(
         long = "query.timeout",
@@ -82,6 +87,15 @@ pub(crate) struct StandaloneFlags {
         help_heading = "Queries"
     )]
     pub(crate) query_max_samples: u64,
+
+    /// Most memory that one query may hold, as a share of --memory.budget when it ends in %.
+    #[arg(
+        long = "query.max-memory",
+        value_name = "BYTES",
+        default_value = "25%",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_max_memory: FlagMemory,
 
     /// How long a series keeps its last value for instant selectors.
     #[arg(
@@ -129,6 +143,7 @@ impl StandaloneFlags {
             ("grpc-address", self.grpc_address.to_string()),
             ("http-address", self.http_address.to_string()),
             ("http-grace-period", self.http_grace_period.to_string()),
+            ("memory.budget", self.memory_budget.to_string()),
             (
                 "query.enable-x-functions",
                 self.features.features().x_functions.to_string(),
@@ -138,6 +153,7 @@ impl StandaloneFlags {
                 "query.max-concurrent",
                 self.query_max_concurrent.to_string(),
             ),
+            ("query.max-memory", self.query_max_memory.to_string()),
             ("query.max-samples", self.query_max_samples.to_string()),
             ("query.timeout", self.query_timeout.to_string()),
             ("self-monitoring", self.monitors_itself().to_string()),

@@ -121,6 +121,49 @@ impl fmt::Display for FlagBytes {
     }
 }
 
+/// An amount of memory: a number of bytes as [`FlagBytes`], or a share such as `75%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FlagMemory {
+    /// So many bytes.
+    Bytes(FlagBytes),
+    /// So many hundredths of something.
+    Percent(u8),
+}
+
+impl FlagMemory {
+    /// The bytes when shares are those of `all` bytes.
+    pub(crate) fn of(self, all: u64) -> u64 {
+        match self {
+            FlagMemory::Bytes(bytes) => bytes.0,
+            FlagMemory::Percent(percent) => all / 100 * u64::from(percent),
+        }
+    }
+}
+
+impl FromStr for FlagMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some(percent) = text.strip_suffix('%') else {
+            let bytes = text.parse().map_err(|error| format!("{error}, or 50%"))?;
+            return Ok(FlagMemory::Bytes(bytes));
+        };
+        match percent.parse() {
+            Ok(percent @ 1..=100) => Ok(FlagMemory::Percent(percent)),
+            _ => Err(format!("{text:?} is not a share; write 1% to 100%")),
+        }
+    }
+}
+
+impl fmt::Display for FlagMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FlagMemory::Bytes(bytes) => bytes.fmt(f),
+            FlagMemory::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,5 +201,15 @@ mod tests {
         check("1.5GB", None);
         check("many", None);
         check("99999999999PB", None);
+    }
+
+    #[test]
+    fn memory() {
+        let of = |text: &str| text.parse::<FlagMemory>().map(|memory| memory.of(1000));
+        assert_eq!(of("75%"), Ok(750));
+        assert_eq!(of("1KiB"), Ok(1024));
+        for wrong in ["0%", "101%", "x%", "%", "lots"] {
+            assert!(of(wrong).is_err(), "{wrong}");
+        }
     }
 }

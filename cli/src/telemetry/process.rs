@@ -108,6 +108,26 @@ pub(crate) fn thread_count() -> u64 {
         .unwrap_or(0)
 }
 
+/// The bytes of memory that this process may use: the limit of its control group (version 2, or
+/// 1), or what the machine has. 4 GiB where neither can be told.
+pub(crate) fn memory_usable() -> u64 {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let limits = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ];
+    let group = limits
+        .into_iter()
+        .filter_map(|path| read(path)?.trim().parse::<u64>().ok());
+    let machine = read("/proc/meminfo")
+        .and_then(|text| {
+            let kib = status_field(&text, "MemTotal:")?.strip_suffix(" kB")?;
+            kib.trim().parse::<u64>().ok()
+        })
+        .map(|kib| kib * 1024);
+    group.chain(machine).min().unwrap_or(4 << 30)
+}
+
 fn status_field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
     status
         .lines()

@@ -143,6 +143,11 @@ pub enum HistogramError {
 }
 
 impl FloatHistogram {
+    /// The bytes that it takes, custom bounds not counted: these are shared.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + 8 * (self.positive.counts().len() + self.negative.counts().len())
+    }
+
     /// The staleness marker among histograms.
     pub fn stale() -> Self {
         FloatHistogram {

@@ -5,7 +5,7 @@
 
 use hashbrown::{HashMap, HashSet};
 use isobar_model::labels::BUCKET_LABEL;
-use isobar_model::{Labels, LabelsBuilder};
+use isobar_model::{Labels, LabelsBuilder, Reservation};
 
 use super::merge::Merge;
 use super::names::without_metadata;
@@ -23,7 +23,7 @@ use crate::plan::node::{BucketFunc, Buckets, Node};
 pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile, EvalError> {
     let held = run.held();
     let grid = node.grid;
-    let mut histograms = Histograms::new(grid.count);
+    let mut histograms = Histograms::new(grid.count, run.memory("histograms"));
     let params = match &op.func {
         BucketFunc::Quantile(q) => vec![scalar::evaluate(run, q, grid)?],
         BucketFunc::Quantiles(_, quantiles) => quantiles
@@ -36,6 +36,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
         }
     };
     for_each_tile(run, &op.input, |tile| {
+        histograms.rows.make_room(tile)?;
         for row in tile.rows() {
             histograms.add_native(row);
             if row.present.iter().any(|word| *word != 0) && !histograms.add(row) {
@@ -52,7 +53,8 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
         let text = "vector contains a mix of classic and native histograms";
         run.remarks().warn(node.rank, op.input_at, text.to_owned());
     }
-    let mut out = Merge::new(grid.count);
+    let mut out = Merge::new(grid.count, run.memory("histograms"));
+    out.reserve_rows(params.len() * (histograms.histograms.len() + histograms.native.len()))?;
     let mut notes = NanNotes::default();
     match &op.func {
         BucketFunc::Quantile(_) => {
@@ -141,9 +143,9 @@ struct Histograms {
 }
 
 impl Histograms {
-    fn new(steps: usize) -> Self {
+    fn new(steps: usize, reservation: Reservation) -> Self {
         Histograms {
-            rows: Tile::new(steps),
+            rows: Tile::kept(steps, reservation),
             histograms: Vec::new(),
             by_labels: HashMap::new(),
             native: Vec::new(),

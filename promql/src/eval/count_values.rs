@@ -36,6 +36,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
     let mut groups = Groups::new(&grouping, op.without);
     let mut places: HashMap<(usize, Occurring), Vec<f64>> = HashMap::new();
     let mut order = Vec::new();
+    let mut memory = run.memory("count_values");
     for_each_tile(run, &op.input, |tile| {
         let mut count = |group: usize, what: Occurring, step: usize| {
             let key = (group, what);
@@ -65,9 +66,10 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<T
                 count(group, what, *step);
             }
         }
-        run.check_cells(places.len() * steps)
+        Ok(memory.grow_to(places.len() * (8 * steps + size_of::<(usize, Occurring)>() * 2))?)
     })?;
-    let mut merge = Merge::new(steps);
+    let mut merge = Merge::new(steps, run.memory("count_values"));
+    merge.reserve_rows(order.len())?;
     for key in order {
         let Some(counts) = places.get(&key) else {
             continue;

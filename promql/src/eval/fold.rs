@@ -3,13 +3,13 @@
 //! What is kept is an accumulator for each group and step. Rows are added in the order in which
 //! they come, so the sums are Prometheus' to the last digit.
 
-use isobar_model::Labels;
+use isobar_model::{Labels, Reservation};
 
 use super::group::Groups;
 use super::histogram_fold::HistogramFold;
 use super::remarks::go_g;
 use super::run::Run;
-use super::tile::{RowRef, Tile, for_each, for_each_run, is_set};
+use super::tile::{RowRef, Tile, for_each, for_each_run, grown, is_set};
 use super::{EvalError, for_each_tile, scalar};
 use crate::functions::quantile::quantile;
 use crate::functions::sum::{KahanMean, Variance, kahan_inc};
@@ -31,11 +31,13 @@ pub(super) fn evaluate(
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
     let mut cells = Cells::new(aggregation.op);
     let mut histograms = HistogramFold::new(aggregation.op);
+    let mut memory = run.memory("an aggregation");
     for_each_tile(run, &aggregation.input, |tile| {
+        cells.make_room(&mut memory, tile)?;
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
             if new {
-                run.check_cells((group + 1) * steps)?;
+                memory.grow_to(cells.bytes_for((group + 1) * steps))?;
                 cells.grow((group + 1) * steps);
             }
             cells.add(group, steps, row);
@@ -58,6 +60,8 @@ pub(super) fn evaluate(
         }
     }
     result.retain_present();
+    memory.shrink_to(result.bytes());
+    result.keep(memory);
     run.release_to(held, result.count())?;
     Ok(result)
 }
@@ -102,8 +106,11 @@ enum Cells {
         cells: Vec<Option<Variance>>,
         root: bool,
     },
-    /// The rows of each group.
-    Quantile(Vec<Tile>),
+    /// The rows of each group, and the bytes of all.
+    Quantile {
+        rows: Vec<Tile>,
+        bytes: usize,
+    },
 }
 
 impl Cells {
@@ -127,13 +134,40 @@ impl Cells {
                 cells: Vec::new(),
                 root: op == AggregateOp::Stddev,
             },
-            AggregateOp::Quantile => Cells::Quantile(Vec::new()),
+            AggregateOp::Quantile => Cells::Quantile {
+                rows: Vec::new(),
+                bytes: 0,
+            },
             _ => Cells::Sum {
                 sums: Vec::new(),
                 compensations: Vec::new(),
                 seen: Vec::new(),
             },
         }
+    }
+
+    /// The bytes that so many cells take, rows that are kept not counted.
+    fn bytes_for(&self, cells: usize) -> usize {
+        match self {
+            Cells::Sum { sums, .. } => 17 * grown(sums.capacity(), cells),
+            Cells::Mean(means) => size_of::<KahanMean>() * grown(means.capacity(), cells),
+            Cells::Count { counts, .. } => 8 * grown(counts.capacity(), cells),
+            Cells::Extreme { values, .. } => 9 * grown(values.capacity(), cells),
+            Cells::Variance { cells: has, .. } => {
+                size_of::<Option<Variance>>() * grown(has.capacity(), cells)
+            }
+            Cells::Quantile { .. } => 0,
+        }
+    }
+
+    /// Reserves what is kept of the rows of a tile.
+    fn make_room(&mut self, memory: &mut Reservation, added: &Tile) -> Result<(), EvalError> {
+        if let Cells::Quantile { bytes, .. } = self {
+            // Vectors that grow may have twice what they need.
+            *bytes += 2 * 9 * added.len() * added.steps();
+            memory.grow_to(*bytes)?;
+        }
+        Ok(())
     }
 
     /// Makes room for that many cells; one more group is among them.
@@ -160,7 +194,7 @@ impl Cells {
             Cells::Variance {
                 cells: variances, ..
             } => variances.resize(cells, None),
-            Cells::Quantile(rows) => rows.push(Tile::default()),
+            Cells::Quantile { rows, .. } => rows.push(Tile::default()),
         }
     }
 
@@ -219,7 +253,7 @@ impl Cells {
                     cells[step].get_or_insert_default().add(row.values[step]);
                 });
             }
-            Cells::Quantile(rows) => {
+            Cells::Quantile { rows, .. } => {
                 let rows = &mut rows[group];
                 if rows.is_empty() {
                     rows.reset(steps);
@@ -300,7 +334,7 @@ impl Cells {
                         }
                     }
                 }
-                Cells::Quantile(rows) => {
+                Cells::Quantile { rows, .. } => {
                     let mut values = Vec::with_capacity(rows[group].len());
                     for (step, q) in quantiles.iter().enumerate() {
                         values.clear();

@@ -30,15 +30,17 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Info) -> Result<Tile, Ev
         .map(|row| op.names.iter().all(|m| m.matches(row.labels.metric_name())))
         .collect();
     let infos = InfoSeries::read(run, op, &base, &ignored, steps)?;
+    let mut memory = run.memory("info");
     let mut join = Join::new(op, &base, ignored, &infos);
     for step in 0..steps {
         if step % 64 == 0 {
             run.check()?;
         }
-        run.check_cells(join.out.len() * steps)?;
         join.step(step)?;
+        memory.grow_to(join.out.bytes())?;
     }
-    let out = join.out;
+    let mut out = join.out;
+    out.keep(memory);
     run.release_to(held, out.count())?;
     Ok(out)
 }
@@ -60,6 +62,7 @@ impl InfoSeries {
         ignored: &[bool],
         steps: usize,
     ) -> Result<Self, EvalError> {
+        let mut memory = run.memory("info");
         let mut infos = InfoSeries {
             labels: Vec::new(),
             times: Vec::new(),
@@ -95,7 +98,7 @@ impl InfoSeries {
                 let seen = infos.add(labels, &columns, &op.series)?;
                 run.count_samples(read, seen);
                 run.hold(seen)?;
-                run.check_cells(infos.times.len())
+                Ok(memory.grow_to(8 * infos.times.capacity())?)
             })?;
             if more.is_none() {
                 return Ok(infos);

@@ -72,18 +72,27 @@ fn changed<'r>(
         change: Arc::new(change),
         names,
     });
-    Ok(if merges { merge_nameless(rows) } else { rows })
+    Ok(if merges {
+        merge_nameless(run, rows)
+    } else {
+        rows
+    })
 }
 
 /// Drops the names of all rows. Rows that become the same are merged, so all have to be kept.
-pub(super) fn merge_nameless<'r>(input: Box<dyn Operator<'r> + 'r>) -> Box<dyn Operator<'r> + 'r> {
+pub(super) fn merge_nameless<'r>(
+    run: &'r Run<'r>,
+    input: Box<dyn Operator<'r> + 'r>,
+) -> Box<dyn Operator<'r> + 'r> {
     Box::new(MergeNameless {
+        run,
         input: Some(input),
         merged: Ready::new(Tile::default()),
     })
 }
 
 struct MergeNameless<'r> {
+    run: &'r Run<'r>,
     input: Option<Box<dyn Operator<'r> + 'r>>,
     merged: Ready,
 }
@@ -93,7 +102,10 @@ impl<'r> Operator<'r> for MergeNameless<'r> {
         if let Some(mut input) = self.input.take() {
             let mut merge: Option<Merge> = None;
             while input.next_tile(tile)? {
-                let merge = merge.get_or_insert_with(|| Merge::new(tile.steps()));
+                let merge = merge.get_or_insert_with(|| {
+                    Merge::new(tile.steps(), self.run.memory("rows that lose their names"))
+                });
+                merge.make_room(tile)?;
                 for row in tile.rows() {
                     merge.add(&without_metadata(row.labels), row)?;
                 }

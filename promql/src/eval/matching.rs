@@ -34,9 +34,11 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
             "operator not allowed between vectors".to_owned(),
         ));
     }
-    let mut joined = Join::new(op, number_op, node.grid.count, collect(run, one)?);
+    let one = collect(run, one)?;
+    let out = Merge::new(node.grid.count, run.memory("a join"));
+    let mut joined = Join::new(op, number_op, out, one);
     for_each_tile(run, many, |tile| {
-        run.check_cells(joined.out.cells())?;
+        joined.out.make_room(tile)?;
         tile.rows().for_each(|row| joined.add(row));
         Ok(())
     })?;
@@ -89,7 +91,8 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(op: &'a Match, number_op: Option<NumberOp>, steps: usize, one: Tile) -> Self {
+    fn new(op: &'a Match, number_op: Option<NumberOp>, out: Merge, one: Tile) -> Self {
+        let steps = one.steps();
         let mut numbers = Signatures::new(&op.matching);
         let mut key = Vec::new();
         let mut signatures: Vec<Signature> = Vec::new();
@@ -117,7 +120,7 @@ impl<'a> Join<'a> {
             signatures,
             key,
             any_many: vec![0; words],
-            out: Merge::new(steps),
+            out,
             failure: None,
             values: vec![0.0; steps],
             present: vec![0; words],

@@ -1,7 +1,7 @@
 //! Rows by label set: rows of the same labels become one when their steps do not overlap.
 
 use hashbrown::HashMap;
-use isobar_model::Labels;
+use isobar_model::{Labels, Reservation};
 
 use super::EvalError;
 use super::tile::{HistogramRow, RowRef, Tile, first_common};
@@ -14,16 +14,22 @@ pub(super) struct Merge {
 }
 
 impl Merge {
-    pub(super) fn new(steps: usize) -> Self {
+    /// Rows of `steps` steps; `reservation` is to hold their memory.
+    pub(super) fn new(steps: usize, reservation: Reservation) -> Self {
         Merge {
-            rows: Tile::new(steps),
+            rows: Tile::kept(steps, reservation),
             index: HashMap::new(),
         }
     }
 
-    /// The number of cells laid out.
-    pub(super) fn cells(&self) -> usize {
-        self.rows.len() * self.rows.steps()
+    /// Reserves memory for as many rows as `added` has, see [`Tile::make_room`].
+    pub(super) fn make_room(&mut self, added: &Tile) -> Result<(), EvalError> {
+        self.rows.make_room(added)
+    }
+
+    /// Reserves memory for so many more rows.
+    pub(super) fn reserve_rows(&mut self, rows: usize) -> Result<(), EvalError> {
+        self.rows.reserve_rows(rows, 0)
     }
 
     /// The row of `labels`, to be filled; it may hold values already.

@@ -41,8 +41,10 @@ mod started;
 mod tile;
 mod with_scalar;
 
+use std::sync::Arc;
+
 use isobar_model::series::SeriesSource;
-use isobar_model::{Columns, Labels, SelectError};
+use isobar_model::{Columns, Labels, OverBudget, Reservation, SelectError};
 
 use crate::limits::{CancelToken, Limits};
 use crate::plan::node::{Grid, Kind, Node};
@@ -51,7 +53,7 @@ use crate::stack;
 use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
 use parallel::Place;
 use run::{Feed, Run};
-use tile::{Tile, for_each};
+use tile::{Tile, for_each, grown};
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,12 @@ impl EvalError {
 
     fn same_labels() -> Self {
         EvalError::Execution("vector cannot contain metrics with the same labelset".to_owned())
+    }
+}
+
+impl From<OverBudget> for EvalError {
+    fn from(error: OverBudget) -> Self {
+        EvalError::LimitExceeded(error.to_string())
     }
 }
 
@@ -137,8 +145,9 @@ pub fn evaluate(
     let _own = limits.threads.enter();
     let run = Run::new(plan, source, limits, cancel);
     run.check()?;
-    let value =
-        stack::with_room_for(plan.levels, || root_value(plan, &run)).unwrap_or_else(|| {
+    let mut memory = run.memory("the answer");
+    let value = stack::with_room_for(plan.levels, || root_value(plan, &run, &mut memory))
+        .unwrap_or_else(|| {
             Err(EvalError::LimitExceeded(
                 "no room for so deep a query".to_owned(),
             ))
@@ -148,10 +157,11 @@ pub fn evaluate(
         value,
         warnings: remarks.finish(&plan.query),
         stats,
+        memory: Arc::new(memory),
     })
 }
 
-fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
+fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Value, EvalError> {
     let timestamp_ms = plan.grid.start_ms;
     match &plan.root {
         Root::String(text) => Ok(Value::String {
@@ -181,7 +191,11 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
         }
         Root::Vector(node) if plan.instant => {
             let mut samples = Vec::new();
+            let mut outside = 0;
             for_each_tile(run, node, |tile| {
+                outside += tile.bytes_outside();
+                let count = grown(samples.capacity(), samples.len() + tile.len());
+                memory.grow_to(outside + count * size_of::<VectorSample>())?;
                 samples.extend(tile.rows().map(|row| VectorSample {
                     labels: row.labels.clone(),
                     timestamp_ms,
@@ -192,20 +206,28 @@ fn root_value(plan: &Plan, run: &Run<'_>) -> Result<Value, EvalError> {
             })?;
             Ok(Value::Vector(samples))
         }
-        Root::Vector(node) | Root::Subquery(node) => matrix(run, node),
+        Root::Vector(node) | Root::Subquery(node) => matrix(run, node, memory),
         Root::Samples {
             select,
             min_ms,
             max_ms,
-        } => select::samples(run, *select, *min_ms, *max_ms).map(Value::Matrix),
+        } => select::samples(run, *select, *min_ms, *max_ms, memory).map(Value::Matrix),
     }
 }
 
 /// The rows of a node as series, sorted by labels.
-fn matrix(run: &Run<'_>, node: &Node) -> Result<Value, EvalError> {
+fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value, EvalError> {
     let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
     let mut series = Vec::new();
+    let mut outside = 0;
     for_each_tile(run, node, |tile| {
+        let samples: usize = tile
+            .rows()
+            .map(|row| tile::count(row.present) as usize)
+            .sum();
+        outside += 16 * samples + tile.bytes_outside();
+        let count = grown(series.capacity(), series.len() + tile.len());
+        memory.grow_to(outside + count * size_of::<MatrixSeries>())?;
         series.extend(tile.rows().map(|row| {
             let samples = tile::count(row.present) as usize;
             let mut columns = if samples == times.len() {
@@ -261,9 +283,9 @@ fn for_each_tile(
 
 /// All rows of a node in one tile.
 fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
-    let mut all = Tile::new(node.grid.count);
+    let mut all = Tile::kept(node.grid.count, run.memory("rows that are kept"));
     for_each_tile(run, node, |tile| {
-        run.check_cells((all.len() + tile.len()) * tile.steps())?;
+        all.make_room(tile)?;
         for row in tile.rows() {
             all.push_copy(row.labels.clone(), row);
         }

@@ -10,7 +10,7 @@ use isobar_model::{FloatHistogram, Labels};
 use super::group::Groups;
 use super::remarks::go_g;
 use super::run::Run;
-use super::tile::{Tile, for_each};
+use super::tile::{Tile, for_each, grown};
 use super::{EvalError, for_each_tile, scalar};
 use crate::parse::ast::AggregateOp;
 use crate::plan::node::{Aggregation, Node};
@@ -116,12 +116,16 @@ fn largest(
         1.0
     };
     let limit = aggregation.op == AggregateOp::Limitk;
+    let mut memory = run.memory("an aggregation");
+    let mut kept_bytes = 0;
     let mut ignored = false;
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
             if new {
-                run.check_cells((group + 1) * steps)?;
+                let bytes =
+                    size_of::<BinaryHeap<Kept>>() * grown(heaps.capacity(), (group + 1) * steps);
+                memory.grow_to(bytes + kept_bytes)?;
                 heaps.resize_with((group + 1) * steps, BinaryHeap::new);
             }
             let number = labels.len();
@@ -141,6 +145,12 @@ fn largest(
                     row: number,
                 };
                 if (heap.len() as f64) < k.trunc() {
+                    if heap.len() == heap.capacity() {
+                        // Mostly few are kept, of many groups and steps.
+                        let more = (k as usize).clamp(1, 4).max(heap.len());
+                        heap.reserve_exact(more);
+                        kept_bytes += size_of::<Kept>() * more;
+                    }
                     heap.push(new);
                 } else if let Some(mut worst) = heap.peek_mut()
                     && new < *worst
@@ -156,7 +166,9 @@ fn largest(
                 ignored |= row.histograms.iter().any(|it| params[it.0] >= 1.0);
             }
         }
-        Ok(())
+        let labels = size_of::<Labels>() * labels.capacity();
+        let heaps = size_of::<BinaryHeap<Kept>>() * heaps.capacity();
+        Ok(memory.grow_to(heaps + labels + kept_bytes)?)
     })?;
     if ignored {
         let text = format!(
@@ -184,27 +196,37 @@ fn largest(
             go_g(extremes.max)
         ));
     }
-    Ok(rows_of(heaps, &labels, steps))
+    rows_of(run, heaps, &labels, steps)
 }
 
 /// The rows that were kept, group after group, and in a group the best first.
-fn rows_of(heaps: Vec<BinaryHeap<Kept>>, labels: &[Labels], steps: usize) -> Tile {
-    let mut rows = Tile::new(steps);
+fn rows_of(
+    run: &Run<'_>,
+    heaps: Vec<BinaryHeap<Kept>>,
+    labels: &[Labels],
+    steps: usize,
+) -> Result<Tile, EvalError> {
+    let mut rows = Tile::kept(steps, run.memory("an aggregation"));
     let mut places: Vec<Option<usize>> = vec![None; labels.len()];
     for (cell, heap) in heaps.into_iter().enumerate() {
         let step = cell % steps;
         for kept in heap.into_sorted_vec() {
-            let place = *places[kept.row].get_or_insert_with(|| {
-                rows.push(labels[kept.row].clone());
-                rows.len() - 1
-            });
+            let place = match places[kept.row] {
+                Some(place) => place,
+                None => {
+                    let labels = &labels[kept.row];
+                    rows.reserve_rows(1, labels.as_bytes().len())?;
+                    rows.push(labels.clone());
+                    *places[kept.row].insert(rows.len() - 1)
+                }
+            };
             match kept.histogram {
                 Some(histogram) => rows.histograms_mut(place).push((step, histogram)),
                 None => rows.row_mut(place).1.set(step, kept.value),
             }
         }
     }
-    rows
+    Ok(rows)
 }
 
 /// `limit_ratio`: the series whose hash lies in that part of all hashes.
@@ -214,8 +236,9 @@ fn ratio(
     aggregation: &Aggregation,
     params: &[f64],
 ) -> Result<Tile, EvalError> {
-    let mut rows = Tile::new(node.grid.count);
+    let mut rows = Tile::kept(node.grid.count, run.memory("an aggregation"));
     for_each_tile(run, &aggregation.input, |tile| {
+        rows.make_room(tile)?;
         for row in tile.rows() {
             let offset = prometheus_hash(row.labels) as f64 / u64::MAX as f64;
             let takes = |step: usize| {

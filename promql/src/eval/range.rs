@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use isobar_model::{Columns, TimeRange};
+use isobar_model::{Columns, Reservation, TimeRange};
 
 use super::histogram_windows;
 use super::names::NameDrop;
 use super::remarks::go_g;
 use super::run::{Feed, Run};
-use super::select::{keep_stats, remove_stale};
+use super::select::{SAMPLES, keep_stats, read, remove_stale};
 use super::tile::{Tile, for_each};
 use super::{EvalError, Operator};
 use crate::functions::range::{Edges, Param, RangeArgs, RangeFn, Scratch, apply};
@@ -26,6 +26,8 @@ pub(super) struct WindowRows<'r> {
     names: NameDrop,
     columns: Columns,
     scratch: Scratch,
+    /// Of the columns.
+    memory: Reservation,
 }
 
 /// A parameter for each step.
@@ -86,6 +88,7 @@ impl<'r> WindowRows<'r> {
             names: NameDrop::default(),
             columns: Columns::default(),
             scratch: Scratch::default(),
+            memory: run.memory(SAMPLES),
         })
     }
 
@@ -96,9 +99,9 @@ impl<'r> WindowRows<'r> {
         match &mut self.input {
             Input::Select(feed) => {
                 let (range, stats) = (self.range, self.call.stats);
-                let starts = self.call.start_times;
+                let (starts, memory) = (self.call.start_times, &mut self.memory);
                 feed.next(|series| {
-                    series.samples.read(range, columns)?;
+                    read(series, range, columns, memory)?;
                     if stats {
                         keep_stats(columns);
                     }
@@ -267,6 +270,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             names: self.names.clone(),
             columns: Columns::default(),
             scratch: Scratch::default(),
+            memory: self.run.memory(SAMPLES),
             ..*self
         }))
     }

@@ -177,7 +177,8 @@ fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
             }
         }
     });
-    let mut sorted = Tile::new(rows.steps());
+    let mut sorted = Tile::kept(rows.steps(), run.memory("sorting"));
+    sorted.make_room(&rows)?;
     for i in order {
         let row = rows.row(i);
         sorted.push_copy(row.labels.clone(), row);
@@ -208,9 +209,9 @@ fn by_labels(names: &[String], a: &Labels, b: &Labels) -> Ordering {
 
 /// `label_replace` and `label_join`.
 pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
-    let mut merge = Merge::new(op.input.grid.count);
+    let mut merge = Merge::new(op.input.grid.count, run.memory("relabelling"));
     for_each_tile(run, &op.input, |tile| {
-        run.check_cells(merge.cells())?;
+        merge.make_room(tile)?;
         for row in tile.rows() {
             let labels = match &op.change {
                 Change::Replace(replace) => replace

@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use isobar_model::series::{Select, Series, SeriesSource, SeriesStream};
+use isobar_model::{Budget, Reservation};
 
 use super::EvalError;
 use super::remarks::Remarks;
 use crate::limits::{CancelReason, CancelToken, Limits};
 use crate::plan::Plan;
 use crate::value::QueryStats;
-
-/// How many cells may be laid out for each sample that may be held.
-const CELLS_PER_SAMPLE: u64 = 4;
 
 /// One evaluation of a plan.
 pub(crate) struct Run<'a> {
@@ -24,6 +22,9 @@ pub(crate) struct Run<'a> {
     limits: &'a Limits,
     cancel: &'a CancelToken,
     levels: usize,
+    memory: Arc<Budget>,
+    /// What the selects hold that are read more than once.
+    shared_memory: Mutex<Reservation>,
     remarks: Mutex<Remarks>,
     shared: Vec<OnceLock<Arc<Vec<Series>>>>,
     held: AtomicU64,
@@ -40,7 +41,12 @@ impl<'a> Run<'a> {
         limits: &'a Limits,
         cancel: &'a CancelToken,
     ) -> Self {
+        let memory = limits
+            .memory
+            .child("the memory of one query", limits.query_memory_max);
         Run {
+            shared_memory: Mutex::new(memory.reservation("a selector that is read more than once")),
+            memory,
             selects: &plan.selects,
             readers: &plan.readers,
             source,
@@ -91,14 +97,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Fails when so many cells, present or not, are more than may be laid out. Rows and
-    /// accumulators have a cell for each step, which costs more than the samples held when most
-    /// steps have none.
-    pub(crate) fn check_cells(&self, cells: usize) -> Result<(), EvalError> {
-        if cells as u64 > self.limits.samples_max.saturating_mul(CELLS_PER_SAMPLE) {
-            return Err(EvalError::too_many_samples());
-        }
-        Ok(())
+    /// An empty reservation of the query's memory for `who`.
+    pub(crate) fn memory(&self, who: &'static str) -> Reservation {
+        self.memory.reservation(who)
     }
 
     /// The number of samples held.
@@ -130,11 +131,27 @@ impl<'a> Run<'a> {
             });
         }
         if self.shared[index].get().is_none() {
-            let mut all = Vec::new();
+            let (mut all, mut counted, mut bytes) = (Vec::new(), 0, 0);
+            let before = {
+                let memory = self
+                    .shared_memory
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                memory.bytes() as usize
+            };
             let mut stream = self.source.open(index, &self.selects[index])?;
             while stream.next_batch(&mut all)? {
                 self.check()?;
                 self.check_series(all.len() as u64)?;
+                for series in &all[counted..] {
+                    bytes += series_bytes(series);
+                }
+                counted = all.len();
+                let mut memory = self
+                    .shared_memory
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                memory.grow_to(before + bytes)?;
             }
             self.remarks().add_from_store(stream.take_warnings());
             self.count_series(all.len() as u64)?;
@@ -172,6 +189,7 @@ impl<'a> Run<'a> {
             samples_queryable: self.queryable.into_inner(),
             samples_read: self.read.into_inner(),
             samples_peak: self.peak.into_inner(),
+            bytes_peak: self.memory.peak(),
             series: self.series.into_inner(),
         };
         (
@@ -191,6 +209,12 @@ pub(crate) struct Feed<'r> {
     ready: Morsel,
     /// What was read already and follows on that.
     read: VecDeque<Morsel>,
+}
+
+/// What a series that is kept takes, its chunks where they lie not counted.
+fn series_bytes(series: &Series) -> usize {
+    let chunks = series.samples.count_estimate() / 120 + 1;
+    size_of::<Series>() + series.labels.as_bytes().len() + 64 * chunks
 }
 
 /// Some series of a select, one after the other.

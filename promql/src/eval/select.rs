@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use isobar_model::histogram::CounterReset;
 use isobar_model::sample::is_stale;
-use isobar_model::{Columns, FloatHistogram, TimeRange};
+use isobar_model::{Columns, FloatHistogram, Reservation, Series, TimeRange};
 
 use super::histogram_edges::interpolate;
 use super::histogram_windows::{Remarks, mixed, mixed_schemas};
@@ -37,7 +37,12 @@ pub(super) struct InstantRows<'r> {
     /// Set unless the values themselves are shown.
     names: Option<NameDrop>,
     columns: Columns,
+    /// Of the columns.
+    memory: Reservation,
 }
+
+/// Who reserves memory for samples that are read.
+pub(super) const SAMPLES: &str = "reading a series";
 
 impl<'r> InstantRows<'r> {
     pub(super) fn new(
@@ -54,6 +59,7 @@ impl<'r> InstantRows<'r> {
             shown,
             names: (shown != Shown::Value).then(NameDrop::default),
             columns: Columns::default(),
+            memory: run.memory(SAMPLES),
         })
     }
 }
@@ -63,7 +69,7 @@ impl<'r> Operator<'r> for InstantRows<'r> {
         tile.reset(self.grid.count);
         let select = &self.select;
         let range = select.samples_needed(self.grid.count);
-        let columns = &mut self.columns;
+        let (columns, memory) = (&mut self.columns, &mut self.memory);
         let (times, smoothed) = (
             self.shown == Shown::Time,
             select.smoothed && self.shown == Shown::Value,
@@ -72,7 +78,7 @@ impl<'r> Operator<'r> for InstantRows<'r> {
         while !tile.is_full() {
             let more = self.feed.next(|series| {
                 columns.clear();
-                series.samples.read(range, columns)?;
+                self::read(series, range, columns, memory)?;
                 read += (columns.len() + columns.histograms.len()) as u64;
                 if columns.is_empty() && columns.histograms.is_empty() {
                     return Ok(());
@@ -141,9 +147,26 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             feed: Feed::empty(self.run),
             names: self.names.clone(),
             columns: Columns::default(),
+            memory: self.run.memory(SAMPLES),
             ..*self
         }))
     }
+}
+
+/// Reads the samples of a series whose time lies in `range`.
+pub(super) fn read(
+    series: &Series,
+    range: TimeRange,
+    columns: &mut Columns,
+    memory: &mut Reservation,
+) -> Result<(), EvalError> {
+    memory.grow_to(16 * series.samples.count_estimate())?;
+    series.samples.read(range, columns)?;
+    if !columns.histograms.is_empty() {
+        // How large they are shows when they are read.
+        memory.grow_to(columns.bytes())?;
+    }
+    Ok(())
 }
 
 /// Sets each step to the last sample at or before it that is younger than the lookback.
@@ -314,14 +337,20 @@ pub(super) fn samples(
     select: usize,
     min_ms: i64,
     max_ms: i64,
+    memory: &mut Reservation,
 ) -> Result<Vec<MatrixSeries>, EvalError> {
     let mut all = Vec::new();
+    let mut bytes = 0;
     let mut feed = run.open(select)?;
     let range = TimeRange::new(min_ms.saturating_add(1), max_ms);
     loop {
         let more = feed.next(|series| {
             let mut columns = Columns::default();
-            series.samples.read(range, &mut columns)?;
+            let mut reading = run.memory(SAMPLES);
+            read(series, range, &mut columns, &mut reading)?;
+            columns.shrink_to_fit();
+            bytes += columns.bytes() + size_of::<MatrixSeries>() + series.labels.as_bytes().len();
+            memory.grow_to(bytes)?;
             let count = (columns.len() + columns.histograms.len()) as u64;
             run.count_samples(count, count);
             columns.forget_start_times();

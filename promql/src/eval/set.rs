@@ -129,15 +129,15 @@ impl<'r> Operator<'r> for Filtered<'r> {
 fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     let held = run.held();
     let mut seen = Seen::new(set, node.grid.count);
-    let mut merge = Merge::new(node.grid.count);
+    let mut merge = Merge::new(node.grid.count, run.memory("a set operation"));
     for_each_tile(run, &set.lhs, |tile| {
-        run.check_cells(merge.cells())?;
+        merge.make_room(tile)?;
         seen.add(tile);
         tile.rows().try_for_each(|row| merge.add(row.labels, row))
     })?;
     let (mut left, mut key) = (Vec::new(), Vec::new());
     for_each_tile(run, &set.rhs, |tile| {
-        run.check_cells(merge.cells())?;
+        merge.make_room(tile)?;
         for row in tile.rows() {
             left.clear();
             left.extend_from_slice(row.present);

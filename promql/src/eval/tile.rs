@@ -9,8 +9,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use isobar_model::{FloatHistogram, Labels};
+use isobar_model::{FloatHistogram, Labels, Reservation};
 
+use super::EvalError;
 use crate::functions::row::Row;
 
 /// The most values that a tile holds on its way between operators: 128 KiB of them, so that what
@@ -28,10 +29,29 @@ pub(crate) struct Tile {
     values: Vec<f64>,
     present: Vec<u64>,
     histograms: Vec<HistogramRow>,
+    /// What a tile that is kept holds.
+    memory: Option<Memory>,
+}
+
+/// The memory of a tile that is kept.
+#[derive(Debug)]
+struct Memory {
+    reservation: Reservation,
+    /// Bytes of labels and histograms, which lie outside of the columns.
+    outside: usize,
 }
 
 /// The histograms of a row by ascending step.
 pub(crate) type HistogramRow = Vec<(usize, Arc<FloatHistogram>)>;
+
+/// The capacity of a vector that had one of `has` and takes in more up to `needs` elements: a
+/// vector that is full doubles.
+pub(crate) fn grown(has: usize, needs: usize) -> usize {
+    if needs > has { needs.max(2 * has) } else { has }
+}
+
+/// What a row takes besides its cells, the text of its labels and its histograms.
+const BYTES_PER_ROW: usize = size_of::<Labels>() + size_of::<HistogramRow>();
 
 /// A row of a tile, to be read.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +92,65 @@ impl Tile {
             labels,
             values,
             present,
+            memory: None,
         }
+    }
+
+    /// A tile without rows for `steps` steps that is going to be kept; its memory is reserved
+    /// by [`Tile::make_room`].
+    pub(crate) fn kept(steps: usize, reservation: Reservation) -> Self {
+        let mut tile = Tile::new(steps);
+        tile.keep(reservation);
+        tile
+    }
+
+    /// Lets `reservation` stand for this tile's memory.
+    pub(crate) fn keep(&mut self, reservation: Reservation) {
+        let outside = self.bytes_outside();
+        self.memory = Some(Memory {
+            reservation,
+            outside,
+        });
+    }
+
+    /// Reserves the memory that copies of all rows of `added` take.
+    ///
+    /// # Errors
+    /// When it is not to be had.
+    pub(crate) fn make_room(&mut self, added: &Tile) -> Result<(), EvalError> {
+        match self.memory {
+            Some(_) => self.reserve_rows(added.len(), added.bytes_outside()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reserves memory for `rows` more rows, with `outside` bytes of labels and histograms.
+    ///
+    /// # Errors
+    /// When it is not to be had.
+    pub(crate) fn reserve_rows(&mut self, rows: usize, outside: usize) -> Result<(), EvalError> {
+        let rows = self.len() + rows;
+        let values = grown(self.values.capacity(), rows * self.steps);
+        let present = grown(self.present.capacity(), rows * self.words);
+        let Some(memory) = &mut self.memory else {
+            return Ok(());
+        };
+        memory.outside += outside;
+        let bytes = 8 * (values + present) + rows * BYTES_PER_ROW + memory.outside;
+        Ok(memory.reservation.grow_to(bytes)?)
+    }
+
+    /// The bytes that the tile takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let columns = 8 * (self.values.capacity() + self.present.capacity());
+        columns + self.labels.capacity() * BYTES_PER_ROW + self.bytes_outside()
+    }
+
+    /// The bytes of the labels and the histograms of all rows.
+    pub(crate) fn bytes_outside(&self) -> usize {
+        let labels = self.labels.iter().map(|labels| labels.as_bytes().len());
+        let histograms = self.histograms.iter().flatten();
+        labels.sum::<usize>() + histograms.map(|(_, it)| 24 + it.bytes()).sum::<usize>()
     }
 
     /// Drops all rows and takes on another number of steps; keeps the memory.

@@ -58,7 +58,11 @@ pub(super) fn build<'r>(
         scalars: Arc::new(scalar::evaluate(run, &with.scalar, node.grid)?),
         names,
     });
-    Ok(if merges { merge_nameless(rows) } else { rows })
+    Ok(if merges {
+        merge_nameless(run, rows)
+    } else {
+        rows
+    })
 }
 
 impl ScalarRows<'_> {
