@@ -3,13 +3,15 @@
 //! Series that differ in `le` alone are one histogram; it is computed step by step from the
 //! buckets that have a value there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use hashbrown::{HashMap, HashSet};
 use isobar_model::labels::BUCKET_LABEL;
 use isobar_model::{Labels, LabelsBuilder, Reservation};
 
 use super::merge::Merge;
-use super::names::without_metadata;
-use super::remarks::{Lifted, go_g, quoted};
+use super::names::Removal;
+use super::remarks::{Lifted, for_metric, go_g, quoted};
 use super::run::Run;
 use super::tile::{HistogramRow, RowRef, Tile};
 use super::{EvalError, for_each_tile, scalar};
@@ -23,7 +25,8 @@ use crate::plan::node::{BucketFunc, Buckets, Node};
 pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile, EvalError> {
     let held = run.held();
     let grid = node.grid;
-    let mut histograms = Histograms::new(grid.count, run.memory("histograms"));
+    let removal = Removal::of(run);
+    let mut histograms = Histograms::new(grid.count, removal, run.memory("histograms"));
     let params = match &op.func {
         BucketFunc::Quantile(q) => vec![scalar::evaluate(run, q, grid)?],
         BucketFunc::Quantiles(_, quantiles) => quantiles
@@ -44,14 +47,16 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
                     "bucket label \"le\" is missing or has a malformed value of {}",
                     quoted(row.labels.get(BUCKET_LABEL))
                 );
+                let text = for_metric(text, told_name(removal, row.labels));
                 run.remarks().warn(node.rank, op.input_at, text);
             }
         }
         Ok(())
     })?;
-    if histograms.find_conflicts() {
+    for name in histograms.find_conflicts() {
         let text = "vector contains a mix of classic and native histograms";
-        run.remarks().warn(node.rank, op.input_at, text.to_owned());
+        let text = for_metric(text.to_owned(), &name);
+        run.remarks().warn(node.rank, op.input_at, text);
     }
     let mut out = Merge::new(grid.count, run.memory("histograms"));
     out.reserve_rows(params.len() * (histograms.histograms.len() + histograms.native.len()))?;
@@ -78,7 +83,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
             for (labels, row) in &histograms.native {
                 for (step, histogram) in row {
                     let found = fraction(params[0][*step], params[1][*step], histogram);
-                    notes.add(found.1);
+                    notes.add(found.1, told_name(removal, labels));
                     set_once(&mut out, labels, *step, found.0)?;
                 }
             }
@@ -95,6 +100,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
                 }
                 let row = RowRef {
                     labels: &histogram.labels,
+                    drops_name: false,
                     values: &row,
                     present: &present,
                     histograms: &[],
@@ -103,13 +109,24 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
             }
         }
     }
-    for note in notes.0 {
-        run.remarks()
-            .info(node.rank, op.input_at, note.text().to_owned());
+    for (note, name) in notes.0 {
+        let text = for_metric(note.text().to_owned(), &name);
+        run.remarks().info(node.rank, op.input_at, text);
     }
-    let rows = out.finish();
+    let mut rows = out.finish();
+    if removal == Removal::Delayed {
+        rows.drop_all_names();
+    }
     run.release_to(held, rows.count())?;
     Ok(rows)
+}
+
+/// The metric's name as remarks tell it: only when it is not dropped before.
+fn told_name(removal: Removal, labels: &Labels) -> &str {
+    match removal {
+        Removal::Delayed => labels.metric_name(),
+        _ => "",
+    }
 }
 
 fn remark_invalid(run: &Run<'_>, node: &Node, at: usize, quantiles: &[f64]) {
@@ -136,6 +153,7 @@ struct Histograms {
     rows: Tile,
     histograms: Vec<Histogram>,
     by_labels: HashMap<Labels, usize>,
+    removal: Removal,
     /// Native histograms by labels, without their names once conflicts are found.
     native: Vec<(Labels, HistogramRow)>,
     /// Histograms and steps at which a native one has the same labels: neither counts.
@@ -143,8 +161,9 @@ struct Histograms {
 }
 
 impl Histograms {
-    fn new(steps: usize, reservation: Reservation) -> Self {
+    fn new(steps: usize, removal: Removal, reservation: Reservation) -> Self {
         Histograms {
+            removal,
             rows: Tile::kept(steps, reservation),
             histograms: Vec::new(),
             by_labels: HashMap::new(),
@@ -161,9 +180,10 @@ impl Histograms {
         }
     }
 
-    /// Drops the native histograms that are there as classic ones too, and these; says whether
-    /// there were any.
-    fn find_conflicts(&mut self) -> bool {
+    /// Drops the native histograms that are there as classic ones too, and these; gives the names
+    /// to tell of them.
+    fn find_conflicts(&mut self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
         for (labels, row) in &mut self.native {
             if let Some(classic) = self.by_labels.get(labels) {
                 let buckets = &self.histograms[*classic].buckets;
@@ -171,13 +191,14 @@ impl Histograms {
                     let clash = buckets.iter().any(|(_, at)| self.rows.row(*at).has(*step));
                     if clash {
                         self.conflicts.insert((*classic, *step));
+                        names.insert(told_name(self.removal, labels).to_owned());
                     }
                     !clash
                 });
             }
-            *labels = without_metadata(labels);
+            *labels = self.removal.apply(labels);
         }
-        !self.conflicts.is_empty()
+        names
     }
 
     /// Takes a bucket in; false when its label is no number.
@@ -190,7 +211,7 @@ impl Histograms {
         let at = match self.by_labels.get(&key) {
             Some(at) => *at,
             None => {
-                let labels = without_metadata(&key);
+                let labels = self.removal.apply(&key);
                 self.by_labels.insert(key, next);
                 self.histograms.push(Histogram {
                     number: next,
@@ -225,14 +246,13 @@ impl Histograms {
 
 /// The remarks on observations that are no numbers.
 #[derive(Default)]
-struct NanNotes(Vec<NanNote>);
+struct NanNotes(Vec<(NanNote, String)>);
 
 impl NanNotes {
-    fn add(&mut self, note: Option<NanNote>) {
-        if let Some(note) = note
-            && !self.0.contains(&note)
-        {
-            self.0.push(note);
+    fn add(&mut self, note: Option<NanNote>, name: &str) {
+        let Some(note) = note else { return };
+        if !self.0.iter().any(|it| it.0 == note && it.1 == name) {
+            self.0.push((note, name.to_owned()));
         }
     }
 }
@@ -260,7 +280,7 @@ fn native_quantiles(
             for (step, histogram) in row {
                 let q = quantiles[*step];
                 let found = quantile(q, histogram);
-                notes.add(found.1);
+                notes.add(found.1, told_name(histograms.removal, native));
                 match label {
                     None => set_once(out, native, *step, found.0)?,
                     Some(label) => {
@@ -288,7 +308,6 @@ fn quantiles(
     // Quantiles may differ from step to step, and with them the labels that they are written to.
     let mut buckets = Vec::new();
     for step in 0..grid.count {
-        lift.next_step();
         for histogram in &histograms.histograms {
             histograms.at(histogram, step, &mut buckets);
             if buckets.is_empty() {
@@ -300,14 +319,15 @@ fn quantiles(
                 let found = bucket_quantile(q, &mut buckets);
                 if let Some(forced) = found.forced_monotonicity {
                     let time_ms = grid.time_ms(step);
-                    lift.add(Lifted {
+                    let lifted = Lifted {
                         first_ms: time_ms,
                         last_ms: time_ms,
                         min_bucket: forced.min_bucket,
                         max_bucket: forced.max_bucket,
                         max_diff: forced.max_diff,
                         repeats: 0,
-                    });
+                    };
+                    lift.add(told_name(histograms.removal, &histogram.labels), lifted);
                 }
                 let mut row = match label {
                     None => out.row(&histogram.labels),
@@ -332,38 +352,41 @@ fn quantiles(
 /// caller the same collection at each step, and what is in it already is merged with itself.
 #[derive(Default)]
 struct LiftRemark {
-    all: Option<Lifted>,
-    step: Option<Lifted>,
+    /// What was lifted so far and at this step, by the name to tell.
+    by_name: BTreeMap<String, (Option<Lifted>, Option<Lifted>)>,
 }
 
 impl LiftRemark {
-    fn next_step(&mut self) {
-        self.step = None;
-    }
-
-    fn add(&mut self, lifted: Lifted) {
-        match &mut self.step {
-            None => self.step = Some(lifted),
-            Some(step) => step.merge(&lifted),
+    fn add(&mut self, name: &str, lifted: Lifted) {
+        if !self.by_name.contains_key(name) {
+            self.by_name.insert(name.to_owned(), (None, None));
+        }
+        match self.by_name.get_mut(name) {
+            Some((_, Some(step))) => step.merge(&lifted),
+            Some((_, step)) => *step = Some(lifted),
+            None => {}
         }
     }
 
     fn end_step(&mut self) {
-        match (&mut self.all, &self.step) {
-            (None, Some(step)) => self.all = Some(*step),
-            (Some(all), step) => {
-                if let Some(step) = step {
-                    all.merge(step);
+        for (all, step) in self.by_name.values_mut() {
+            match (&mut *all, step.take()) {
+                (None, step) => *all = step,
+                (Some(all), step) => {
+                    if let Some(step) = step {
+                        all.merge(&step);
+                    }
+                    all.merge_with_itself();
                 }
-                all.merge_with_itself();
             }
-            (None, None) => {}
         }
     }
 
     fn raise(self, run: &Run<'_>, node: &Node, at: usize) {
-        if let Some(lifted) = self.all {
-            run.remarks().lifted(node.rank, at, lifted);
+        for (name, (all, _)) in self.by_name {
+            if let Some(lifted) = all {
+                run.remarks().lifted(node.rank, at, &name, lifted);
+            }
         }
     }
 }

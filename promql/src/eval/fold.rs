@@ -3,13 +3,14 @@
 //! What is kept is an accumulator for each group and step. Rows are added in the order in which
 //! they come, so the sums are Prometheus' to the last digit.
 
+use hashbrown::HashMap;
 use isobar_model::{Labels, Reservation};
 
 use super::group::Groups;
 use super::histogram_fold::HistogramFold;
 use super::remarks::go_g;
 use super::run::Run;
-use super::tile::{RowRef, Tile, for_each, for_each_run, grown, is_set};
+use super::tile::{RowRef, Tile, for_each, for_each_run, grown, is_set, last_set};
 use super::{EvalError, for_each_tile, scalar};
 use crate::functions::quantile::quantile;
 use crate::functions::sum::{KahanMean, Variance, kahan_inc};
@@ -32,6 +33,7 @@ pub(super) fn evaluate(
     let mut cells = Cells::new(aggregation.op);
     let mut histograms = HistogramFold::new(aggregation.op);
     let mut memory = run.memory("an aggregation");
+    let mut names = DroppedNames::default();
     for_each_tile(run, &aggregation.input, |tile| {
         cells.make_room(&mut memory, tile)?;
         for row in tile.rows() {
@@ -41,6 +43,7 @@ pub(super) fn evaluate(
                 cells.grow((group + 1) * steps);
             }
             cells.add(group, steps, row);
+            names.add(group, row);
             if !row.histograms.is_empty() {
                 cells.count_histograms(group, steps, row);
                 histograms.add(group, row, |step| cells.has(group, steps, step));
@@ -53,6 +56,7 @@ pub(super) fn evaluate(
     }
     let mut result = cells.finish(groups.labels(), steps, &quantiles);
     histograms.finish(&mut result);
+    names.finish(&mut result);
     for (is_warning, text) in histograms.into_remarks() {
         match is_warning {
             true => run.remarks().warn(node.rank, aggregation.input_at, text),
@@ -64,6 +68,34 @@ pub(super) fn evaluate(
     result.keep(memory);
     run.release_to(held, result.count())?;
     Ok(result)
+}
+
+/// For each group the steps at which a row was added whose name goes when the query is done. The
+/// last step of a group decides for its name.
+#[derive(Default)]
+struct DroppedNames(HashMap<usize, Vec<u64>>);
+
+impl DroppedNames {
+    fn add(&mut self, group: usize, row: RowRef<'_>) {
+        if !row.drops_name {
+            return;
+        }
+        let present = row.any_present();
+        let steps = self.0.entry(group).or_default();
+        steps.resize(present.len(), 0);
+        steps
+            .iter_mut()
+            .zip(&*present)
+            .for_each(|(steps, bits)| *steps |= bits);
+    }
+
+    fn finish(self, result: &mut Tile) {
+        for (group, steps) in self.0 {
+            let last = last_set(&result.row(group).any_present());
+            let drops = last.is_some_and(|step| is_set(&steps, step));
+            result.set_drops_name(group, drops);
+        }
+    }
 }
 
 /// Prometheus tells the worst of the values that are no quantiles.

@@ -284,6 +284,7 @@ impl<'a> Join<'a> {
             }
             let at = self.out.len();
             self.out.push(labels.clone());
+            self.out.set_drops_name(at, self.base.row(i).drops_name);
             self.rows.insert(labels, at);
             at
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::merge::Merge;
-use super::names::{NameDrop, without_metadata};
+use super::names::{NameDrop, Removal};
 use super::run::{Feed, Run};
 use super::tile::Tile;
 use super::{EvalError, Operator, Ready, scalar};
@@ -65,17 +65,20 @@ fn changed<'r>(
     input: &'r Node,
     change: Change,
 ) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
-    let names = NameDrop::of(input);
+    let removal = match change {
+        Change::Histogram(_) => Removal::of_histogram_function(run),
+        _ => Removal::of(run),
+    };
+    let names = NameDrop::of(removal, input);
     let merges = names.is_none();
     let rows = Box::new(MapRows {
         input: super::build(run, input)?,
         change: Arc::new(change),
         names,
     });
-    Ok(if merges {
-        merge_nameless(run, rows)
-    } else {
-        rows
+    Ok(match merges {
+        true => merge_nameless(run, rows, removal),
+        false => rows,
     })
 }
 
@@ -83,10 +86,12 @@ fn changed<'r>(
 pub(super) fn merge_nameless<'r>(
     run: &'r Run<'r>,
     input: Box<dyn Operator<'r> + 'r>,
+    removal: Removal,
 ) -> Box<dyn Operator<'r> + 'r> {
     Box::new(MergeNameless {
         run,
         input: Some(input),
+        removal,
         merged: Ready::new(Tile::default()),
     })
 }
@@ -94,6 +99,7 @@ pub(super) fn merge_nameless<'r>(
 struct MergeNameless<'r> {
     run: &'r Run<'r>,
     input: Option<Box<dyn Operator<'r> + 'r>>,
+    removal: Removal,
     merged: Ready,
 }
 
@@ -107,7 +113,7 @@ impl<'r> Operator<'r> for MergeNameless<'r> {
                 });
                 merge.make_room(tile)?;
                 for row in tile.rows() {
-                    merge.add(&without_metadata(row.labels), row)?;
+                    merge.add(&self.removal.apply(row.labels), row)?;
                 }
             }
             let merged = merge.map_or_else(|| Tile::new(tile.steps()), Merge::finish);

@@ -11,7 +11,7 @@ use isobar_model::{Labels, LabelsBuilder};
 use super::arithmetic::{NumberOp, number_op};
 use super::histogram_ops::{Operand, combine};
 use super::merge::Merge;
-use super::names::without_metadata;
+use super::names::Removal;
 use super::run::Run;
 use super::signature::{Signatures, match_labels};
 use super::tile::{HistogramRow, RowRef, Tile, first_common, for_each, is_set};
@@ -36,13 +36,18 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
     }
     let one = collect(run, one)?;
     let out = Merge::new(node.grid.count, run.memory("a join"));
+    let delayed = run.features().delayed_name_removal;
     let mut joined = Join::new(op, number_op, out, one);
+    joined.drops_names |= op.return_bool && !delayed;
     for_each_tile(run, many, |tile| {
         joined.out.make_room(tile)?;
         tile.rows().for_each(|row| joined.add(row));
         Ok(())
     })?;
-    let (rows, remarks) = joined.finish()?;
+    let (mut rows, remarks) = joined.finish()?;
+    if op.return_bool && delayed {
+        rows.drop_all_names();
+    }
     for (is_warning, text) in remarks {
         match is_warning {
             true => run.remarks().warn(node.rank, op.at, text),
@@ -112,7 +117,7 @@ impl<'a> Join<'a> {
             op,
             number_op,
             swapped: op.matching.cardinality == Cardinality::OneToMany,
-            drops_names: op.return_bool || arithmetic,
+            drops_names: arithmetic,
             steps,
             words,
             one,
@@ -209,6 +214,7 @@ impl<'a> Join<'a> {
             );
             let filled = RowRef {
                 labels: &one,
+                drops_name: false,
                 values: &filled,
                 present: &[],
                 histograms: &[],
@@ -320,7 +326,7 @@ impl<'a> Join<'a> {
     fn result_labels(&self, many: &Labels, one: &Labels) -> Labels {
         let matching = &self.op.matching;
         let mut labels = if self.drops_names {
-            without_metadata(many)
+            Removal::Metadata.apply(many)
         } else {
             many.clone()
         };
@@ -370,6 +376,7 @@ impl<'a> Join<'a> {
                 );
                 let filled = RowRef {
                     labels: &many,
+                    drops_name: false,
                     values: &filled,
                     present: &[],
                     histograms: &[],

@@ -4,13 +4,16 @@ use hashbrown::HashMap;
 use isobar_model::{Labels, Reservation};
 
 use super::EvalError;
-use super::tile::{HistogramRow, RowRef, Tile, first_common};
+use super::tile::{HistogramRow, RowRef, Tile, first_common, first_set};
 use crate::functions::row::Row;
 
-/// Collects rows of which no two have the same labels.
+/// Collects rows of which no two have the same labels. Whether the name of a row goes in the end
+/// is what the first of its parts said.
 pub(super) struct Merge {
     rows: Tile,
     index: HashMap<Labels, usize>,
+    /// Whether "first" is by steps rather than by the order in which parts come.
+    by_step: bool,
 }
 
 impl Merge {
@@ -19,6 +22,15 @@ impl Merge {
         Merge {
             rows: Tile::kept(steps, reservation),
             index: HashMap::new(),
+            by_step: false,
+        }
+    }
+
+    /// One for which the part with the earliest step says whether the name goes.
+    pub(super) fn by_step(steps: usize, reservation: Reservation) -> Self {
+        Merge {
+            by_step: true,
+            ..Merge::new(steps, reservation)
         }
     }
 
@@ -57,6 +69,9 @@ impl Merge {
         let before = self.rows.row(at).any_present();
         if first_common(&before, &added.any_present()).is_some() {
             return Err(EvalError::same_labels());
+        }
+        if self.by_step && first_set(&added.any_present()) < first_set(&before) {
+            self.rows.set_drops_name(at, added.drops_name);
         }
         self.add_histograms(at, added.histograms.iter().cloned());
         let (_, row) = self.rows.row_mut(at);

@@ -190,12 +190,13 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
             }))
         }
         Root::Vector(node) if plan.instant => {
-            let mut samples = Vec::new();
+            let (mut samples, mut drops) = (Vec::new(), Vec::new());
             let mut outside = 0;
             for_each_tile(run, node, |tile| {
                 outside += tile.bytes_outside();
                 let count = grown(samples.capacity(), samples.len() + tile.len());
                 memory.grow_to(outside + count * size_of::<VectorSample>())?;
+                drops.extend(tile.rows().map(|row| row.drops_name));
                 samples.extend(tile.rows().map(|row| VectorSample {
                     labels: row.labels.clone(),
                     timestamp_ms,
@@ -204,6 +205,9 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
                 }));
                 Ok(())
             })?;
+            if run.features().delayed_name_removal {
+                names::nameless_samples(&mut samples, &drops)?;
+            }
             Ok(Value::Vector(samples))
         }
         Root::Vector(node) | Root::Subquery(node) => matrix(run, node, memory),
@@ -218,7 +222,7 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
 /// The rows of a node as series, sorted by labels.
 fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value, EvalError> {
     let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
-    let mut series = Vec::new();
+    let (mut series, mut drops) = (Vec::new(), Vec::new());
     let mut outside = 0;
     for_each_tile(run, node, |tile| {
         let samples: usize = tile
@@ -228,6 +232,7 @@ fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value,
         outside += 16 * samples + tile.bytes_outside();
         let count = grown(series.capacity(), series.len() + tile.len());
         memory.grow_to(outside + count * size_of::<MatrixSeries>())?;
+        drops.extend(tile.rows().map(|row| row.drops_name));
         series.extend(tile.rows().map(|row| {
             let samples = tile::count(row.present) as usize;
             let mut columns = if samples == times.len() {
@@ -258,6 +263,10 @@ fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value,
         }));
         Ok(())
     })?;
+    if run.features().delayed_name_removal {
+        let series = series.into_iter().zip(drops).collect();
+        return names::nameless_series(series).map(Value::Matrix);
+    }
     series.sort_by(|a: &MatrixSeries, b| a.labels.cmp(&b.labels));
     Ok(Value::Matrix(series))
 }

@@ -1,26 +1,68 @@
 //! Dropping names from label sets, and seeing to it that the sets stay different.
+//!
+//! With delayed name removal rows only note that their names go. That is done when the query is:
+//! [`nameless_samples`] and [`nameless_series`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashSet;
-use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
+use isobar_model::{Columns, Labels};
 
 use super::EvalError;
+use super::run::Run;
 use super::tile::Tile;
 use crate::plan::node::{Names, Node};
+use crate::value::{MatrixSeries, VectorSample};
 
 /// The labels that go when a result is no longer the metric that was measured.
 fn is_metadata(name: &str) -> bool {
     matches!(name, METRIC_NAME | "__type__" | "__unit__")
 }
 
-/// The labels without the metric's name, type and unit.
-pub(super) fn without_metadata(labels: &Labels) -> Labels {
-    if labels.iter().any(|(name, _)| is_metadata(name)) {
-        labels.filter(|name| !is_metadata(name))
-    } else {
-        labels.clone()
+/// What goes from a label set, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// Name, type and unit, at once.
+    Metadata,
+    /// The name alone, at once.
+    Name,
+    /// Name, type and unit, when the query is done.
+    Delayed,
+}
+
+impl Removal {
+    /// How it is usually done.
+    pub(super) fn of(run: &Run<'_>) -> Self {
+        match run.features().delayed_name_removal {
+            true => Removal::Delayed,
+            false => Removal::Metadata,
+        }
+    }
+
+    /// How functions of native histograms do it: Prometheus leaves them type and unit.
+    pub(super) fn of_histogram_function(run: &Run<'_>) -> Self {
+        match Removal::of(run) {
+            Removal::Delayed => Removal::Delayed,
+            _ => Removal::Name,
+        }
+    }
+
+    fn takes(self, name: &str) -> bool {
+        match self {
+            Removal::Metadata => is_metadata(name),
+            Removal::Name => name == METRIC_NAME,
+            Removal::Delayed => false,
+        }
+    }
+
+    /// What is left of `labels` now.
+    pub(super) fn apply(self, labels: &Labels) -> Labels {
+        if labels.iter().any(|(name, _)| self.takes(name)) {
+            labels.filter(|name| !self.takes(name))
+        } else {
+            labels.clone()
+        }
     }
 }
 
@@ -29,8 +71,9 @@ pub(super) fn without_metadata(labels: &Labels) -> Labels {
 /// As long as what is dropped is the same from all, the rest differs; only hashes are kept for
 /// the case that it does not stay so. Copies share what they have seen: whether two sets become
 /// the same does not depend on which copy meets them, nor on the order.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct NameDrop {
+    removal: Removal,
     seen: Arc<Mutex<Seen>>,
     scratch: String,
     hashes: Vec<u64>,
@@ -47,32 +90,48 @@ struct Seen {
 }
 
 impl NameDrop {
-    /// For the rows of `input`, unless their names differ: then rows may become the same without
-    /// harm, at different steps, and have to be merged.
-    pub(super) fn of(input: &Node) -> Option<Self> {
-        (input.names != Names::Any).then(NameDrop::default)
+    /// For rows of which no two become the same.
+    pub(super) fn new(removal: Removal) -> Self {
+        NameDrop {
+            removal,
+            seen: Arc::default(),
+            scratch: String::new(),
+            hashes: Vec::new(),
+        }
     }
 
-    /// Drops name, type and unit of all rows of a tile.
+    /// For the rows of `input`, unless their names differ: then rows may become the same without
+    /// harm, at different steps, and have to be merged.
+    pub(super) fn of(removal: Removal, input: &Node) -> Option<Self> {
+        let differ = removal != Removal::Delayed && input.names == Names::Any;
+        (!differ).then(|| NameDrop::new(removal))
+    }
+
+    /// Drops the names of all rows of a tile, or notes that they go.
     ///
     /// # Errors
     /// When two rows, of this tile or earlier ones, become the same.
     pub(super) fn drop_all(&mut self, tile: &mut Tile) -> Result<(), EvalError> {
+        if self.removal == Removal::Delayed {
+            tile.drop_all_names();
+            return Ok(());
+        }
         if tile.is_empty() {
             return Ok(());
         }
+        let removal = self.removal;
         let mut first = self.lock().dropped.clone();
         let mut all_same = true;
         self.hashes.clear();
         for i in 0..tile.len() {
             let (labels, _) = tile.row_mut(i);
-            let dropped = labels.iter().filter(|(name, _)| is_metadata(name));
+            let dropped = labels.iter().filter(|(name, _)| removal.takes(name));
             match &first {
                 Some(first) => all_same &= dropped.eq(first.iter()),
                 None => first = Some(Labels::from_sorted(dropped, &mut self.scratch)),
             }
-            if labels.iter().any(|(name, _)| is_metadata(name)) {
-                let kept = labels.iter().filter(|(name, _)| !is_metadata(name));
+            if labels.iter().any(|(name, _)| removal.takes(name)) {
+                let kept = labels.iter().filter(|(name, _)| !removal.takes(name));
                 *labels = Labels::from_sorted(kept, &mut self.scratch);
             }
             self.hashes.push(labels.hash64());
@@ -100,6 +159,72 @@ impl NameDrop {
     }
 }
 
+/// The samples of one moment without the names that were to go, which `drops` says.
+///
+/// # Errors
+/// When two become the same.
+pub(super) fn nameless_samples(
+    samples: &mut [VectorSample],
+    drops: &[bool],
+) -> Result<(), EvalError> {
+    let mut seen = HashSet::with_capacity(samples.len());
+    for (sample, drops) in samples.iter_mut().zip(drops) {
+        if *drops {
+            sample.labels = Removal::Metadata.apply(&sample.labels);
+        }
+        if !seen.insert(sample.labels.clone()) {
+            return Err(EvalError::same_labels());
+        }
+    }
+    Ok(())
+}
+
+/// The series without the names that were to go, those that become the same as one; sorted.
+///
+/// # Errors
+/// When two that become the same have a sample at the same time.
+pub(super) fn nameless_series(
+    mut series: Vec<(MatrixSeries, bool)>,
+) -> Result<Vec<MatrixSeries>, EvalError> {
+    for (series, drops) in &mut series {
+        if *drops {
+            series.labels = Removal::Metadata.apply(&series.labels);
+        }
+    }
+    series.sort_by(|(a, _), (b, _)| a.labels.cmp(&b.labels));
+    let mut merged: Vec<MatrixSeries> = Vec::with_capacity(series.len());
+    for (next, _) in series {
+        match merged.last_mut() {
+            Some(last) if last.labels == next.labels => {
+                last.columns = merged_columns(&last.columns, &next.columns)?;
+            }
+            _ => merged.push(next),
+        }
+    }
+    Ok(merged)
+}
+
+fn merged_columns(a: &Columns, b: &Columns) -> Result<Columns, EvalError> {
+    let mut floats: Vec<(i64, f64)> = [a, b]
+        .iter()
+        .flat_map(|it| it.timestamps.iter().copied().zip(it.values.iter().copied()))
+        .collect();
+    floats.sort_by_key(|it| it.0);
+    let mut histograms = [a.histograms.as_slice(), b.histograms.as_slice()].concat();
+    histograms.sort_by_key(|it| it.0);
+    let twice = floats.windows(2).any(|pair| pair[0].0 == pair[1].0)
+        || histograms.windows(2).any(|pair| pair[0].0 == pair[1].0);
+    if twice {
+        return Err(EvalError::same_labels());
+    }
+    let mut columns = Columns::default();
+    for (time_ms, value) in floats {
+        columns.push(time_ms, value);
+    }
+    columns.histograms = histograms;
+    Ok(columns)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,7 +240,7 @@ mod tests {
 
     #[test]
     fn finds_sets_that_become_the_same() {
-        let mut drop = NameDrop::default();
+        let mut drop = NameDrop::new(Removal::Metadata);
         let left = drop_names(&mut drop, &[("x", "1"), ("x", "2")]).unwrap();
         assert_eq!(left, ["{a=\"1\"}", "{a=\"2\"}"]);
         let mut copy = drop.clone();
@@ -125,7 +250,7 @@ mod tests {
 
     #[test]
     fn copies_that_begin_apart_still_meet() {
-        let drop = NameDrop::default();
+        let drop = NameDrop::new(Removal::Metadata);
         drop_names(&mut drop.clone(), &[("x", "1")]).unwrap();
         drop_names(&mut drop.clone(), &[("y", "2")]).unwrap();
         assert!(drop_names(&mut drop.clone(), &[("z", "1")]).is_err());

@@ -108,7 +108,7 @@ fn largest(
     let steps = node.grid.count;
     // Prometheus evaluates the input even where the parameter makes it useless.
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
-    let mut labels: Vec<Labels> = Vec::new();
+    let mut labels: Vec<(Labels, bool)> = Vec::new();
     let mut heaps: Vec<BinaryHeap<Kept>> = Vec::new();
     let sign = if aggregation.op == AggregateOp::Bottomk {
         -1.0
@@ -129,7 +129,7 @@ fn largest(
                 heaps.resize_with((group + 1) * steps, BinaryHeap::new);
             }
             let number = labels.len();
-            labels.push(row.labels.clone());
+            labels.push((row.labels.clone(), row.drops_name));
             let mut offer = |step: usize, value: f64, histogram: Option<Arc<FloatHistogram>>| {
                 let k = params[step];
                 let heap = &mut heaps[group * steps + step];
@@ -203,7 +203,7 @@ fn largest(
 fn rows_of(
     run: &Run<'_>,
     heaps: Vec<BinaryHeap<Kept>>,
-    labels: &[Labels],
+    labels: &[(Labels, bool)],
     steps: usize,
 ) -> Result<Tile, EvalError> {
     let mut rows = Tile::kept(steps, run.memory("an aggregation"));
@@ -214,10 +214,12 @@ fn rows_of(
             let place = match places[kept.row] {
                 Some(place) => place,
                 None => {
-                    let labels = &labels[kept.row];
+                    let (labels, drops_name) = &labels[kept.row];
                     rows.reserve_rows(1, labels.as_bytes().len())?;
                     rows.push(labels.clone());
-                    *places[kept.row].insert(rows.len() - 1)
+                    let place = rows.len() - 1;
+                    rows.set_drops_name(place, *drops_name);
+                    *places[kept.row].insert(place)
                 }
             };
             match kept.histogram {
@@ -257,7 +259,9 @@ fn ratio(
                 }
             });
             let histograms = row.histograms.iter().filter(|it| takes(it.0));
-            *rows.histograms_mut(rows.len() - 1) = histograms.cloned().collect();
+            let last = rows.len() - 1;
+            *rows.histograms_mut(last) = histograms.cloned().collect();
+            rows.set_drops_name(last, row.drops_name);
             rows.pop_if_absent();
         }
         Ok(())

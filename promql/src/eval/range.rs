@@ -5,7 +5,7 @@ use std::sync::Arc;
 use isobar_model::{Columns, Reservation, TimeRange};
 
 use super::histogram_windows;
-use super::names::NameDrop;
+use super::names::{NameDrop, Removal};
 use super::remarks::go_g;
 use super::run::{Feed, Run};
 use super::select::{SAMPLES, keep_stats, read, remove_stale};
@@ -85,15 +85,16 @@ impl<'r> WindowRows<'r> {
             params: Arc::new(params),
             input,
             range: samples_needed(&call.windows, call.edges),
-            names: NameDrop::default(),
+            names: NameDrop::new(Removal::of(run)),
             columns: Columns::default(),
             scratch: Scratch::default(),
             memory: run.memory(SAMPLES),
         })
     }
 
-    /// Reads the next series into the columns and gives its labels; `None` when there is none.
-    fn next_series(&mut self) -> Result<Option<isobar_model::Labels>, EvalError> {
+    /// Reads the next series into the columns and gives its labels, and whether its name goes when
+    /// the query is done; `None` when there is none.
+    fn next_series(&mut self) -> Result<Option<(isobar_model::Labels, bool)>, EvalError> {
         let columns = &mut self.columns;
         columns.clear();
         match &mut self.input {
@@ -110,7 +111,7 @@ impl<'r> WindowRows<'r> {
                         false => columns.forget_start_times(),
                     }
                     remove_stale(columns);
-                    Ok(series.labels.clone())
+                    Ok((series.labels.clone(), false))
                 })
             }
             Input::Subquery {
@@ -138,24 +139,39 @@ impl<'r> WindowRows<'r> {
                         let histogram = super::histogram_windows::of_subquery(histogram);
                         (node.grid.time_ms(*step), histogram)
                     }));
-                Ok(Some(row.labels.clone()))
+                Ok(Some((row.labels.clone(), row.drops_name)))
             }
         }
     }
 
     fn remark_name(&self, labels: &isobar_model::Labels) {
         let name = labels.metric_name();
-        let counts = ["_total", "_sum", "_count", "_bucket"];
-        if !name.is_empty() && !counts.iter().any(|suffix| name.ends_with(suffix)) {
-            let text = format!(
-                "metric might not be a counter, name does not end in \
-                 _total/_sum/_count/_bucket: {}",
-                super::remarks::quoted(name)
-            );
-            self.run
-                .remarks()
-                .info(self.node.rank, self.call.range_at, text);
+        if name.is_empty() {
+            return;
         }
+        let quoted_name = super::remarks::quoted(name);
+        let text = if self.run.features().type_and_unit_labels {
+            let kind = labels.get("__type__");
+            if matches!(kind, "counter" | "histogram") {
+                return;
+            }
+            format!(
+                "metric might not be a counter, __type__ label is not set to \"counter\" or \
+                 \"histogram\", got {}: {quoted_name}",
+                super::remarks::quoted(kind)
+            )
+        } else {
+            let counts = ["_total", "_sum", "_count", "_bucket"];
+            if counts.iter().any(|suffix| name.ends_with(suffix)) {
+                return;
+            }
+            format!(
+                "metric might not be a counter, name does not end in \
+                 _total/_sum/_count/_bucket: {quoted_name}"
+            )
+        };
+        let (rank, at) = (self.node.rank, self.call.range_at);
+        self.run.remarks().info(rank, at, text);
     }
 }
 
@@ -165,7 +181,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
         let (mut read, mut queryable) = (0, 0);
         let func = self.call.func;
         while !tile.is_full() {
-            let Some(labels) = self.next_series()? else {
+            let Some((labels, drops_name)) = self.next_series()? else {
                 break;
             };
             read += (self.columns.len() + self.columns.histograms.len()) as u64;
@@ -235,7 +251,9 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             if func.wants_counter_name() && floats.iter().any(|word| *word != 0) {
                 self.remark_name(&labels);
             }
-            let (into, _) = tile.row_mut(tile.len() - 1);
+            let last = tile.len() - 1;
+            tile.set_drops_name(last, drops_name);
+            let (into, _) = tile.row_mut(last);
             *into = labels;
         }
         // `absent_over_time` looks at no labels.

@@ -104,7 +104,7 @@ impl Remarks {
     }
 
     /// Raises the info about bucket counts that fell.
-    pub(crate) fn lifted(&mut self, rank: u32, at: usize, lifted: Lifted) {
+    pub(crate) fn lifted(&mut self, rank: u32, at: usize, name: &str, lifted: Lifted) {
         let text = "input to histogram_quantile needed to be fixed for monotonicity (see \
                     https://prometheus.io/docs/prometheus/latest/querying/functions/\
                     #histogram_quantile)";
@@ -115,7 +115,7 @@ impl Remarks {
             lifted: Some(lifted),
             overlaps: 0,
         };
-        self.add(text.to_owned(), remark);
+        self.add(for_metric(text.to_owned(), name), remark);
     }
 
     /// Raises the warning that start times of samples lie before samples ahead of them, in
@@ -220,6 +220,14 @@ fn position(query: &str, at: usize) -> String {
         None => at + 1,
     };
     format!("{line}:{column}")
+}
+
+/// `text` with the name of the metric that it is about, unless that is empty.
+pub(crate) fn for_metric(text: String, name: &str) -> String {
+    match name {
+        "" => text,
+        name => format!("{text} for metric name {}", quoted(name)),
+    }
 }
 
 /// `text` as Go's `%q` prints it.

@@ -3,13 +3,15 @@
 use std::cmp::Ordering;
 
 use isobar_model::Labels;
+use isobar_model::labels::METRIC_NAME;
 
 use super::merge::Merge;
 use super::run::{Feed, Run};
 use super::tile::{self, Tile, full_word};
 use super::{EvalError, Late, Operator, collect, for_each_tile, scalar};
 use crate::functions::labels::natural_order;
-use crate::plan::node::{Change, Grid, Node, Relabel, Scalar, Sort};
+use crate::functions::range::RangeFn;
+use crate::plan::node::{Change, Grid, Kind, Node, Relabel, Scalar, Sort};
 
 /// 1 with `labels` at the steps at which the input has no value.
 pub(super) fn absent(run: &Run<'_>, input: &Node, labels: &Labels) -> Result<Tile, EvalError> {
@@ -29,6 +31,12 @@ pub(super) fn absent(run: &Run<'_>, input: &Node, labels: &Labels) -> Result<Til
     }
     let mut rows = Tile::new(steps);
     rows.push_row(labels.clone(), &vec![1.0; steps], &seen);
+    // `absent_over_time` drops names, of which it has none; but a type may be among the labels.
+    if matches!(&input.kind, Kind::Range(call) if call.func == RangeFn::Absent)
+        && run.features().delayed_name_removal
+    {
+        rows.drop_all_names();
+    }
     run.release_to(held, rows.count())?;
     Ok(rows)
 }
@@ -84,14 +92,16 @@ impl<'r> Operator<'r> for HoldRows<'r> {
             let held = self.held.row(self.at);
             self.at += 1;
             let row = tile.push(held.labels.clone());
+            if held.has(0) {
+                row.values.fill(held.values[0]);
+                tile::fill(row.present, self.steps);
+            }
+            let at = tile.len() - 1;
+            tile.set_drops_name(at, held.drops_name);
             if let Some(histogram) = held.histogram(0) {
-                let at = tile.len() - 1;
                 let steps = 0..self.steps;
                 *tile.histograms_mut(at) = steps.map(|step| (step, histogram.clone())).collect();
-                continue;
             }
-            row.values.fill(held.values[0]);
-            tile::fill(row.present, self.steps);
         }
         self.run.hold(tile.count())?;
         Ok(!tile.is_empty())
@@ -212,14 +222,15 @@ pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
     let mut merge = Merge::new(op.input.grid.count, run.memory("relabelling"));
     for_each_tile(run, &op.input, |tile| {
         merge.make_room(tile)?;
-        for row in tile.rows() {
-            let labels = match &op.change {
-                Change::Replace(replace) => replace
-                    .apply(row.labels)
-                    .unwrap_or_else(|| row.labels.clone()),
-                Change::Join(join) => join.apply(row.labels),
+        for mut row in tile.rows() {
+            let changed = match &op.change {
+                Change::Replace(replace) => replace.apply(row.labels),
+                Change::Join(join) => Some(join.apply(row.labels)),
             };
-            merge.add(&labels, row)?;
+            // A name that was written is there to stay.
+            row.drops_name &= changed.is_none() || op.change.target() != METRIC_NAME;
+            let labels = changed.as_ref().unwrap_or(row.labels);
+            merge.add(labels, row)?;
         }
         Ok(())
     })?;

@@ -10,6 +10,7 @@ use isobar_model::{Budget, Reservation};
 
 use super::EvalError;
 use super::remarks::Remarks;
+use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limits};
 use crate::plan::Plan;
 use crate::value::QueryStats;
@@ -22,6 +23,7 @@ pub(crate) struct Run<'a> {
     limits: &'a Limits,
     cancel: &'a CancelToken,
     levels: usize,
+    features: Features,
     memory: Arc<Budget>,
     /// What the selects hold that are read more than once.
     shared_memory: Mutex<Reservation>,
@@ -53,6 +55,7 @@ impl<'a> Run<'a> {
             limits,
             cancel,
             levels: plan.levels,
+            features: plan.features,
             remarks: Mutex::default(),
             shared: plan.selects.iter().map(|_| OnceLock::new()).collect(),
             held: AtomicU64::new(0),
@@ -71,6 +74,11 @@ impl<'a> Run<'a> {
     /// How deep the expression nests.
     pub(crate) fn levels(&self) -> usize {
         self.levels
+    }
+
+    /// The parts of the language that are on.
+    pub(crate) fn features(&self) -> Features {
+        self.features
     }
 
     /// Where remarks go.

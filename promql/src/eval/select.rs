@@ -8,7 +8,7 @@ use isobar_model::{Columns, FloatHistogram, Reservation, Series, TimeRange};
 
 use super::histogram_edges::interpolate;
 use super::histogram_windows::{Remarks, mixed, mixed_schemas};
-use super::names::NameDrop;
+use super::names::{NameDrop, Removal};
 use super::run::{Feed, Run};
 use super::tile::{self, HistogramRow, Tile};
 use super::{EvalError, Operator};
@@ -57,7 +57,7 @@ impl<'r> InstantRows<'r> {
             select,
             grid,
             shown,
-            names: (shown != Shown::Value).then(NameDrop::default),
+            names: (shown != Shown::Value).then(|| NameDrop::new(Removal::of(run))),
             columns: Columns::default(),
             memory: run.memory(SAMPLES),
         })

@@ -129,7 +129,7 @@ impl<'r> Operator<'r> for Filtered<'r> {
 fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     let held = run.held();
     let mut seen = Seen::new(set, node.grid.count);
-    let mut merge = Merge::new(node.grid.count, run.memory("a set operation"));
+    let mut merge = Merge::by_step(node.grid.count, run.memory("a set operation"));
     for_each_tile(run, &set.lhs, |tile| {
         merge.make_room(tile)?;
         seen.add(tile);
@@ -153,7 +153,9 @@ fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
                 histograms: &histograms,
                 ..row
             };
-            merge.add(row.labels, row)?;
+            if !row.is_absent() {
+                merge.add(row.labels, row)?;
+            }
         }
         Ok(())
     })?;

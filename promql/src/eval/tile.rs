@@ -1,7 +1,8 @@
 //! Tiles: blocks of series × steps in columns.
 //!
 //! A tile has a row for each series: its labels, a value per step and a presence bit per step.
-//! Values where the bit is clear mean nothing. Native histograms stand apart from the values, for
+//! Values where the bit is clear mean nothing. With delayed name removal a row also says whether
+//! its name goes in the end. Native histograms stand apart from the values, for
 //! each row a list of steps; no step has both. Operators hand tiles on that hold at most
 //! [`VALUES_MAX`] values (but always at least one row); an operator that has to keep a whole
 //! input keeps it in a tile without that bound.
@@ -26,6 +27,7 @@ pub(crate) struct Tile {
     steps: usize,
     words: usize,
     labels: Vec<Labels>,
+    drops: Vec<bool>,
     values: Vec<f64>,
     present: Vec<u64>,
     histograms: Vec<HistogramRow>,
@@ -51,12 +53,14 @@ pub(crate) fn grown(has: usize, needs: usize) -> usize {
 }
 
 /// What a row takes besides its cells, the text of its labels and its histograms.
-const BYTES_PER_ROW: usize = size_of::<Labels>() + size_of::<HistogramRow>();
+const BYTES_PER_ROW: usize = size_of::<Labels>() + size_of::<bool>() + size_of::<HistogramRow>();
 
 /// A row of a tile, to be read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RowRef<'a> {
     pub(crate) labels: &'a Labels,
+    /// Whether name, type and unit go when the query is done.
+    pub(crate) drops_name: bool,
     pub(crate) values: &'a [f64],
     /// Of the values, not of the histograms.
     pub(crate) present: &'a [u64],
@@ -89,6 +93,7 @@ impl Tile {
             steps,
             words,
             histograms: vec![HistogramRow::new(); labels.len()],
+            drops: vec![false; labels.len()],
             labels,
             values,
             present,
@@ -158,6 +163,7 @@ impl Tile {
         self.steps = steps;
         self.words = steps.div_ceil(64);
         self.labels.clear();
+        self.drops.clear();
         self.values.clear();
         self.present.clear();
         self.histograms.clear();
@@ -186,6 +192,7 @@ impl Tile {
     /// Adds a row without any value and gives it to be filled.
     pub(crate) fn push(&mut self, labels: Labels) -> Row<'_> {
         self.labels.push(labels);
+        self.drops.push(false);
         self.histograms.push(HistogramRow::new());
         let (values, words) = (self.values.len(), self.present.len());
         self.values.resize(values + self.steps, 0.0);
@@ -199,6 +206,7 @@ impl Tile {
     /// Adds a copy of a row under other labels.
     pub(crate) fn push_copy(&mut self, labels: Labels, row: RowRef<'_>) {
         self.push_row(labels, row.values, row.present);
+        self.set_drops_name(self.len() - 1, row.drops_name);
         if let Some(histograms) = self.histograms.last_mut() {
             histograms.extend_from_slice(row.histograms);
         }
@@ -207,6 +215,7 @@ impl Tile {
     /// Adds a copy of a row without histograms.
     pub(crate) fn push_row(&mut self, labels: Labels, values: &[f64], present: &[u64]) {
         self.labels.push(labels);
+        self.drops.push(false);
         self.histograms.push(HistogramRow::new());
         self.values.extend_from_slice(values);
         self.present.extend_from_slice(present);
@@ -220,6 +229,7 @@ impl Tile {
             return true;
         }
         self.labels.pop();
+        self.drops.pop();
         self.histograms.pop();
         self.values.truncate(self.labels.len() * self.steps);
         self.present.truncate(words);
@@ -230,6 +240,7 @@ impl Tile {
     pub(crate) fn row(&self, i: usize) -> RowRef<'_> {
         RowRef {
             labels: &self.labels[i],
+            drops_name: self.drops[i],
             values: &self.values[i * self.steps..(i + 1) * self.steps],
             present: &self.present[i * self.words..(i + 1) * self.words],
             histograms: &self.histograms[i],
@@ -239,6 +250,16 @@ impl Tile {
     /// The histograms of row `i`, to be changed.
     pub(crate) fn histograms_mut(&mut self, i: usize) -> &mut HistogramRow {
         &mut self.histograms[i]
+    }
+
+    /// Says whether the name of row `i` goes when the query is done.
+    pub(crate) fn set_drops_name(&mut self, i: usize, drops: bool) {
+        self.drops[i] = drops;
+    }
+
+    /// Says that all names go when the query is done.
+    pub(crate) fn drop_all_names(&mut self) {
+        self.drops.fill(true);
     }
 
     /// Whether there is any histogram.
@@ -282,6 +303,7 @@ impl Tile {
             }
             if kept != i {
                 self.labels.swap(kept, i);
+                self.drops.swap(kept, i);
                 self.histograms.swap(kept, i);
                 self.present.copy_within(words, kept * self.words);
                 self.values
@@ -290,6 +312,7 @@ impl Tile {
             kept += 1;
         }
         self.labels.truncate(kept);
+        self.drops.truncate(kept);
         self.histograms.truncate(kept);
         self.values.truncate(kept * self.steps);
         self.present.truncate(kept * self.words);
@@ -403,6 +426,17 @@ pub(crate) fn for_each_run(
             bits &= bits - 1;
         }
     }
+}
+
+/// The first step whose bit is set.
+pub(crate) fn first_set(present: &[u64]) -> Option<usize> {
+    first_common(present, present)
+}
+
+/// The last step whose bit is set.
+pub(crate) fn last_set(present: &[u64]) -> Option<usize> {
+    let word = present.iter().rposition(|word| *word != 0)?;
+    Some(word * 64 + 63 - present[word].leading_zeros() as usize)
 }
 
 /// The first step whose bit is set in both.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::arithmetic::{NumberOp, number_op};
 use super::histogram_ops::{Operand, combine, incompatible};
 use super::map::merge_nameless;
-use super::names::NameDrop;
+use super::names::{NameDrop, Removal};
 use super::run::{Feed, Run};
 use super::tile::Tile;
 use super::{EvalError, Operator, scalar};
@@ -41,10 +41,10 @@ pub(super) fn build<'r>(
         ));
     }
     let drops = with.return_bool || matches!(op, Some(NumberOp::Arithmetic(_)));
-    let names = if drops {
-        NameDrop::of(&with.input)
-    } else {
-        None
+    let removal = Removal::of(run);
+    let names = match drops {
+        true => NameDrop::of(removal, &with.input),
+        false => None,
     };
     let merges = drops && names.is_none();
     let rows = Box::new(ScalarRows {
@@ -58,10 +58,9 @@ pub(super) fn build<'r>(
         scalars: Arc::new(scalar::evaluate(run, &with.scalar, node.grid)?),
         names,
     });
-    Ok(if merges {
-        merge_nameless(run, rows)
-    } else {
-        rows
+    Ok(match merges {
+        true => merge_nameless(run, rows, removal),
+        false => rows,
     })
 }
 

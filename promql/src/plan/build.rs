@@ -61,6 +61,7 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         readers: builder.selects.readers,
         steps: builder.steps,
         levels: 0,
+        features: params.features,
     })
 }
 

@@ -227,11 +227,7 @@ impl Builder<'_> {
         around: &Around,
     ) -> Built<Node> {
         let input = self.vector(input, grid, around)?;
-        let target = match &change {
-            Change::Replace(replace) => replace.dst(),
-            Change::Join(join) => join.dst(),
-        };
-        let names = if target == METRIC_NAME {
+        let names = if change.target() == METRIC_NAME {
             Names::Any
         } else {
             input.names

@@ -97,6 +97,7 @@ pub struct Plan {
     pub(crate) steps: u64,
     /// How deep the expression nests.
     pub(crate) levels: usize,
+    pub(crate) features: Features,
 }
 
 impl Plan {

@@ -335,6 +335,16 @@ pub(crate) enum Change {
     Join(LabelJoin),
 }
 
+impl Change {
+    /// The label that is written.
+    pub(crate) fn target(&self) -> &str {
+        match self {
+            Change::Replace(replace) => replace.dst(),
+            Change::Join(join) => join.dst(),
+        }
+    }
+}
+
 /// Which of the functions over classic histograms.
 #[derive(Debug)]
 pub(crate) enum BucketFunc {
