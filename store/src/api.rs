@@ -8,6 +8,8 @@ use futures::stream::BoxStream;
 use isobar_model::{Matcher, SelectHints, TimeRange, Warnings};
 use isobar_tsdb::SeriesChunks;
 
+pub use isobar_tsdb::db::SelectEstimate;
+
 /// Asks for series with their chunks.
 #[derive(Debug, Clone)]
 pub struct SeriesRequest {
@@ -60,6 +62,13 @@ pub type SeriesStream = BoxStream<'static, Result<SeriesBatch, StoreError>>;
 pub trait Store: Send + Sync + 'static {
     /// The series that match, with their chunks.
     fn series(&self, request: SeriesRequest) -> SeriesStream;
+
+    /// How much the series that match are going to be, where the store can say so without
+    /// reading them. It may compute, but waits for nothing.
+    fn estimate(&self, matchers: &[Matcher], range: TimeRange) -> Option<SelectEstimate> {
+        let _unknown = (matchers, range);
+        None
+    }
 
     /// The names of all labels of the series that match.
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>>;

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{self, StreamExt};
-use isobar_model::Warnings;
+use isobar_model::{Matcher, TimeRange, Warnings};
 use isobar_tsdb::db::Db;
 use isobar_tsdb::merge::SeriesIter;
 
 use crate::api::{
-    LabelsRequest, Names, SeriesBatch, SeriesRequest, SeriesStream, Store, StoreError,
+    LabelsRequest, Names, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream, Store,
+    StoreError,
 };
 
 /// Series per batch: enough to make the cost of a batch small beside that of its series.
@@ -64,6 +65,11 @@ impl Store for LocalStore {
         let missing = self.missing();
         let remarks = (!missing.is_empty()).then_some(Ok(SeriesBatch::Warnings(missing)));
         stream::iter(remarks.into_iter().chain(batches)).boxed()
+    }
+
+    fn estimate(&self, matchers: &[Matcher], range: TimeRange) -> Option<SelectEstimate> {
+        // A block that cannot be read is told about when it is read.
+        self.db.estimate(None, matchers, range).ok()
     }
 
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {

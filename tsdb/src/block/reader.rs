@@ -104,6 +104,33 @@ impl BlockReader {
         }))
     }
 
+    /// The number of series that match, and at most `some` of them, evenly taken, as
+    /// [`BlockReader::select`] gives them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the index cannot be read.
+    pub fn select_some(
+        self: &Arc<Self>,
+        matchers: &[Matcher],
+        range: TimeRange,
+        some: usize,
+    ) -> Result<(usize, SeriesIter), Error> {
+        if !self.meta.overlaps(range) {
+            return Ok((0, Box::new(std::iter::empty())));
+        }
+        let series = self.index.matching(matchers)?;
+        let count = series.len();
+        let every = count.div_ceil(some.max(1)).max(1);
+        let selected = Selected {
+            block: Arc::clone(self),
+            range,
+            series: series.into_iter().step_by(every).collect(),
+            entry: SeriesEntry::default(),
+            texts: Texts::default(),
+        };
+        Ok((count, Box::new(selected)))
+    }
+
     /// The names of all labels of the series that match, sorted; none when the block has no time
     /// in `range`.
     ///

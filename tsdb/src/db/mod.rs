@@ -5,6 +5,7 @@
 
 pub mod blocks;
 pub mod config;
+pub mod estimate;
 pub mod event;
 pub(crate) mod files;
 mod maintain;
@@ -31,6 +32,7 @@ use pins::Pins;
 pub use crate::head::RestoreCounts;
 pub use blocks::Block;
 pub use config::{DbConfig, Sync};
+pub use estimate::SelectEstimate;
 pub use event::{Event, Events};
 pub use maintain::{Cut, Maintenance};
 pub use stats::{Cardinality, HeadStats};

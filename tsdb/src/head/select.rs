@@ -25,10 +25,33 @@ impl Head {
         matchers: &[Matcher],
         range: TimeRange,
     ) -> HeadSeries {
-        let mut gathered = {
+        let gathered = {
             let index = &self.catalog.read().index;
             index.gather(&index.select(tenant, matchers))
         };
+        self.series_of(gathered, range)
+    }
+
+    /// The number of series that match, and at most `some` of them, evenly taken, as
+    /// [`Head::select`] gives them.
+    pub(crate) fn select_some(
+        self: &Arc<Self>,
+        tenant: Option<TenantId>,
+        matchers: &[Matcher],
+        range: TimeRange,
+        some: usize,
+    ) -> (usize, HeadSeries) {
+        let (count, gathered) = {
+            let index = &self.catalog.read().index;
+            let all = index.select(tenant, matchers);
+            let count = all.len() as usize;
+            let every = count.div_ceil(some.max(1)).max(1);
+            (count, index.gather(&all.iter().step_by(every).collect()))
+        };
+        (count, self.series_of(gathered, range))
+    }
+
+    fn series_of(self: &Arc<Self>, mut gathered: Gathered, range: TimeRange) -> HeadSeries {
         gathered.sort();
         HeadSeries {
             head: Arc::clone(self),
