@@ -104,6 +104,11 @@ pub trait Samples: Send + Sync {
     /// About how many samples reading takes a look at.
     fn count_estimate(&self) -> usize;
 
+    /// The length of the encoded samples in bytes; 0 when they are not encoded.
+    fn encoded_bytes(&self) -> u64 {
+        0
+    }
+
     /// The same series as each of several collectors saw it, at least two, always in the same
     /// order; empty when there is but one. Whoever computes windows asks each of them by itself;
     /// [`Samples::read`] then gives the samples of the one that has most in the range.
@@ -148,6 +153,10 @@ impl Samples for Replicas {
 
     fn count_estimate(&self) -> usize {
         self.0.iter().map(|it| it.count_estimate()).sum()
+    }
+
+    fn encoded_bytes(&self) -> u64 {
+        self.0.iter().map(|it| it.encoded_bytes()).sum()
     }
 
     fn replicas(&self) -> &[Box<dyn Samples>] {

@@ -140,4 +140,8 @@ impl Samples for Shared {
     fn count_estimate(&self) -> usize {
         self.0.count_estimate()
     }
+
+    fn encoded_bytes(&self) -> u64 {
+        self.0.encoded_bytes()
+    }
 }

@@ -270,6 +270,10 @@ impl Samples for ChunkSamples {
         // A chunk without a count is corrupt, which reading it will tell.
         counts.map(|count| count.map_or(0, usize::from)).sum()
     }
+
+    fn encoded_bytes(&self) -> u64 {
+        self.0.iter().map(|chunk| chunk.data.len() as u64).sum()
+    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
 //! [`info`] adds the labels of info series;
 //! [`reorder`] sorts, relabels, repeats; [`merge`] and [`names`] see to it that no two series
-//! have the same labels; [`remarks`] are the annotations.
+//! have the same labels; [`remarks`] are the annotations; [`measure`] tells where time goes.
 
 pub(crate) mod arithmetic;
 mod buckets;
@@ -25,6 +25,7 @@ mod histogram_windows;
 mod info;
 mod map;
 mod matching;
+mod measure;
 mod merge;
 mod names;
 mod parallel;
@@ -51,6 +52,8 @@ use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
 use crate::stack;
 use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
+use measure::Measured;
+pub use measure::{Measures, OperatorStats};
 use parallel::Place;
 use run::{Feed, Run};
 use tile::{Tile, for_each, grown};
@@ -136,6 +139,20 @@ pub fn evaluate(
     limits: &Limits,
     cancel: &CancelToken,
 ) -> Result<QueryResult, EvalError> {
+    evaluate_measured(plan, source, limits, cancel, None)
+}
+
+/// As [`evaluate`], and measures each operator if `measures` of the plan are given.
+///
+/// # Errors
+/// See [`EvalError`].
+pub fn evaluate_measured(
+    plan: &Plan,
+    source: &dyn SeriesSource,
+    limits: &Limits,
+    cancel: &CancelToken,
+    measures: Option<&Measures>,
+) -> Result<QueryResult, EvalError> {
     if plan.steps > limits.steps_max {
         return Err(EvalError::LimitExceeded(format!(
             "query has {} steps, inner steps of subqueries included, more than the limit of {}",
@@ -143,15 +160,18 @@ pub fn evaluate(
         )));
     }
     let _own = limits.threads.enter();
-    let run = Run::new(plan, source, limits, cancel);
+    let run = Run::new(plan, source, limits, cancel, measures.cloned());
     run.check()?;
     let mut memory = run.memory("the answer");
-    let value = stack::with_room_for(plan.levels, || root_value(plan, &run, &mut memory))
-        .unwrap_or_else(|| {
-            Err(EvalError::LimitExceeded(
-                "no room for so deep a query".to_owned(),
-            ))
-        })?;
+    let value = stack::with_room_for(plan.levels, || {
+        let _whole = run.measure(0);
+        root_value(plan, &run, &mut memory)
+    })
+    .unwrap_or_else(|| {
+        Err(EvalError::LimitExceeded(
+            "no room for so deep a query".to_owned(),
+        ))
+    })?;
     let (stats, remarks) = run.finish();
     Ok(QueryResult {
         value,
@@ -169,6 +189,7 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
             value: text.clone(),
         }),
         Root::Scalar(scalar) => {
+            let _scope = run.measure(plan.root_operator());
             let values = scalar::evaluate(run, scalar, plan.grid)?;
             if plan.instant {
                 let value = values.first().copied().unwrap_or(f64::NAN);
@@ -215,7 +236,10 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
             select,
             min_ms,
             max_ms,
-        } => select::samples(run, *select, *min_ms, *max_ms, memory).map(Value::Matrix),
+        } => {
+            let _scope = run.measure(plan.root_operator());
+            select::samples(run, *select, *min_ms, *max_ms, memory).map(Value::Matrix)
+        }
     }
 }
 
@@ -303,8 +327,18 @@ fn collect(run: &Run<'_>, node: &Node) -> Result<Tile, EvalError> {
     Ok(all)
 }
 
-/// The operator of a node.
+/// The operator of a node, measured if that is asked for.
 fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
+    let Some(measures) = run.measures() else {
+        return operator(run, node);
+    };
+    let scope = measures.enter(node.rank);
+    let input = operator(run, node)?;
+    drop(scope);
+    Ok(Box::new(Measured::new(measures, node.rank, input)))
+}
+
+fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let grid: Grid = node.grid;
     Ok(match &node.kind {
         Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),

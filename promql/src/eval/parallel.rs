@@ -14,6 +14,7 @@ use std::thread;
 
 use isobar_model::Reservation;
 
+use super::measure::Measures;
 use super::run::{Feed, Morsel, Run};
 use super::tile::Tile;
 use super::{EvalError, Operator};
@@ -193,6 +194,7 @@ impl Crew<'_> {
                     Next::End => return Ok(()),
                     Next::Nothing { may_work } => {
                         if !(may_work && shared.work(&mut *operator, steps)) {
+                            let _waiting = run.measures().map(Measures::leave);
                             shared.wait_for_done()?;
                         }
                     }

@@ -273,7 +273,7 @@ fn scientific_or_plain(value: f64, text: String, exponent_min: i32) -> String {
 }
 
 /// A time as `2006-01-02T15:04:05Z`, fractions cut off.
-fn rfc3339(ms: i64) -> String {
+pub(crate) fn rfc3339(ms: i64) -> String {
     let seconds = ms / 1000;
     let part = |part: DatePart| part.of_seconds(seconds as f64) as i64;
     format!(

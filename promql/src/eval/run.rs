@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use isobar_model::SelectError;
 use isobar_model::series::{Select, Series, SeriesSource, SeriesStream};
 use isobar_model::{Budget, Reservation};
 
 use super::EvalError;
+use super::measure::{Measures, Scope};
 use super::remarks::Remarks;
 use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limits};
@@ -34,6 +36,7 @@ pub(crate) struct Run<'a> {
     queryable: AtomicU64,
     read: AtomicU64,
     series: AtomicU64,
+    measures: Option<Measures>,
 }
 
 impl<'a> Run<'a> {
@@ -42,6 +45,7 @@ impl<'a> Run<'a> {
         source: &'a dyn SeriesSource,
         limits: &'a Limits,
         cancel: &'a CancelToken,
+        measures: Option<Measures>,
     ) -> Self {
         let memory = limits
             .memory
@@ -63,6 +67,7 @@ impl<'a> Run<'a> {
             queryable: AtomicU64::new(0),
             read: AtomicU64::new(0),
             series: AtomicU64::new(0),
+            measures,
         }
     }
 
@@ -79,6 +84,16 @@ impl<'a> Run<'a> {
     /// The parts of the language that are on.
     pub(crate) fn features(&self) -> Features {
         self.features
+    }
+
+    /// Where operators are measured, if they are.
+    pub(crate) fn measures(&self) -> Option<&Measures> {
+        self.measures.as_ref()
+    }
+
+    /// Measures what this thread does for `operator` while the scope lives.
+    pub(crate) fn measure(&self, operator: u32) -> Option<Scope<'_>> {
+        self.measures.as_ref().map(|it| it.enter(operator))
     }
 
     /// Where remarks go.
@@ -99,6 +114,9 @@ impl<'a> Run<'a> {
     pub(crate) fn hold(&self, samples: u64) -> Result<(), EvalError> {
         let held = self.held.fetch_add(samples, Ordering::Relaxed) + samples;
         self.peak.fetch_max(held, Ordering::Relaxed);
+        if let Some(measures) = &self.measures {
+            measures.held(held);
+        }
         if held > self.limits.samples_max {
             return Err(EvalError::too_many_samples());
         }
@@ -125,17 +143,21 @@ impl<'a> Run<'a> {
     pub(crate) fn count_samples(&self, read: u64, queryable: u64) {
         self.read.fetch_add(read, Ordering::Relaxed);
         self.queryable.fetch_add(queryable, Ordering::Relaxed);
+        if let Some(measures) = &self.measures {
+            measures.count_samples(read, queryable);
+        }
     }
 
     /// Opens a select.
     pub(crate) fn open(&self, index: usize) -> Result<Feed<'_>, EvalError> {
         if self.readers[index] <= 1 {
-            let stream = self.source.open(index, &self.selects[index])?;
+            let stream = self.open_stream(index)?;
             return Ok(Feed {
                 run: self,
                 stream: Some(stream),
                 ready: Morsel::default(),
                 read: VecDeque::new(),
+                operator: self.operator(),
             });
         }
         if self.shared[index].get().is_none() {
@@ -147,8 +169,8 @@ impl<'a> Run<'a> {
                     .unwrap_or_else(PoisonError::into_inner);
                 memory.bytes() as usize
             };
-            let mut stream = self.source.open(index, &self.selects[index])?;
-            while stream.next_batch(&mut all)? {
+            let mut stream = self.open_stream(index)?;
+            while self.next_batch(&mut *stream, &mut all)? {
                 self.check()?;
                 self.check_series(all.len() as u64)?;
                 for series in &all[counted..] {
@@ -173,7 +195,32 @@ impl<'a> Run<'a> {
             stream: None,
             ready: Morsel::Shared(series, all),
             read: VecDeque::new(),
+            operator: self.operator(),
         })
+    }
+
+    /// The operator that this thread works for, when operators are measured.
+    fn operator(&self) -> u32 {
+        self.measures.as_ref().map_or(0, Measures::operator)
+    }
+
+    fn open_stream(&self, index: usize) -> Result<Box<dyn SeriesStream + '_>, SelectError> {
+        let open = || self.source.open(index, &self.selects[index]);
+        match &self.measures {
+            Some(measures) => measures.asking(&mut Vec::new(), |_| open()),
+            None => open(),
+        }
+    }
+
+    fn next_batch(
+        &self,
+        stream: &mut dyn SeriesStream,
+        batch: &mut Vec<Series>,
+    ) -> Result<bool, SelectError> {
+        match &self.measures {
+            Some(measures) => measures.asking(batch, |batch| stream.next_batch(batch)),
+            None => stream.next_batch(batch),
+        }
     }
 
     fn count_series(&self, count: u64) -> Result<(), EvalError> {
@@ -217,6 +264,8 @@ pub(crate) struct Feed<'r> {
     ready: Morsel,
     /// What was read already and follows on that.
     read: VecDeque<Morsel>,
+    /// The operator that reads it, when operators are measured.
+    operator: u32,
 }
 
 /// What a series that is kept takes, its chunks where they lie not counted.
@@ -283,6 +332,7 @@ impl<'r> Feed<'r> {
             stream: None,
             ready: Morsel::default(),
             read: VecDeque::new(),
+            operator: run.operator(),
         }
     }
 
@@ -349,8 +399,10 @@ impl<'r> Feed<'r> {
             return Ok(false);
         };
         self.run.check()?;
+        // When several threads share the series, those around the operator deal them out.
+        let _scope = self.run.measure(self.operator);
         let mut batch = Vec::new();
-        let more = open.next_batch(&mut batch)?;
+        let more = self.run.next_batch(&mut **open, &mut batch)?;
         self.run.count_series(batch.len() as u64)?;
         if !more {
             self.run.remarks().add_from_store(open.take_warnings());

@@ -87,7 +87,7 @@ pub(super) fn out_of_range(seconds: f64) -> bool {
 
 /// A duration in milliseconds that prints as Prometheus prints it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Millis(pub(super) i64);
+pub(crate) struct Millis(pub(crate) i64);
 
 impl Millis {
     /// The duration of a number that was written as one.

@@ -30,9 +30,12 @@ use isobar_model::Matcher;
 use crate::features::Features;
 
 pub use ast::Expr;
+pub(crate) use duration::Millis;
 pub(crate) use error::quoted_bytes;
 pub use error::{ParseError, ParseErrorKind};
+pub(crate) use number::Shortest;
 pub use pretty::pretty;
+pub(crate) use print::matching_text;
 
 /// How deep parentheses, calls, signs and the like may nest. Reading recurses this deep.
 pub const DEPTH_MAX: usize = 512;

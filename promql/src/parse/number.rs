@@ -77,7 +77,7 @@ impl fmt::Display for Plain {
 }
 
 /// Prints as Go's `%v`: the shortest digits, with an exponent below 1e-4 and from 1e+06 on.
-pub(super) struct Shortest(pub(super) f64);
+pub(crate) struct Shortest(pub(crate) f64);
 
 impl fmt::Display for Shortest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -144,6 +144,14 @@ fn write_matching(out: &mut dyn Write, e: &VectorMatching) -> fmt::Result {
     }
 }
 
+/// How a binary operation matches, as it is written behind the operator.
+pub(crate) fn matching_text(matching: &VectorMatching) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_matching(&mut text, matching);
+    text
+}
+
 fn write_label_names(out: &mut dyn Write, names: &[String]) -> fmt::Result {
     for (i, name) in names.iter().enumerate() {
         if i > 0 {

@@ -60,6 +60,7 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         selects: builder.selects.selects,
         readers: builder.selects.readers,
         steps: builder.steps,
+        operators: builder.rank,
         levels: 0,
         features: params.features,
     })

@@ -8,11 +8,12 @@
 //!
 //! In reading order: [`node`] holds what a plan consists of; [`build`] makes it, with [`calls`]
 //! [`info`] and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
-//! selectors; [`duration`] computes durations.
+//! selectors; [`duration`] computes durations; [`explain`] shows a plan to a person.
 
 mod build;
 mod calls;
 mod duration;
+pub mod explain;
 mod info;
 mod invariant;
 pub(crate) mod node;
@@ -95,6 +96,8 @@ pub struct Plan {
     pub(crate) readers: Vec<u32>,
     /// Steps of all grids together.
     pub(crate) steps: u64,
+    /// The number of nodes; their ranks go from 1 to it.
+    pub(crate) operators: u32,
     /// How deep the expression nests.
     pub(crate) levels: usize,
     pub(crate) features: Features,
