@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isobar_model::TimeRange;
-use isobar_promql::eval::{EvalError, evaluate};
+use isobar_promql::eval::{EvalError, Measures, evaluate_measured};
 use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelReason, CancelToken, Limits};
 use isobar_promql::parse::parse_expr_with;
-use isobar_promql::plan::{PlanError, PlanParams, plan};
+use isobar_promql::plan::{Plan, PlanError, PlanParams, plan};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
 use isobar_store::compute::{ComputeError, Pool};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use crate::explain::Explanation;
 use crate::metrics::EngineMetrics;
 use crate::replicas::Deduplication;
 use crate::select::{Replicas, StoreSource};
@@ -68,6 +69,8 @@ pub struct QueryOptions {
     /// Labels that tell replicas apart other than the configured ones; none, and nothing is
     /// deduplicated.
     pub replica_labels: Option<Vec<String>>,
+    /// Whether to measure what each operator takes.
+    pub analyze: bool,
 }
 
 /// The times that a query is evaluated at.
@@ -99,6 +102,8 @@ pub struct Answer {
     pub result: QueryResult,
     /// Where the time went.
     pub timings: Timings,
+    /// What each operator took, when that was asked for.
+    pub analysis: Option<Explanation>,
 }
 
 /// Where a query's time went.
@@ -231,6 +236,37 @@ impl Engine {
         finish: impl FnOnce(Answer) -> T + Send + 'static,
     ) -> Result<T, QueryError> {
         let begun = Instant::now();
+        let analyze = options.analyze;
+        self.on_pool(options, move |job| {
+            job.run(&query, steps, begun, analyze).map(finish)
+        })
+        .await
+    }
+
+    /// What `query` would be computed from and how, with estimates where the store has some.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub async fn explain(
+        &self,
+        query: String,
+        steps: Steps,
+        options: QueryOptions,
+    ) -> Result<Explanation, QueryError> {
+        self.on_pool(options, move |job| {
+            let plan = job.plan(&query, steps)?;
+            Ok(job.explain(&plan, None))
+        })
+        .await
+    }
+
+    /// Does `work` on the compute pool when the query is admitted, and gives it up when its time
+    /// is over.
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        options: QueryOptions,
+        work: impl FnOnce(Job) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
         let limit = options
             .timeout
             .unwrap_or(self.config.timeout)
@@ -260,7 +296,7 @@ impl Engine {
             lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
         };
         let work = self.pool.run(move || {
-            let answer = job.run(&query, steps, begun).map(finish);
+            let answer = work(job);
             drop(permit);
             answer
         });
@@ -302,43 +338,73 @@ struct Job {
 }
 
 impl Job {
-    fn run(self, query: &str, steps: Steps, begun: Instant) -> Result<Answer, QueryError> {
+    fn run(
+        self,
+        query: &str,
+        steps: Steps,
+        begun: Instant,
+        analyze: bool,
+    ) -> Result<Answer, QueryError> {
         let _in_flight = self.metrics.begin();
         let mut timings = Timings {
             queued: begun.elapsed(),
             ..Timings::default()
         };
         let prepare = Instant::now();
-        let features = self.config.features;
-        let expr = parse_expr_with(query, &features)
-            .map_err(|error| QueryError::Invalid(error.to_string()))?;
-        let plan = plan(
-            &expr,
-            &PlanParams {
-                query,
-                start_ms: steps.start_ms,
-                end_ms: steps.end_ms,
-                step_ms: steps.step_ms,
-                lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
-                subquery_step_ms: self.config.subquery_step_ms,
-                features,
-            },
-        )
-        .map_err(plan_error)?;
+        let plan = self.plan(query, steps)?;
         timings.prepared = prepare.elapsed();
         let inner = Instant::now();
+        let measures = analyze.then(|| Measures::of(&plan));
         let ranges = plan.selects().iter().map(|select| select.range);
         let replicas = Replicas {
             deduplication: self.config.deduplication.clone(),
             range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
             series_max: self.config.limits.series_max,
         };
-        let source = StoreSource::new(self.store, self.runtime, self.cancel.clone(), replicas);
-        let result = evaluate(&plan, &source, &self.config.limits, &self.cancel)
+        let source = StoreSource::new(
+            Arc::clone(&self.store),
+            self.runtime.clone(),
+            self.cancel.clone(),
+            replicas,
+        );
+        let limits = &self.config.limits;
+        let result = evaluate_measured(&plan, &source, limits, &self.cancel, measures.as_ref())
             .map_err(|error| eval_error(error, &self.cancel))?;
         timings.evaluated = inner.elapsed();
         self.metrics.observe(&timings, &result.stats);
-        Ok(Answer { result, timings })
+        let analysis = measures.map(|measures| self.explain(&plan, Some(measures)));
+        Ok(Answer {
+            result,
+            timings,
+            analysis,
+        })
+    }
+
+    fn plan(&self, query: &str, steps: Steps) -> Result<Plan, QueryError> {
+        let features = self.config.features;
+        let expr = parse_expr_with(query, &features)
+            .map_err(|error| QueryError::Invalid(error.to_string()))?;
+        let params = PlanParams {
+            query,
+            start_ms: steps.start_ms,
+            end_ms: steps.end_ms,
+            step_ms: steps.step_ms,
+            lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
+            subquery_step_ms: self.config.subquery_step_ms,
+            features,
+        };
+        plan(&expr, &params).map_err(plan_error)
+    }
+
+    fn explain(&self, plan: &Plan, measures: Option<Measures>) -> Explanation {
+        let selects = plan.selects().iter();
+        Explanation {
+            root: plan.explain(),
+            estimates: selects
+                .map(|select| self.store.estimate(&select.matchers, select.range))
+                .collect(),
+            measures,
+        }
     }
 }
 

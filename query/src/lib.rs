@@ -1,12 +1,13 @@
 //! Asks stores for series and answers PromQL over them, in process and over HTTP.
 //!
-//! In reading order: [`engine`] runs queries; `select` is how their selects reach a store;
+//! In reading order: [`engine`] runs queries and [`explain`] tells how; `select` is how their selects reach a store;
 //! [`http`] is Prometheus' HTTP API on top; [`status`] is what the API tells about the process,
 //! filled in by whoever runs it; [`metrics`] is what all of this says about itself.
 //!
 //! This crate binds no socket and parses no flag: it hands out a router.
 
 pub mod engine;
+pub mod explain;
 pub mod http;
 pub mod metrics;
 pub mod replicas;

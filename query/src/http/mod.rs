@@ -1,7 +1,7 @@
 //! Prometheus 3.14's HTTP API: paths, parameters, statuses, texts and JSON are its own.
 //!
 //! In reading order: this file is the table of endpoints and what happens around each of them;
-//! [`queries`], [`series`] and [`process`] are the endpoints; [`params`] and [`time`] read
+//! [`queries`], [`explain`], [`series`] and [`process`] are the endpoints; [`params`] and [`time`] read
 //! requests; [`error`], [`respond`], [`body`] and [`json`] write answers; [`ast`] is the JSON of
 //! `parse_query`; [`observe`] counts requests.
 //!
@@ -10,6 +10,7 @@
 mod ast;
 mod body;
 mod error;
+mod explain;
 mod json;
 mod observe;
 mod params;
@@ -101,6 +102,8 @@ pub fn router(app: Arc<App>) -> Router {
     let api = Router::new()
         .route("/query", both(queries::query))
         .route("/query_range", both(queries::query_range))
+        .route("/query_explain", both(explain::query_explain))
+        .route("/query_range_explain", both(explain::query_range_explain))
         .route("/query_exemplars", both(queries::query_exemplars))
         .route("/format_query", both(queries::format_query))
         .route("/parse_query", both(queries::parse_query))

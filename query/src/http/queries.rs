@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::json::answer::Data;
 use super::respond::{Reply, to_json};
 use super::time::{Moment, quoted};
-use super::{Call, ast};
+use super::{Call, ast, explain};
 use crate::engine::{Answer, QueryOptions, Steps};
 
 /// Most points of a series that a range query may give.
@@ -20,15 +20,25 @@ pub(super) const TRUNCATED: &str = "results truncated due to limit";
 
 pub(super) async fn query(call: Call) -> Result<Reply, ApiError> {
     let limit = call.params.limit()?;
-    let time = call
-        .params
-        .time_or("time", Moment::from_ms(call.app.clock.now_ms()))?;
-    let options = options(&call)?;
-    run(call, Steps::instant(time.step_ms()), options, limit).await
+    let (steps, options) = instant(&call)?;
+    run(call, steps, options, limit).await
+}
+
+/// The time of an instant query.
+pub(super) fn instant(call: &Call) -> Result<(Steps, QueryOptions), ApiError> {
+    let now = Moment::from_ms(call.app.clock.now_ms());
+    let time = call.params.time_or("time", now)?;
+    Ok((Steps::instant(time.step_ms()), options(call)?))
 }
 
 pub(super) async fn query_range(call: Call) -> Result<Reply, ApiError> {
     let limit = call.params.limit()?;
+    let (steps, options) = range(&call)?;
+    run(call, steps, options, limit).await
+}
+
+/// The times of a range query.
+pub(super) fn range(call: &Call) -> Result<(Steps, QueryOptions), ApiError> {
     let start = call.params.time("start")?;
     let end = call.params.time("end")?;
     if end < start {
@@ -52,13 +62,13 @@ pub(super) async fn query_range(call: Call) -> Result<Reply, ApiError> {
              Try decreasing the query resolution (?step=XX)",
         ));
     }
-    let options = options(&call)?;
+    let options = options(call)?;
     let steps = Steps {
         start_ms: start.step_ms(),
         end_ms: end.step_ms(),
         step_ms: step.ms().max(1),
     };
-    run(call, steps, options, limit).await
+    Ok((steps, options))
 }
 
 fn options(call: &Call) -> Result<QueryOptions, ApiError> {
@@ -73,6 +83,7 @@ fn options(call: &Call) -> Result<QueryOptions, ApiError> {
         timeout: timeout.map(|timeout| timeout.std()),
         lookback_ms: lookback.map(|lookback| lookback.ms()),
         replica_labels: params.replica_labels()?,
+        analyze: matches!(params.get("analyze"), "true" | "1"),
     })
 }
 
@@ -104,6 +115,11 @@ fn finish(
         "" => None,
         _ => Some(to_json(&Stats::from(&answer))?),
     };
+    let analysis = answer
+        .analysis
+        .as_ref()
+        .map(explain::analysis)
+        .transpose()?;
     let Answer { result, .. } = answer;
     let (mut value, mut warnings) = (result.value, result.warnings);
     if limit.is_some_and(|limit| truncate(&mut value, limit)) {
@@ -120,6 +136,7 @@ fn finish(
         Data::Query {
             value,
             stats: written,
+            analysis,
         },
         &warnings,
         gzip,
@@ -168,7 +185,9 @@ struct SampleStats {
 
 impl From<&Answer> for Stats {
     fn from(answer: &Answer) -> Self {
-        let Answer { result, timings } = answer;
+        let Answer {
+            result, timings, ..
+        } = answer;
         let evaluation = timings.prepared + timings.evaluated;
         Stats {
             timings: TimingStats {

@@ -102,7 +102,7 @@ async fn prometheus_answers_are_met() {
     assert_eq!(met + MISSES.len(), all);
 }
 
-fn parameters(recorded: &Json) -> Vec<(String, String)> {
+pub(crate) fn parameters(recorded: &Json) -> Vec<(String, String)> {
     let text = |json: &Json| {
         json.as_str()
             .map_or_else(|| json.to_string(), str::to_owned)

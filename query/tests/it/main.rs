@@ -1,6 +1,7 @@
 //! The HTTP API as a client sees it.
 
 mod contract;
+mod explain;
 mod fixture;
 mod ha;
 mod hostile;

@@ -24,10 +24,11 @@ const HISTOGRAMS_BATCH: usize = 4;
 
 /// The data of an answer.
 pub(crate) enum Data {
-    /// A query's value, with its statistics as JSON when they were asked for.
+    /// A query's value, with its statistics and its analysis as JSON when they were asked for.
     Query {
         value: Value,
         stats: Option<Vec<u8>>,
+        analysis: Option<Vec<u8>>,
     },
     /// Label sets.
     Series(Vec<Labels>),
@@ -89,11 +90,19 @@ impl AnswerWriter {
                 tail.push(b']');
                 Items::Names(names.into_iter())
             }
-            Data::Query { value, stats } => {
+            Data::Query {
+                value,
+                stats,
+                analysis,
+            } => {
                 let items = query_head(&mut head, &mut tail, value);
                 if let Some(stats) = stats {
                     tail.extend_from_slice(b",\"stats\":");
                     tail.extend_from_slice(&stats);
+                }
+                if let Some(analysis) = analysis {
+                    tail.extend_from_slice(b",\"analysis\":");
+                    tail.extend_from_slice(&analysis);
                 }
                 tail.push(b'}');
                 items
@@ -353,12 +362,17 @@ mod tests {
         Data::Query {
             value: Value::Matrix(series.collect()),
             stats: None,
+            analysis: None,
         }
     }
 
     #[test]
     fn every_kind_of_value() {
-        let query = |value| Data::Query { value, stats: None };
+        let query = |value| Data::Query {
+            value,
+            stats: None,
+            analysis: None,
+        };
         check(
             query(Value::Scalar {
                 timestamp_ms: 1_500,
@@ -403,8 +417,9 @@ mod tests {
             Data::Query {
                 value: Value::Vector(vec![]),
                 stats: Some(br#"{"samples":{}}"#.to_vec()),
+                analysis: Some(br#"{"name":"x"}"#.to_vec()),
             },
-            r#"{"resultType":"vector","result":[],"stats":{"samples":{}}}"#,
+            r#"{"resultType":"vector","result":[],"stats":{"samples":{}},"analysis":{"name":"x"}}"#,
         );
         check(
             Data::Names(vec!["a".into(), "b&".into()]),

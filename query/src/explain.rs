@@ -1,0 +1,16 @@
+//! How a query is computed, and what each operator took.
+
+use isobar_promql::eval::Measures;
+use isobar_promql::plan::explain::PlanNode;
+use isobar_store::api::SelectEstimate;
+
+/// The operators of a query.
+#[derive(Debug)]
+pub struct Explanation {
+    /// The query as a whole, its operators below it.
+    pub root: PlanNode,
+    /// For each select what the store expects it to give, where it knows.
+    pub estimates: Vec<Option<SelectEstimate>>,
+    /// What the operators took, when the query was evaluated.
+    pub measures: Option<Measures>,
+}
