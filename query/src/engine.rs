@@ -8,8 +8,8 @@ use isobar_model::TimeRange;
 use isobar_promql::eval::{EvalError, Measures, evaluate_measured};
 use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelReason, CancelToken, Limits};
-use isobar_promql::parse::parse_expr_with;
-use isobar_promql::plan::{Plan, PlanError, PlanParams, plan};
+use isobar_promql::parse::{Expr, parse_expr_with};
+use isobar_promql::plan::{Plan, PlanError, PlanParams, canonical, plan};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
 use isobar_store::compute::{ComputeError, Pool};
@@ -255,7 +255,7 @@ impl Engine {
     ) -> Result<Explanation, QueryError> {
         self.on_pool(options, move |job| {
             let plan = job.plan(&query, steps)?;
-            Ok(job.explain(&plan, None))
+            job.explain(&query, steps, &plan, None)
         })
         .await
     }
@@ -372,7 +372,9 @@ impl Job {
             .map_err(|error| eval_error(error, &self.cancel))?;
         timings.evaluated = inner.elapsed();
         self.metrics.observe(&timings, &result.stats);
-        let analysis = measures.map(|measures| self.explain(&plan, Some(measures)));
+        let analysis = measures
+            .map(|measures| self.explain(query, steps, &plan, Some(measures)))
+            .transpose()?;
         Ok(Answer {
             result,
             timings,
@@ -381,30 +383,45 @@ impl Job {
     }
 
     fn plan(&self, query: &str, steps: Steps) -> Result<Plan, QueryError> {
-        let features = self.config.features;
-        let expr = parse_expr_with(query, &features)
-            .map_err(|error| QueryError::Invalid(error.to_string()))?;
-        let params = PlanParams {
+        plan(&self.parse(query)?, &self.params(query, steps)).map_err(plan_error)
+    }
+
+    fn parse(&self, query: &str) -> Result<Expr, QueryError> {
+        parse_expr_with(query, &self.config.features)
+            .map_err(|error| QueryError::Invalid(error.to_string()))
+    }
+
+    fn params<'q>(&self, query: &'q str, steps: Steps) -> PlanParams<'q> {
+        PlanParams {
             query,
             start_ms: steps.start_ms,
             end_ms: steps.end_ms,
             step_ms: steps.step_ms,
             lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
             subquery_step_ms: self.config.subquery_step_ms,
-            features,
-        };
-        plan(&expr, &params).map_err(plan_error)
+            features: self.config.features,
+        }
     }
 
-    fn explain(&self, plan: &Plan, measures: Option<Measures>) -> Explanation {
+    fn explain(
+        &self,
+        query: &str,
+        steps: Steps,
+        plan: &Plan,
+        measures: Option<Measures>,
+    ) -> Result<Explanation, QueryError> {
+        let form =
+            canonical(&self.parse(query)?, &self.params(query, steps)).map_err(plan_error)?;
+        let mut root = plan.explain();
+        root.name.push_str(&format!(", form {:032x}", form.hash()));
         let selects = plan.selects().iter();
-        Explanation {
-            root: plan.explain(),
+        Ok(Explanation {
+            root,
             estimates: selects
                 .map(|select| self.store.estimate(&select.matchers, select.range))
                 .collect(),
             measures,
-        }
+        })
     }
 }
 

@@ -23,14 +23,7 @@ pub(super) type Built<T> = Result<T, PlanError>;
 
 /// Plans `expr`, whose type has been checked.
 pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built<Plan> {
-    let params = PlanParams {
-        start_ms: clamp_time(params.start_ms),
-        end_ms: clamp_time(params.end_ms),
-        step_ms: clamp_time(params.step_ms).max(0),
-        lookback_ms: clamp_time(params.lookback_ms).max(1),
-        subquery_step_ms: clamp_time(params.subquery_step_ms).max(1),
-        ..*params
-    };
+    let params = clamped(params);
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
     let mut builder = Builder {
         params,
@@ -64,6 +57,18 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
         levels: 0,
         features: params.features,
     })
+}
+
+/// `params` with times that can be added.
+pub(super) fn clamped<'a>(params: &PlanParams<'a>) -> PlanParams<'a> {
+    PlanParams {
+        start_ms: clamp_time(params.start_ms),
+        end_ms: clamp_time(params.end_ms),
+        step_ms: clamp_time(params.step_ms).max(0),
+        lookback_ms: clamp_time(params.lookback_ms).max(1),
+        subquery_step_ms: clamp_time(params.subquery_step_ms).max(1),
+        ..*params
+    }
 }
 
 pub(super) fn clamp_time(ms: i64) -> i64 {

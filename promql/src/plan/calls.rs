@@ -356,7 +356,7 @@ fn literal(expr: &Expr) -> Built<&StringLiteral> {
 
 /// The labels of `absent`: those that the matchers name with one value. Matchers that only take
 /// series away come last, since Prometheus' storage brings them into that order before.
-fn absent_labels(matchers: &[Matcher]) -> Labels {
+pub(super) fn absent_labels(matchers: &[Matcher]) -> Labels {
     let matchers = || matchers.iter().filter(|m| m.name() != METRIC_NAME);
     let must_be_set = |name: &str| matchers().any(|m| m.name() == name && !m.matches_empty());
     let negative = |m: &Matcher| matches!(m.op(), MatchOp::NotEqual | MatchOp::NotRegexp);

@@ -12,6 +12,7 @@
 
 mod build;
 mod calls;
+mod canonical;
 mod duration;
 pub mod explain;
 mod info;
@@ -25,6 +26,7 @@ use isobar_model::series::Select;
 use crate::features::Features;
 use crate::parse::ast::{Expr, ValueType};
 use crate::stack;
+pub use canonical::Canonical;
 use node::{Grid, Node, Scalar};
 
 /// The times at which a query is evaluated, and what it needs to know besides.
@@ -161,6 +163,24 @@ pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
     })?;
     plan.levels = levels;
     Ok(plan)
+}
+
+/// The canonical form of `expr` at the times of `params`: equal for queries that mean the same,
+/// and not dependent on where the range lies. See [`Canonical`].
+///
+/// # Errors
+/// When a duration is none for these times.
+pub fn canonical(expr: &Expr, params: &PlanParams<'_>) -> Result<Canonical, PlanError> {
+    let params = build::clamped(params);
+    let form = || {
+        duration::check(expr, &params)?;
+        canonical::canonical(expr, &params)
+    };
+    stack::with_room_for(height(expr), form).unwrap_or_else(|| {
+        Err(PlanError::Execution(
+            "no room for so deep a query".to_owned(),
+        ))
+    })
 }
 
 /// The number of levels of `expr`.

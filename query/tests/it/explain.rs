@@ -25,6 +25,7 @@ fn check_shape(node: &Json, analyzed: bool) {
 /// The names as an indented list.
 fn names(node: &Json, level: usize, out: &mut String) {
     let name = node["name"].as_str().expect("a name");
+    let name = name.split(", form ").next().unwrap_or(name);
     out.push_str(&format!("{}{name}\n", "  ".repeat(level)));
     for child in node["children"].as_array().into_iter().flatten() {
         names(child, level + 1, out);
