@@ -190,10 +190,9 @@ impl Selected {
     /// Nothing when the series has no samples in the range.
     fn read(&mut self, series: SeriesRef) -> Result<Option<SeriesChunks>, Error> {
         let block = &*self.block;
-        block.index.series(series, &mut self.entry)?;
-        self.entry
-            .chunks
-            .retain(|chunk| TimeRange::new(chunk.min_ms, chunk.max_ms).overlaps(&self.range));
+        block
+            .index
+            .series_within(series, self.range, &mut self.entry)?;
         if self.entry.chunks.is_empty() {
             return Ok(None);
         }

@@ -2,6 +2,7 @@
 //! it is read.
 
 use bytes::Bytes;
+use isobar_model::TimeRange;
 
 use super::symbols::Symbols;
 use super::table::PostingsTable;
@@ -157,12 +158,25 @@ impl IndexReader {
     /// # Errors
     /// [`Error::Corrupt`] when there is no such series or it does not follow the format.
     pub fn series(&self, series: SeriesRef, entry: &mut SeriesEntry) -> Result<(), Error> {
+        self.series_within(series, TimeRange::ALL, entry)
+    }
+
+    /// As [`IndexReader::series`], with only the chunks that overlap `range`.
+    ///
+    /// # Errors
+    /// As those of [`IndexReader::series`].
+    pub fn series_within(
+        &self,
+        series: SeriesRef,
+        range: TimeRange,
+        entry: &mut SeriesEntry,
+    ) -> Result<(), Error> {
         let offset = match self.version {
             Version::V1 => u64::from(series.0),
             Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
         };
         entry
-            .read(&self.index, offset)
+            .read(&self.index, offset, range)
             .map_err(|e| e.at(&self.name, format!("series at {offset}")))
     }
 
@@ -176,7 +190,7 @@ impl IndexReader {
 }
 
 impl SeriesEntry {
-    fn read(&mut self, index: &[u8], offset: u64) -> Result<(), DecodeError> {
+    fn read(&mut self, index: &[u8], offset: u64, range: TimeRange) -> Result<(), DecodeError> {
         self.labels.clear();
         self.chunks.clear();
         let mut decoder = Decoder::at(index, offset)?;
@@ -187,10 +201,10 @@ impl SeriesEntry {
             self.labels
                 .push((content.uvarint32()?, content.uvarint32()?));
         }
-        self.read_chunks(&mut content)
+        self.read_chunks(&mut content, range)
     }
 
-    fn read_chunks(&mut self, content: &mut Decoder<'_>) -> Result<(), DecodeError> {
+    fn read_chunks(&mut self, content: &mut Decoder<'_>, range: TimeRange) -> Result<(), DecodeError> {
         let count = content.uvarint()?;
         let (mut last_ms, mut reference) = (0i64, 0i64);
         for i in 0..count {
@@ -198,17 +212,22 @@ impl SeriesEntry {
                 0 => content.varint()?,
                 _ => add(last_ms, content.uvarint()?)?,
             };
+            if min_ms > range.max_ms {
+                // Those behind it begin later still.
+                break;
+            }
             last_ms = add(min_ms, content.uvarint()?)?;
             reference = match i {
                 0 => content.uvarint()?.cast_signed(),
                 _ => reference.wrapping_add(content.varint()?),
             };
-            let reference = ChunkRef::from_u64(reference.cast_unsigned());
-            self.chunks.push(ChunkMeta {
-                reference,
-                min_ms,
-                max_ms: last_ms,
-            });
+            if last_ms >= range.min_ms {
+                self.chunks.push(ChunkMeta {
+                    reference: ChunkRef::from_u64(reference.cast_unsigned()),
+                    min_ms,
+                    max_ms: last_ms,
+                });
+            }
         }
         Ok(())
     }
