@@ -353,7 +353,11 @@ mod tests {
     #[test]
     fn varints_of_all_lengths_come_back_with_and_without_bytes_behind_them() {
         for shift in 0..64 {
-            for value in [1u64 << shift, (1 << shift) - 1, 0x5555_5555_5555_5555 >> shift] {
+            for value in [
+                1u64 << shift,
+                (1 << shift) - 1,
+                0x5555_5555_5555_5555 >> shift,
+            ] {
                 let mut out = Vec::new();
                 put_uvarint(&mut out, value);
                 let len = out.len();

@@ -15,8 +15,11 @@ use parking_lot::Mutex;
 
 use super::json::answer::AnswerWriter;
 
-/// The size of a piece before compression.
+/// The size of the first piece before compression. Each is twice as large as the one before it, up
+/// to the largest: the wait for a thread shall not cost more than the writing.
 const PIECE_BYTES: usize = 64 << 10;
+/// The size of the largest piece before compression.
+const PIECE_BYTES_MAX: usize = 512 << 10;
 /// How long to wait for a place in the pool's queue before asking for one again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
 
@@ -24,6 +27,7 @@ const QUEUE_RETRY: Duration = Duration::from_millis(20);
 pub(crate) struct BodyWriter {
     answer: AnswerWriter,
     gzip: Option<GzEncoder<Vec<u8>>>,
+    piece_bytes: usize,
     done: bool,
 }
 
@@ -34,6 +38,7 @@ impl BodyWriter {
         BodyWriter {
             answer,
             gzip,
+            piece_bytes: PIECE_BYTES,
             done: false,
         }
     }
@@ -44,8 +49,13 @@ impl BodyWriter {
         if self.done {
             return Ok(None);
         }
-        let mut piece = Vec::new();
-        self.done = self.answer.write(&mut piece, PIECE_BYTES);
+        // Most answers are smaller than the first piece.
+        let mut piece = match self.piece_bytes {
+            PIECE_BYTES => Vec::new(),
+            bytes => Vec::with_capacity(bytes + PIECE_BYTES / 2),
+        };
+        self.done = self.answer.write(&mut piece, self.piece_bytes);
+        self.piece_bytes = PIECE_BYTES_MAX.min(2 * self.piece_bytes);
         let piece = match self.gzip.take() {
             None => piece,
             Some(mut gzip) => {

@@ -204,7 +204,11 @@ impl SeriesEntry {
         self.read_chunks(&mut content, range)
     }
 
-    fn read_chunks(&mut self, content: &mut Decoder<'_>, range: TimeRange) -> Result<(), DecodeError> {
+    fn read_chunks(
+        &mut self,
+        content: &mut Decoder<'_>,
+        range: TimeRange,
+    ) -> Result<(), DecodeError> {
         let count = content.uvarint()?;
         let (mut last_ms, mut reference) = (0i64, 0i64);
         for i in 0..count {

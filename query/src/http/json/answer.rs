@@ -67,6 +67,7 @@ struct MatrixItems {
     /// The columns of the series whose labels are written, and how many points are, the
     /// histograms behind the floats.
     open: Option<(Columns, usize)>,
+    times: Times,
 }
 
 impl AnswerWriter {
@@ -177,6 +178,7 @@ fn query_head(head: &mut Vec<u8>, tail: &mut Vec<u8>, value: Value) -> Items {
         Value::Matrix(series) => Items::Matrix(MatrixItems {
             rest: series.into_iter(),
             open: None,
+            times: Times::default(),
         }),
     }
 }
@@ -219,7 +221,7 @@ impl MatrixItems {
     fn write_next(&mut self, out: &mut Vec<u8>, index: usize) -> bool {
         if let Some((columns, from)) = &mut self.open {
             if *from < columns.len() {
-                if !write_points(out, columns, from) {
+                if !write_points(out, columns, from, &mut self.times) {
                     return true;
                 }
                 out.push(b']');
@@ -255,7 +257,10 @@ impl MatrixItems {
 }
 
 /// Writes the next points; true when these were the last.
-fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) -> bool {
+fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize, times: &mut Times) -> bool {
+    if *from == 0 {
+        times.learn(&columns.timestamps);
+    }
     let points = columns
         .timestamps
         .iter()
@@ -263,12 +268,76 @@ fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) -> bool 
         .skip(*from)
         .take(POINTS_BATCH);
     out.reserve(POINTS_BATCH * POINT_BYTES);
+    out.extend_from_slice(if *from == 0 { b"[" } else { b",[" });
     for (timestamp_ms, value) in points {
-        separate(out, *from);
-        write_point(out, *timestamp_ms, *value);
+        times.write(out, *timestamp_ms);
+        write_value(out, *value);
+        out.extend_from_slice(b"\"],[");
         *from += 1;
     }
+    // What the last point has too much.
+    out.truncate(out.len() - b",[".len());
     *from >= columns.len()
+}
+
+/// How the times of a range query are written. All its series share them.
+#[derive(Default)]
+struct Times {
+    times_ms: Vec<i64>,
+    /// Time, comma and quote, and how many bytes that is.
+    texts: Vec<([u8; TIME_BYTES], u8)>,
+    /// Where the next time is expected.
+    next: usize,
+}
+
+/// `1700014177.437,"`
+const TIME_BYTES: usize = 16;
+
+impl Times {
+    /// Keeps the texts of the times of a series that has more of them than those before.
+    fn learn(&mut self, timestamps: &[i64]) {
+        self.next = 0;
+        if timestamps.len() <= self.times_ms.len() {
+            return;
+        }
+        self.times_ms.clear();
+        self.texts.clear();
+        let mut text = Vec::with_capacity(2 * TIME_BYTES);
+        for timestamp_ms in timestamps {
+            text.clear();
+            write_time(&mut text, *timestamp_ms);
+            let mut kept = [0; TIME_BYTES];
+            // Times before 2001 are shorter, those after 2286 are not kept.
+            let Some(room) = kept.get_mut(..text.len()) else {
+                return;
+            };
+            room.copy_from_slice(&text);
+            self.times_ms.push(*timestamp_ms);
+            self.texts.push((kept, text.len() as u8));
+        }
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, timestamp_ms: i64) {
+        if self.times_ms.get(self.next) != Some(&timestamp_ms) {
+            // A series with gaps.
+            match self.times_ms.binary_search(&timestamp_ms) {
+                Ok(at) => self.next = at,
+                Err(_) => return write_time(out, timestamp_ms),
+            }
+        }
+        if let Some((text, len)) = self.texts.get(self.next) {
+            let end = out.len() + usize::from(*len);
+            // The length that is copied is always the same.
+            out.extend_from_slice(text);
+            out.truncate(end);
+            self.next += 1;
+        }
+    }
+}
+
+fn write_time(out: &mut Vec<u8>, timestamp_ms: i64) {
+    write_timestamp(out, timestamp_ms);
+    out.extend_from_slice(b",\"");
 }
 
 /// Writes the next histograms of a series; `from` counts its floats too.
@@ -290,8 +359,7 @@ fn separate(out: &mut Vec<u8>, index: usize) {
 
 fn write_point(out: &mut Vec<u8>, timestamp_ms: i64, value: f64) {
     out.push(b'[');
-    write_timestamp(out, timestamp_ms);
-    out.extend_from_slice(b",\"");
+    write_time(out, timestamp_ms);
     write_value(out, value);
     out.extend_from_slice(b"\"]");
 }
@@ -427,6 +495,45 @@ mod tests {
         );
         check(Data::Series(vec![Labels::empty()]), "[{}]");
         check(Data::Json(b"null".to_vec()), "null");
+    }
+
+    #[test]
+    fn times_are_written_alike_in_series_with_gaps() {
+        let long: Vec<i64> = (0..600).map(|i| 1_700_014_177_437 + i * 500).collect();
+        let odd = vec![-1, 5, 1_700_014_178_437, 9_999_999_999_999, i64::MAX];
+        let gaps = long.iter().copied().filter(|t| t % 7 != 0).collect();
+        for order in [[&long, &gaps, &odd], [&odd, &gaps, &long]] {
+            let series = order.map(|timestamps| MatrixSeries {
+                labels: Labels::empty(),
+                columns: Columns {
+                    timestamps: timestamps.clone(),
+                    values: vec![0.5; timestamps.len()],
+                    ..Columns::default()
+                },
+            });
+            let expected = order.map(|timestamps| {
+                let points: Vec<String> = timestamps
+                    .iter()
+                    .map(
+                        |ms| match (ms.unsigned_abs() / 1000, ms.unsigned_abs() % 1000) {
+                            (s, 0) => format!("[{s},\"0.5\"]"),
+                            (s, f) => {
+                                format!("[{}{s}.{f:03},\"0.5\"]", if *ms < 0 { "-" } else { "" })
+                            }
+                        },
+                    )
+                    .collect();
+                format!("{{\"metric\":{{}},\"values\":[{}]}}", points.join(","))
+            });
+            let value = Value::Matrix(series.into());
+            check(
+                Data::Query { value, stats: None },
+                &format!(
+                    r#"{{"resultType":"matrix","result":[{}]}}"#,
+                    expected.join(",")
+                ),
+            );
+        }
     }
 
     #[test]

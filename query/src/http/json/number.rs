@@ -17,13 +17,13 @@ const PRINTED_PLAIN_MIN: f64 = 1e-4;
 
 /// Appends a sample value, without quotes.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: f64) {
-    if value.abs() < EXACT_MAX && value == value.trunc() {
+    let magnitude = value.abs();
+    if magnitude < EXACT_MAX && value as i64 as f64 == value {
         write_exact_integer(out, value);
         return;
     }
-    let magnitude = value.abs();
     if (PRINTED_PLAIN_MIN..EXACT_MAX).contains(&magnitude) {
-        out.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
+        push_short(out, zmij::Buffer::new().format_finite(value).as_bytes());
     } else if !value.is_finite() {
         write_non_finite(out, value);
     } else if (PLAIN_MIN..PLAIN_MAX).contains(&magnitude) {
@@ -85,7 +85,32 @@ fn write_exact_integer(out: &mut Vec<u8>, value: f64) {
     if value == 0.0 && value.is_sign_negative() {
         out.extend_from_slice(b"-0");
     } else {
-        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+        push_short(out, itoa::Buffer::new().format(value as i64).as_bytes());
+    }
+}
+
+/// Appends at most 32 bytes: by two copies that overlap, each of a length that the compiler knows.
+/// A call for so few bytes would cost more than the copy.
+#[inline]
+pub(super) fn push_short(out: &mut Vec<u8>, text: &[u8]) {
+    /// Appends `N..=2 * N` bytes.
+    #[inline(always)]
+    fn overlapping<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
+        let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else {
+            return false;
+        };
+        let end = out.len() + text.len();
+        out.extend_from_slice(first);
+        out.truncate(end - N);
+        out.extend_from_slice(last);
+        true
+    }
+    match text.len() {
+        33.. => out.extend_from_slice(text),
+        _ if overlapping::<16>(out, text)
+            || overlapping::<8>(out, text)
+            || overlapping::<4>(out, text) => {}
+        _ => text.iter().for_each(|byte| out.push(*byte)),
     }
 }
 
@@ -204,6 +229,16 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn short_texts_are_appended_whole() {
+        let all: Vec<u8> = (0..40).collect();
+        for len in 0..=all.len() {
+            let mut out = vec![255];
+            push_short(&mut out, &all[..len]);
+            assert_eq!((out[0], &out[1..]), (255, &all[..len]));
+        }
     }
 
     #[test]
