@@ -99,9 +99,8 @@ impl FloatHistogram {
         (self.sum, carry.sum) = add_kahan(other.sum, (self.sum, carry.sum));
         if self.is_custom() {
             if self.custom == other.custom {
-                let lost = other.positive.zeros();
                 self.positive
-                    .add_with(&mut carry.positive, &other.positive, &lost, 0);
+                    .add_with(&mut carry.positive, &other.positive, None, 0);
             } else {
                 added.bounds_reconciled = true;
                 let bounds = common_bounds(&self.custom, &other.custom);
@@ -134,16 +133,15 @@ impl FloatHistogram {
             if own_by > 0 {
                 (*own, *carry) = own.coarser_with(carry, own_by);
             }
-            let (coarse, lost) = match other_by {
-                0 => (others.clone(), others.zeros()),
-                by => others.coarser_with(&others.zeros(), by),
+            let coarse = match other_by {
+                0 => None,
+                by => Some(others.coarser_with(&others.zeros(), by)),
             };
-            own.add_with(
-                carry,
-                &coarse,
-                &lost,
-                within_zero(&coarse, schema, threshold),
-            );
+            let (others, lost) = match &coarse {
+                None => (others, None),
+                Some((coarse, lost)) => (coarse, Some(lost)),
+            };
+            own.add_with(carry, others, lost, within_zero(others, schema, threshold));
         }
     }
 

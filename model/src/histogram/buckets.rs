@@ -240,9 +240,31 @@ impl Buckets {
         }));
     }
 
-    /// As [`Buckets::add`], with what rounding lost going to `carry`; `lost` is what rounding has
-    /// lost of `other` before.
-    pub(super) fn add_with(&mut self, carry: &mut Self, other: &Self, lost: &Self, from: usize) {
+    /// As [`Buckets::add`], with what rounding lost going to `carry`, which has the same buckets;
+    /// `lost` is what rounding has lost of `other` before.
+    pub(super) fn add_with(
+        &mut self,
+        carry: &mut Self,
+        other: &Self,
+        lost: Option<&Self>,
+        from: usize,
+    ) {
+        if from == 0 && self.same_layout(other) {
+            let sums = self.counts.iter_mut().zip(&mut carry.counts);
+            for (at, ((count, carry), more)) in sums.zip(&other.counts).enumerate() {
+                let lost = lost.and_then(|lost| lost.counts.get(at));
+                (*count, *carry) = add_both(*more, lost.copied(), (*count, *carry));
+            }
+            return;
+        }
+        let zeros;
+        let lost = match lost {
+            Some(lost) => lost,
+            None => {
+                zeros = other.zeros();
+                &zeros
+            }
+        };
         let own = self.iter().zip(&carry.counts);
         let own = own.map(|((index, count), carry)| (index, (count, *carry)));
         let more = other.iter().zip(&lost.counts).skip(from);
@@ -252,14 +274,7 @@ impl Buckets {
         for (index, a, b) in merge(own, more) {
             indexes.push(index);
             sums.push(match (a, b) {
-                (Some(a), Some((count, lost))) => {
-                    let sum = add_kahan(count, a);
-                    if lost == 0.0 {
-                        sum
-                    } else {
-                        add_kahan(lost, sum)
-                    }
-                }
+                (Some(a), Some((count, lost))) => add_both(count, Some(lost), a),
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => (0.0, 0.0),
             });
@@ -294,6 +309,15 @@ impl Buckets {
         let filled = filled.filter(|it| it.1 != (0.0, 0.0));
         let (indexes, sums) = filled.map(|(index, sum)| (index as i32, sum)).unzip();
         Buckets::pair(indexes, sums)
+    }
+}
+
+/// Adds a count, and what rounding has lost of it, to a sum and its carry.
+fn add_both(count: f64, lost: Option<f64>, sum: (f64, f64)) -> (f64, f64) {
+    let sum = add_kahan(count, sum);
+    match lost {
+        Some(lost) if lost != 0.0 => add_kahan(lost, sum),
+        _ => sum,
     }
 }
 
@@ -389,7 +413,7 @@ mod tests {
 
             let mut sum = make(&a);
             let mut carry = sum.zeros();
-            sum.add_with(&mut carry, &make(&b), &make(&b).zeros(), 0);
+            sum.add_with(&mut carry, &make(&b), None, 0);
             let mut plain = make(&a);
             plain.add(&make(&b), 0, 1.0);
             assert_eq!(sum, plain);

@@ -415,14 +415,16 @@ impl Window<'_> {
             own.push((true, self.not_a("counter")));
         }
         // Behind a reset nothing of the first one counts, not even its layout.
-        let mut before = FloatHistogram::clone(first);
         let second = &points.get(1)?.1;
+        let nothing;
+        let mut before: &FloatHistogram = first;
         if is_counter && self.is_reset(1, first) {
-            before = FloatHistogram {
+            nothing = FloatHistogram {
                 schema: second.schema,
                 custom: Arc::clone(&second.custom),
                 ..FloatHistogram::default()
             };
+            before = &nothing;
         }
         let custom = before.is_custom();
         if last.is_custom() != custom {
@@ -446,19 +448,19 @@ impl Window<'_> {
         let mut result = last.copy_to_schema(schema);
         let failed = |_: HistogramError| vec![(true, self.mixed_schemas())];
         let mut combine = || -> Result<(), Remarks> {
-            if result.sub(&before).map_err(failed)?.bounds_reconciled {
+            if result.sub(before).map_err(failed)?.bounds_reconciled {
                 own.push(reconciled("subtraction"));
             }
             if is_counter {
                 let mut overlaps = false;
                 for (at, (_, current)) in points.iter().enumerate().skip(1) {
                     overlaps |= self.histogram(at).overlaps(self.histogram(at - 1));
-                    if self.is_reset(at, &before)
-                        && result.add(&before).map_err(failed)?.bounds_reconciled
+                    if self.is_reset(at, before)
+                        && result.add(before).map_err(failed)?.bounds_reconciled
                     {
                         own.push(reconciled("addition"));
                     }
-                    before = FloatHistogram::clone(current);
+                    before = current;
                 }
                 if overlaps {
                     own.push((true, super::remarks::overlap(self.name)));

@@ -375,16 +375,22 @@ pub(super) fn samples(
 /// Leaves of histograms their counts and sums, and says of each whether its counter was reset since
 /// the one before it, as far as that was read: without buckets nobody else could.
 pub(super) fn keep_stats(columns: &mut Columns) {
-    let mut before: Option<Arc<FloatHistogram>> = None;
-    for (_, histogram) in &mut columns.histograms {
-        let hint = match (&before, histogram.hint) {
-            (Some(before), CounterReset::Unknown) if !histogram.is_stale() => {
-                match histogram.detect_reset(before) {
-                    true => CounterReset::Reset,
-                    false => CounterReset::NotReset,
+    let histograms = columns.histograms.as_mut_slice();
+    // From the last one on, so that the one before each is still whole.
+    for at in (0..histograms.len()).rev() {
+        let (before, rest) = histograms.split_at_mut(at);
+        let Some((_, histogram)) = rest.first_mut() else {
+            continue;
+        };
+        let hint = match histogram.hint {
+            CounterReset::Unknown if !histogram.is_stale() => {
+                match before.iter().rev().find(|it| !it.1.is_stale()) {
+                    None => CounterReset::Unknown,
+                    Some((_, before)) if histogram.detect_reset(before) => CounterReset::Reset,
+                    Some(_) => CounterReset::NotReset,
                 }
             }
-            (_, hint) => hint,
+            hint => hint,
         };
         let stats = FloatHistogram {
             hint,
@@ -393,9 +399,9 @@ pub(super) fn keep_stats(columns: &mut Columns) {
             sum: histogram.sum,
             ..FloatHistogram::default()
         };
-        let whole = std::mem::replace(histogram, Arc::new(stats));
-        if !whole.is_stale() {
-            before = Some(whole);
+        match Arc::get_mut(histogram) {
+            Some(own) => *own = stats,
+            None => *histogram = Arc::new(stats),
         }
     }
 }

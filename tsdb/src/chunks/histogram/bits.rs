@@ -25,6 +25,7 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next 64 bits, zeros behind the end.
+    #[inline]
     fn peek(&self) -> u64 {
         let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
         let shift = self.at % 8;
@@ -38,6 +39,7 @@ impl<'a> BitReader<'a> {
         high | u64::from(last) >> (8 - shift)
     }
 
+    #[inline]
     fn skip(&mut self, bits: u32) -> Result<(), Error> {
         let bits = bits as usize;
         if bits > self.left() {
@@ -48,6 +50,7 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next `count` bits, at most 64.
+    #[inline]
     pub(super) fn read(&mut self, count: u32) -> Result<u64, Error> {
         let word = self.peek();
         self.skip(count)?;
@@ -60,8 +63,22 @@ impl<'a> BitReader<'a> {
     }
 
     /// An unsigned varbit number with its width.
+    #[inline]
     fn varbit(&mut self) -> Result<(u64, u32), Error> {
-        let ones = self.peek().leading_ones().min(8);
+        let word = self.peek();
+        let ones = word.leading_ones();
+        if ones < 7 {
+            // Prefix and number are at most 32 bits, and at hand.
+            let width = VARBIT_WIDTHS.get(ones as usize).copied().unwrap_or(0);
+            self.skip(ones + 1 + width)?;
+            let behind = word << (ones + 1);
+            return Ok((behind.checked_shr(64 - width).unwrap_or(0), width));
+        }
+        self.long_varbit(ones.min(8))
+    }
+
+    /// As [`BitReader::varbit`], with this many leading ones.
+    fn long_varbit(&mut self, ones: u32) -> Result<(u64, u32), Error> {
         // A zero ends the ones unless there are eight.
         self.skip((ones + 1).min(8))?;
         let width = VARBIT_WIDTHS.get(ones as usize).copied().unwrap_or(64);
