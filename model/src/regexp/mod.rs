@@ -5,7 +5,7 @@
 //! octal escapes, a lone `{`), accepts what Go refuses (`a**`, `a{1001}`), and `\w`, `\d`, `\s`
 //! and `\b` are Unicode there and ASCII in Go. So patterns are read here, in reading order by
 //! [`parse`] with [`class`] and [`item`] into the tree of [`node`]. The tree becomes an automaton of
-//! `regex-automata`; [`shape`] finds what needs no automaton at all.
+//! `regex-automata`; [`shape`] finds what needs no automaton at all; [`cache`] keeps automata.
 //!
 //! The oracle is the fork of Go's package that Prometheus 3.14 uses.
 
@@ -24,6 +24,9 @@ mod scripts;
 mod list;
 mod shape;
 
+mod cache;
+
+use cache::Compiled;
 use node::Node;
 use shape::Shape;
 
@@ -63,14 +66,30 @@ impl Regexp {
                 automaton: None,
             })));
         }
+        if let Some(known) = cache::get(pattern, false) {
+            return Ok(Regexp(Arc::new(Inner {
+                shape: Shape::Other,
+                prefix: known.prefix,
+                automaton: Some(known.automaton),
+            })));
+        }
         let tree = parse::parse(pattern, true)?.tree;
         let shape = Shape::of(&tree);
+        let prefix = shape::prefix(&tree);
         let automaton = match shape {
-            Shape::Other => Some(compile(pattern, &tree, false)?),
+            Shape::Other => {
+                let compiled = Compiled {
+                    automaton: compile(pattern, &tree, false)?,
+                    prefix: prefix.clone(),
+                    names: Vec::new(),
+                };
+                cache::put(pattern, false, &compiled);
+                Some(compiled.automaton)
+            }
             _ => None,
         };
         Ok(Regexp(Arc::new(Inner {
-            prefix: shape::prefix(&tree),
+            prefix,
             shape,
             automaton,
         })))
@@ -116,10 +135,22 @@ impl CaptureRegexp {
     /// # Errors
     /// As for [`Regexp::new`], apart from such cases.
     pub fn new(pattern: &str) -> Result<Self, RegexpError> {
-        let parsed = parse::parse(&format!("^(?s:{pattern})$"), false)?;
+        let compiled = match cache::get(pattern, true) {
+            Some(known) => known,
+            None => {
+                let parsed = parse::parse(&format!("^(?s:{pattern})$"), false)?;
+                let compiled = Compiled {
+                    automaton: compile(pattern, &parsed.tree, true)?,
+                    prefix: String::new(),
+                    names: parsed.names,
+                };
+                cache::put(pattern, true, &compiled);
+                compiled
+            }
+        };
         Ok(CaptureRegexp {
-            automaton: compile(pattern, &parsed.tree, true)?,
-            names: parsed.names,
+            automaton: compiled.automaton,
+            names: compiled.names,
         })
     }
 
