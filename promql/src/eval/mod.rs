@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`parallel`] is
 //! how several threads work on one operator; [`select`] and
-//! [`range`] read series; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
+//! [`range`] read series, [`replicas`] and [`coverage`] those that several collectors saw; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
 //! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`] and [`set`]
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
 //! [`info`] adds the labels of info series;
@@ -16,6 +16,7 @@
 pub(crate) mod arithmetic;
 mod buckets;
 mod count_values;
+mod coverage;
 mod fold;
 mod group;
 mod histogram_edges;
@@ -33,6 +34,7 @@ mod pick;
 mod range;
 pub(crate) mod remarks;
 mod reorder;
+mod replicas;
 mod run;
 mod scalar;
 mod select;

@@ -2,32 +2,41 @@
 
 use std::sync::Arc;
 
-use isobar_model::{Columns, Reservation, TimeRange};
+use isobar_model::{Columns, Labels, Reservation, TimeRange};
 
+use super::coverage::Measure;
 use super::histogram_windows;
 use super::names::{NameDrop, Removal};
 use super::remarks::go_g;
+use super::replicas::Replicas;
 use super::run::{Feed, Run};
 use super::select::{SAMPLES, keep_stats, read, remove_stale};
-use super::tile::{Tile, for_each};
+use super::tile::{HistogramRow, Tile, for_each};
 use super::{EvalError, Operator};
 use crate::functions::range::{Edges, Param, RangeArgs, RangeFn, Scratch, apply};
-use crate::functions::row::Windows;
+use crate::functions::row::{Row, Windows};
 use crate::plan::node::{Node, RangeCall, WindowSource};
 
 /// The rows of a function over windows.
 pub(super) struct WindowRows<'r> {
-    run: &'r Run<'r>,
-    node: &'r Node,
-    call: &'r RangeCall,
-    params: Arc<[ParamRow; 2]>,
+    what: Calculation<'r>,
     input: Input<'r>,
     range: TimeRange,
     names: NameDrop,
     columns: Columns,
+    replicas: Replicas,
     scratch: Scratch,
-    /// Of the columns.
+    /// Of the columns and replicas.
     memory: Reservation,
+}
+
+/// What is computed from a series.
+#[derive(Clone)]
+struct Calculation<'r> {
+    run: &'r Run<'r>,
+    node: &'r Node,
+    call: &'r RangeCall,
+    params: Arc<[ParamRow; 2]>,
 }
 
 /// A parameter for each step.
@@ -79,14 +88,17 @@ impl<'r> WindowRows<'r> {
             };
         }
         Ok(WindowRows {
-            run,
-            node,
-            call,
-            params: Arc::new(params),
+            what: Calculation {
+                run,
+                node,
+                call,
+                params: Arc::new(params),
+            },
             input,
             range: samples_needed(&call.windows, call.edges),
             names: NameDrop::new(Removal::of(run)),
             columns: Columns::default(),
+            replicas: Replicas::default(),
             scratch: Scratch::default(),
             memory: run.memory(SAMPLES),
         })
@@ -94,23 +106,34 @@ impl<'r> WindowRows<'r> {
 
     /// Reads the next series into the columns and gives its labels, and whether its name goes when
     /// the query is done; `None` when there is none.
-    fn next_series(&mut self) -> Result<Option<(isobar_model::Labels, bool)>, EvalError> {
+    fn next_series(&mut self) -> Result<Option<(Labels, bool)>, EvalError> {
         let columns = &mut self.columns;
         columns.clear();
         match &mut self.input {
             Input::Select(feed) => {
-                let (range, stats) = (self.range, self.call.stats);
-                let (starts, memory) = (self.call.start_times, &mut self.memory);
+                let (range, call) = (self.range, self.what.call);
+                let (replicas, memory) = (&mut self.replicas, &mut self.memory);
                 feed.next(|series| {
-                    read(series, range, columns, memory)?;
-                    if stats {
-                        keep_stats(columns);
-                    }
-                    match starts {
-                        true => columns.level_start_times(),
-                        false => columns.forget_start_times(),
-                    }
-                    remove_stale(columns);
+                    let samples = series.samples.as_ref();
+                    let windows = &call.windows;
+                    replicas.read(
+                        samples,
+                        columns,
+                        windows,
+                        Measure::All,
+                        |samples, columns| {
+                            read(samples, range, columns, memory)?;
+                            if call.stats {
+                                keep_stats(columns);
+                            }
+                            match call.start_times {
+                                true => columns.level_start_times(),
+                                false => columns.forget_start_times(),
+                            }
+                            remove_stale(columns);
+                            Ok(())
+                        },
+                    )?;
                     Ok((series.labels.clone(), false))
                 })
             }
@@ -121,7 +144,7 @@ impl<'r> WindowRows<'r> {
                 at,
             } => {
                 if *at >= tile.len() {
-                    self.run.check()?;
+                    self.what.run.check()?;
                     *at = 0;
                     if !operator.next_tile(tile)? {
                         return Ok(None);
@@ -143,8 +166,64 @@ impl<'r> WindowRows<'r> {
             }
         }
     }
+}
 
-    fn remark_name(&self, labels: &isobar_model::Labels) {
+impl Calculation<'_> {
+    /// Fills the row of a series from the samples in `columns`; gives the steps with histograms,
+    /// and whether there is any result.
+    #[inline]
+    fn compute(
+        &self,
+        labels: &Labels,
+        columns: &Columns,
+        scratch: &mut Scratch,
+        row: &mut Row<'_>,
+    ) -> Result<(HistogramRow, bool), EvalError> {
+        let (func, windows, edges) = (self.call.func, &self.call.windows, self.call.edges);
+        let args = RangeArgs {
+            params: [self.params[0].as_param(), self.params[1].as_param()],
+            edges,
+            first_step_ms: self.node.grid.start_ms,
+            step_ms: self.node.grid.step_ms,
+        };
+        let notes = apply(func, columns, windows, &args, row, scratch)
+            .map_err(|error| EvalError::Execution(error.to_string()))?;
+        for q in &notes.invalid_quantiles {
+            let text = format!("quantile value should be between 0 and 1, got {}", go_g(*q));
+            self.run
+                .remarks()
+                .warn(self.node.rank, self.call.first_at, text);
+        }
+        let (rank, at, name) = (self.node.rank, self.call.range_at, labels.metric_name());
+        let mut histograms = HistogramRow::new();
+        let mut any_result = notes.any_result;
+        if !columns.histograms.is_empty() {
+            let mut remarks = Vec::new();
+            histograms =
+                histogram_windows::apply(func, columns, windows, edges, name, row, &mut remarks);
+            for (is_warning, text) in remarks {
+                match is_warning {
+                    true => self.run.remarks().warn(rank, at, text),
+                    false => self.run.remarks().info(rank, at, text),
+                }
+            }
+            any_result = !histograms.is_empty() || row.has_any();
+        }
+        if any_result {
+            // Windows that hold histograms besides have no result, and then nothing to remark.
+            let is_set = |step: &&usize| row.get(**step).is_some();
+            let overlaps = notes.overlapping.iter().filter(is_set).count() as u64;
+            if overlaps > 0 {
+                self.run.remarks().overlaps(rank, at, name, overlaps);
+            }
+            if func.wants_counter_name() && row.has_any() {
+                self.remark_name(labels);
+            }
+        }
+        Ok((histograms, any_result))
+    }
+
+    fn remark_name(&self, labels: &Labels) {
         let name = labels.metric_name();
         if name.is_empty() {
             return;
@@ -177,91 +256,52 @@ impl<'r> WindowRows<'r> {
 
 impl<'r> Operator<'r> for WindowRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
-        tile.reset(self.node.grid.count);
+        tile.reset(self.what.node.grid.count);
         let (mut read, mut queryable) = (0, 0);
-        let func = self.call.func;
+        let Calculation { run, call, .. } = self.what;
         while !tile.is_full() {
             let Some((labels, drops_name)) = self.next_series()? else {
                 break;
             };
-            read += (self.columns.len() + self.columns.histograms.len()) as u64;
-            if self.columns.is_empty() && self.columns.histograms.is_empty() {
+            let count = self.columns.len() + self.columns.histograms.len();
+            let count = (count + self.replicas.others_len()) as u64;
+            read += count;
+            if count == 0 {
                 continue;
             }
-            let has_histograms = !self.columns.histograms.is_empty();
-            queryable += samples_in_windows(&self.columns.timestamps, &self.call.windows);
-            let args = RangeArgs {
-                params: [self.params[0].as_param(), self.params[1].as_param()],
-                edges: self.call.edges,
-                first_step_ms: self.node.grid.start_ms,
-                step_ms: self.node.grid.step_ms,
+            queryable += samples_in_windows(&self.columns.timestamps, &call.windows);
+            let mut row = tile.push(Labels::empty());
+            let (what, columns, scratch) = (&self.what, &self.columns, &mut self.scratch);
+            let (histograms, any_result) = if self.replicas.is_single() {
+                what.compute(&labels, columns, scratch, &mut row)?
+            } else {
+                let beyond = call.edges != Edges::Plain;
+                let shape = (&call.windows, Measure::All, beyond);
+                let each = |columns: &Columns, row: &mut Row<'_>| {
+                    Ok(what.compute(&labels, columns, scratch, row)?.0)
+                };
+                let histograms = self.replicas.join(columns, shape, &mut row, each)?;
+                let any_result = !histograms.is_empty() || row.has_any();
+                (histograms, any_result)
             };
-            let mut row = tile.push(isobar_model::Labels::empty());
-            let windows = &self.call.windows;
-            let notes = apply(
-                func,
-                &self.columns,
-                windows,
-                &args,
-                &mut row,
-                &mut self.scratch,
-            )
-            .map_err(|error| EvalError::Execution(error.to_string()))?;
-            for q in &notes.invalid_quantiles {
-                let text = format!("quantile value should be between 0 and 1, got {}", go_g(*q));
-                self.run
-                    .remarks()
-                    .warn(self.node.rank, self.call.first_at, text);
-            }
-            if has_histograms {
-                let mut remarks = Vec::new();
-                let histograms = histogram_windows::apply(
-                    func,
-                    &self.columns,
-                    windows,
-                    self.call.edges,
-                    labels.metric_name(),
-                    &mut row,
-                    &mut remarks,
-                );
-                *tile.histograms_mut(tile.len() - 1) = histograms;
-                for (is_warning, text) in remarks {
-                    let (rank, at) = (self.node.rank, self.call.range_at);
-                    match is_warning {
-                        true => self.run.remarks().warn(rank, at, text),
-                        false => self.run.remarks().info(rank, at, text),
-                    }
-                }
-                if !tile.pop_if_absent() {
-                    continue;
-                }
-            } else if !notes.any_result {
+            if !any_result {
                 tile.pop_if_absent();
                 continue;
             }
-            let floats = tile.row(tile.len() - 1).present;
-            // Windows that hold histograms besides have no result, and then nothing to remark.
-            let is_set = |step: &&usize| floats[**step / 64] >> (**step % 64) & 1 == 1;
-            let overlaps = notes.overlapping.iter().filter(is_set).count() as u64;
-            if overlaps > 0 {
-                let (rank, at) = (self.node.rank, self.call.range_at);
-                let name = labels.metric_name();
-                self.run.remarks().overlaps(rank, at, name, overlaps);
-            }
-            if func.wants_counter_name() && floats.iter().any(|word| *word != 0) {
-                self.remark_name(&labels);
-            }
             let last = tile.len() - 1;
+            if !histograms.is_empty() {
+                *tile.histograms_mut(last) = histograms;
+            }
             tile.set_drops_name(last, drops_name);
             let (into, _) = tile.row_mut(last);
             *into = labels;
         }
         // `absent_over_time` looks at no labels.
-        if !func.keeps_metric_name() && func != RangeFn::Absent {
+        if !call.func.keeps_metric_name() && call.func != RangeFn::Absent {
             self.names.drop_all(tile)?;
         }
-        self.run.count_samples(read, queryable);
-        self.run.hold(tile.count())?;
+        run.count_samples(read, queryable);
+        run.hold(tile.count())?;
         Ok(!tile.is_empty())
     }
 
@@ -274,7 +314,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
 
     fn fork(&self) -> Option<Box<dyn Operator<'r> + 'r>> {
         let input = match &self.input {
-            Input::Select(_) => Input::Select(Feed::empty(self.run)),
+            Input::Select(_) => Input::Select(Feed::empty(self.what.run)),
             Input::Subquery { node, operator, .. } => Input::Subquery {
                 node,
                 operator: operator.fork()?,
@@ -283,13 +323,14 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             },
         };
         Some(Box::new(WindowRows {
-            params: Arc::clone(&self.params),
+            what: self.what.clone(),
             input,
+            range: self.range,
             names: self.names.clone(),
             columns: Columns::default(),
+            replicas: Replicas::default(),
             scratch: Scratch::default(),
-            memory: self.run.memory(SAMPLES),
-            ..*self
+            memory: self.what.run.memory(SAMPLES),
         }))
     }
 }

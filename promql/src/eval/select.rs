@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use isobar_model::histogram::CounterReset;
 use isobar_model::sample::is_stale;
-use isobar_model::{Columns, FloatHistogram, Reservation, Series, TimeRange};
+use isobar_model::series::Samples;
+use isobar_model::{Columns, FloatHistogram, Labels, Reservation, TimeRange};
 
+use super::coverage::Measure;
 use super::histogram_edges::interpolate;
 use super::histogram_windows::{Remarks, mixed, mixed_schemas};
 use super::names::{NameDrop, Removal};
+use super::replicas::Replicas;
 use super::run::{Feed, Run};
 use super::tile::{self, HistogramRow, Tile};
 use super::{EvalError, Operator};
-use crate::functions::row::Row;
+use crate::functions::row::{Row, Windows};
 use crate::plan::node::{Grid, InstantSelect};
 use crate::value::MatrixSeries;
 
@@ -37,6 +40,7 @@ pub(super) struct InstantRows<'r> {
     /// Set unless the values themselves are shown.
     names: Option<NameDrop>,
     columns: Columns,
+    replicas: Replicas,
     /// Of the columns.
     memory: Reservation,
 }
@@ -59,6 +63,7 @@ impl<'r> InstantRows<'r> {
             shown,
             names: (shown != Shown::Value).then(|| NameDrop::new(Removal::of(run))),
             columns: Columns::default(),
+            replicas: Replicas::default(),
             memory: run.memory(SAMPLES),
         })
     }
@@ -74,53 +79,78 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             self.shown == Shown::Time,
             select.smoothed && self.shown == Shown::Value,
         );
+        let replicas = &mut self.replicas;
+        let windows = Windows {
+            first_end_ms: select.first_ms,
+            step_ms: select.step_ms,
+            count: self.grid.count,
+            range_ms: select.lookback_ms,
+        };
+        let show = |labels: &Labels, columns: &Columns, row: &mut Row<'_>| {
+            let steps = self.grid.count;
+            let mut histograms = HistogramRow::new();
+            if columns.histograms.is_empty() {
+                match (smoothed, select.step_ms) {
+                    (true, _) => smooth(columns, select, steps, row),
+                    (_, 0) => held(columns, select, times, steps, row),
+                    _ => look(columns, select, times, steps, row),
+                }
+            } else if smoothed {
+                let mut remarks = Remarks::new();
+                smooth(columns, select, steps, row);
+                let name = labels.metric_name();
+                histograms = smooth_both(columns, select, steps, name, row, &mut remarks);
+                for (is_warning, text) in remarks {
+                    match is_warning {
+                        true => self.run.remarks().warn(0, select.at, text),
+                        false => self.run.remarks().info(0, select.at, text),
+                    }
+                }
+            } else {
+                look_at_both(columns, select, times, steps, row, &mut histograms);
+            }
+            histograms
+        };
         let mut read = 0;
         while !tile.is_full() {
             let more = self.feed.next(|series| {
                 columns.clear();
-                self::read(series, range, columns, memory)?;
-                read += (columns.len() + columns.histograms.len()) as u64;
-                if columns.is_empty() && columns.histograms.is_empty() {
-                    return Ok(());
-                }
-                if select.stats {
-                    keep_stats(columns);
-                }
-                if self.shown == Shown::StartTime {
-                    super::started::into_values(columns);
-                }
-                if !columns.histograms.is_empty() {
-                    let mut histograms = HistogramRow::new();
-                    let mut row = tile.push(series.labels.clone());
-                    let steps = self.grid.count;
-                    if smoothed {
-                        remove_stale(columns);
-                        let name = series.labels.metric_name();
-                        let mut remarks = Remarks::new();
-                        smooth(columns, select, steps, &mut row);
-                        histograms =
-                            smooth_both(columns, select, steps, name, &mut row, &mut remarks);
-                        for (is_warning, text) in remarks {
-                            match is_warning {
-                                true => self.run.remarks().warn(0, select.at, text),
-                                false => self.run.remarks().info(0, select.at, text),
-                            }
+                let (labels, samples) = (&series.labels, series.samples.as_ref());
+                replicas.read(
+                    samples,
+                    columns,
+                    &windows,
+                    Measure::Newest,
+                    |samples, columns| {
+                        self::read(samples, range, columns, memory)?;
+                        if select.stats {
+                            keep_stats(columns);
                         }
-                    } else {
-                        look_at_both(columns, select, times, steps, &mut row, &mut histograms);
-                    }
-                    *tile.histograms_mut(tile.len() - 1) = histograms;
-                    tile.pop_if_absent();
+                        if self.shown == Shown::StartTime {
+                            super::started::into_values(columns);
+                        }
+                        if smoothed {
+                            remove_stale(columns);
+                        }
+                        Ok(())
+                    },
+                )?;
+                let count = columns.len() + columns.histograms.len() + replicas.others_len();
+                read += count as u64;
+                if count == 0 {
                     return Ok(());
                 }
-                let mut row = tile.push(series.labels.clone());
-                if smoothed {
-                    remove_stale(columns);
-                    smooth(columns, select, self.grid.count, &mut row);
-                } else if select.step_ms == 0 {
-                    held(columns, select, times, self.grid.count, &mut row);
+                let mut row = tile.push(labels.clone());
+                let histograms = if replicas.is_single() {
+                    show(labels, columns, &mut row)
                 } else {
-                    look(columns, select, times, self.grid.count, &mut row);
+                    let shape = (&windows, Measure::Newest, smoothed);
+                    replicas.join(columns, shape, &mut row, |columns, row| {
+                        Ok(show(labels, columns, row))
+                    })?
+                };
+                if !histograms.is_empty() {
+                    *tile.histograms_mut(tile.len() - 1) = histograms;
                 }
                 tile.pop_if_absent();
                 Ok(())
@@ -147,21 +177,22 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             feed: Feed::empty(self.run),
             names: self.names.clone(),
             columns: Columns::default(),
+            replicas: Replicas::default(),
             memory: self.run.memory(SAMPLES),
             ..*self
         }))
     }
 }
 
-/// Reads the samples of a series whose time lies in `range`.
+/// Reads the samples whose time lies in `range`.
 pub(super) fn read(
-    series: &Series,
+    samples: &dyn Samples,
     range: TimeRange,
     columns: &mut Columns,
     memory: &mut Reservation,
 ) -> Result<(), EvalError> {
-    memory.grow_to(16 * series.samples.count_estimate())?;
-    series.samples.read(range, columns)?;
+    memory.grow_to(16 * samples.count_estimate())?;
+    samples.read(range, columns)?;
     if !columns.histograms.is_empty() {
         // How large they are shows when they are read.
         memory.grow_to(columns.bytes())?;
@@ -347,7 +378,7 @@ pub(super) fn samples(
         let more = feed.next(|series| {
             let mut columns = Columns::default();
             let mut reading = run.memory(SAMPLES);
-            read(series, range, &mut columns, &mut reading)?;
+            read(series.samples.as_ref(), range, &mut columns, &mut reading)?;
             columns.shrink_to_fit();
             bytes += columns.bytes() + size_of::<MatrixSeries>() + series.labels.as_bytes().len();
             memory.grow_to(bytes)?;

@@ -16,6 +16,11 @@ impl Row<'_> {
         self.present[step / 64] |= 1 << (step % 64);
     }
 
+    /// Whether any step has a value.
+    pub fn has_any(&self) -> bool {
+        self.present.iter().any(|word| *word != 0)
+    }
+
     /// The value of step `step`, if it has one.
     pub fn get(&self, step: usize) -> Option<f64> {
         (self.present[step / 64] >> (step % 64) & 1 == 1).then(|| self.values[step])
