@@ -1,97 +1,204 @@
 //! `count_values`: how often each value occurs in a group.
+//!
+//! Values mostly occur at few steps each, so what is kept is sparse; rows are laid out as they
+//! are asked for.
 
 use hashbrown::HashMap;
-use isobar_model::LabelsBuilder;
 use isobar_model::labels::METRIC_NAME;
+use isobar_model::{Labels, Reservation};
 
 use super::group::Groups;
-use super::merge::Merge;
 use super::run::Run;
-use super::tile::{Tile, for_each};
-use super::{EvalError, for_each_tile};
+use super::tile::{Tile, for_each, grown};
+use super::{EvalError, Operator, for_each_tile};
 use crate::plan::node::{CountValues, Node};
 
-/// What occurs: the bits of a value, or a histogram as text.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// What occurs in a group: the bits of a value, or a histogram as text.
 enum Occurring {
     Value(u64),
     Histogram(String),
 }
 
-/// The rows of the aggregation.
-pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &CountValues) -> Result<Tile, EvalError> {
-    let held = run.held();
-    let steps = node.grid.count;
-    // The label that takes the value is no part of the group that a series brings.
-    let grouping: Vec<String> = match op.without {
-        true => op.grouping.iter().chain([&op.label]).cloned().collect(),
-        false => op
-            .grouping
-            .iter()
-            .filter(|label| **label != op.label)
-            .cloned()
-            .collect(),
-    };
-    let writes = !(op.without && (op.grouping.contains(&op.label) || op.label == METRIC_NAME));
-    let mut groups = Groups::new(&grouping, op.without);
-    let mut places: HashMap<(usize, Occurring), Vec<f64>> = HashMap::new();
-    let mut order = Vec::new();
-    let mut memory = run.memory("count_values");
-    for_each_tile(run, &op.input, |tile| {
-        let mut count = |group: usize, what: Occurring, step: usize| {
-            let key = (group, what);
-            let counts = places.entry(key.clone()).or_insert_with(|| {
-                order.push(key);
-                vec![0.0; steps]
-            });
-            counts[step] += 1.0;
-        };
-        for row in tile.rows() {
-            let (group, _) = groups.find(row.labels);
-            for_each(row.present, |step| {
-                let value = row.values[step];
-                // All NaNs print the same.
-                let bits = if value.is_nan() {
-                    f64::NAN.to_bits()
-                } else {
-                    value.to_bits()
-                };
-                count(group, Occurring::Value(if writes { bits } else { 0 }), step);
-            });
-            for (step, histogram) in row.histograms {
-                let what = match writes {
-                    true => Occurring::Histogram(histogram.to_string()),
-                    false => Occurring::Value(0),
-                };
-                count(group, what, *step);
+/// A row of the result.
+struct Counted {
+    group: usize,
+    what: Occurring,
+    /// Steps with how often it occurs there; a step may come again.
+    counts: Vec<(u32, u32)>,
+}
+
+/// The rows of the aggregation, all counted before the first is given.
+pub(super) struct CountRows<'r> {
+    run: &'r Run<'r>,
+    node: &'r Node,
+    op: &'r CountValues,
+    /// Whether the result says what it counts.
+    writes: bool,
+    counted: Option<std::vec::IntoIter<Counted>>,
+    groups: Vec<Labels>,
+    scratch: String,
+    /// Of what was counted.
+    memory: Option<Reservation>,
+}
+
+impl<'r> CountRows<'r> {
+    pub(super) fn new(run: &'r Run<'r>, node: &'r Node, op: &'r CountValues) -> Self {
+        let hides = op.without && (op.grouping.contains(&op.label) || op.label == METRIC_NAME);
+        CountRows {
+            run,
+            node,
+            op,
+            writes: !hides,
+            counted: None,
+            groups: Vec::new(),
+            scratch: String::new(),
+            memory: None,
+        }
+    }
+
+    fn count(&mut self) -> Result<Vec<Counted>, EvalError> {
+        let op = self.op;
+        // The label that takes the value is no part of the group that a series brings.
+        let grouping: Vec<String> = match op.without {
+            true => op.grouping.iter().chain([&op.label]).cloned().collect(),
+            false => {
+                let others = op.grouping.iter().filter(|label| **label != op.label);
+                others.cloned().collect()
             }
-        }
-        Ok(memory.grow_to(places.len() * (8 * steps + size_of::<(usize, Occurring)>() * 2))?)
-    })?;
-    let mut merge = Merge::new(steps, run.memory("count_values"));
-    merge.reserve_rows(order.len())?;
-    for key in order {
-        let Some(counts) = places.get(&key) else {
-            continue;
         };
-        let mut labels = LabelsBuilder::new(&groups.labels()[key.0]);
-        if writes {
-            let text = match key.1 {
-                Occurring::Value(bits) => value_text(f64::from_bits(bits)),
-                Occurring::Histogram(text) => text,
-            };
-            labels.set(&op.label, &text);
+        let held = self.run.held();
+        let mut groups = Groups::new(&grouping, op.without);
+        let mut counts = Counts::default();
+        let mut memory = self.run.memory("count_values");
+        for_each_tile(self.run, &op.input, |tile| {
+            for row in tile.rows() {
+                let (group, _) = groups.find(row.labels);
+                for_each(row.present, |step| {
+                    let value = row.values[step];
+                    let bits = match (self.writes, value.is_nan()) {
+                        (false, _) => 0,
+                        // All NaNs print the same.
+                        (true, true) => f64::NAN.to_bits(),
+                        (true, false) => value.to_bits(),
+                    };
+                    counts.value(group, bits, step);
+                });
+                for (step, histogram) in row.histograms {
+                    match self.writes {
+                        true => counts.histogram(group, histogram.to_string(), *step),
+                        false => counts.value(group, 0, *step),
+                    }
+                }
+            }
+            Ok(memory.grow_to(counts.bytes())?)
+        })?;
+        self.groups = groups.labels().to_vec();
+        self.run.release_to(held, 0)?;
+        self.memory = Some(memory);
+        Ok(counts.rows)
+    }
+
+    /// The labels of a row.
+    fn labels_of(&mut self, counted: &Counted) -> Labels {
+        let group = &self.groups[counted.group];
+        if !self.writes {
+            return group.clone();
         }
-        let mut row = merge.row(&labels.build());
-        for (step, count) in counts.iter().enumerate() {
-            if *count > 0.0 {
-                row.set(step, *count);
+        let name = self.op.label.as_str();
+        let text = match &counted.what {
+            Occurring::Value(bits) => value_text(f64::from_bits(*bits)),
+            Occurring::Histogram(text) => text.clone(),
+        };
+        let before = group.iter().take_while(|label| label.0 < name);
+        let after = group.iter().skip_while(|label| label.0 < name);
+        let all = before.chain([(name, text.as_str())]).chain(after);
+        Labels::from_sorted(all, &mut self.scratch)
+    }
+}
+
+/// What was counted so far.
+#[derive(Default)]
+struct Counts {
+    values: HashMap<(usize, u64), usize>,
+    histograms: HashMap<(usize, String), usize>,
+    rows: Vec<Counted>,
+    /// Of the counts and texts.
+    bytes_outside: usize,
+}
+
+impl Counts {
+    fn value(&mut self, group: usize, bits: u64, step: usize) {
+        let at = *self.values.entry((group, bits)).or_insert_with(|| {
+            self.rows.push(Counted {
+                group,
+                what: Occurring::Value(bits),
+                counts: Vec::new(),
+            });
+            self.rows.len() - 1
+        });
+        self.count(at, step);
+    }
+
+    fn histogram(&mut self, group: usize, text: String, step: usize) {
+        let key = (group, text);
+        let at = match self.histograms.get(&key) {
+            Some(at) => *at,
+            None => {
+                self.bytes_outside += 2 * (key.1.len() + size_of::<String>());
+                self.rows.push(Counted {
+                    group,
+                    what: Occurring::Histogram(key.1.clone()),
+                    counts: Vec::new(),
+                });
+                self.histograms.insert(key, self.rows.len() - 1);
+                self.rows.len() - 1
+            }
+        };
+        self.count(at, step);
+    }
+
+    fn count(&mut self, at: usize, step: usize) {
+        let counts = &mut self.rows[at].counts;
+        match counts.last_mut() {
+            Some(last) if last.0 as usize == step => last.1 += 1,
+            _ => {
+                let before = counts.capacity();
+                if before == 0 {
+                    counts.reserve_exact(1);
+                }
+                counts.push((step as u32, 1));
+                self.bytes_outside += size_of::<(u32, u32)>() * (counts.capacity() - before);
             }
         }
     }
-    let rows = merge.finish();
-    run.release_to(held, rows.count())?;
-    Ok(rows)
+
+    fn bytes(&self) -> usize {
+        let rows = size_of::<Counted>() * grown(self.rows.capacity(), self.rows.len());
+        rows + self.values.allocation_size() + self.bytes_outside
+    }
+}
+
+impl<'r> Operator<'r> for CountRows<'r> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        let mut counted = match self.counted.take() {
+            Some(counted) => counted,
+            None => self.count()?.into_iter(),
+        };
+        tile.reset(self.node.grid.count);
+        while !tile.is_full()
+            && let Some(next) = counted.next()
+        {
+            let mut row = tile.push(self.labels_of(&next));
+            for (step, count) in next.counts {
+                let step = step as usize;
+                let before = row.get(step).unwrap_or(0.0);
+                row.set(step, before + f64::from(count));
+            }
+        }
+        self.counted = Some(counted);
+        self.run.hold(tile.count())?;
+        Ok(!tile.is_empty())
+    }
 }
 
 /// A value as Go's `strconv.FormatFloat(value, 'f', -1, 64)` prints it.

@@ -370,7 +370,7 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         Kind::Set(op) => set::build(run, node, op)?,
         Kind::Fold(op) => Box::new(Late::new(move || fold::evaluate(run, node, op))),
         Kind::Pick(op) => Box::new(Late::new(move || pick::evaluate(run, node, op))),
-        Kind::CountValues(op) => Box::new(Late::new(move || count_values::evaluate(run, node, op))),
+        Kind::CountValues(op) => Box::new(count_values::CountRows::new(run, node, op)),
         Kind::Absent { labels, input } => {
             Box::new(Late::new(move || reorder::absent(run, input, labels)))
         }

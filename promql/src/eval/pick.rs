@@ -85,7 +85,7 @@ impl Ord for Kept {
             (true, true) => Ordering::Equal,
             (true, false) => Ordering::Greater,
             (false, true) => Ordering::Less,
-            (false, false) => other.key.total_cmp(&self.key),
+            (false, false) => other.key.partial_cmp(&self.key).unwrap_or(Ordering::Equal),
         };
         // Of equal elements the later goes first.
         by_key.then(self.row.cmp(&other.row))
@@ -95,6 +95,57 @@ impl Ord for Kept {
 impl PartialOrd for Kept {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+/// The elements that are kept, for each group and step, group after group.
+#[derive(Default)]
+struct Best {
+    heaps: Vec<BinaryHeap<Kept>>,
+    /// The least of the keys that are kept, once there are as many as may be. What is no greater is
+    /// not kept; most elements are turned away by this alone.
+    floors: Vec<f64>,
+    /// What the heaps hold.
+    bytes: usize,
+}
+
+impl Best {
+    /// The bytes of so many cells, what they hold included.
+    fn bytes_for(&self, cells: usize) -> usize {
+        size_of::<BinaryHeap<Kept>>() * grown(self.heaps.capacity(), cells)
+            + size_of::<f64>() * grown(self.floors.capacity(), cells)
+            + self.bytes
+    }
+
+    fn grow(&mut self, cells: usize) {
+        self.heaps.resize_with(cells, BinaryHeap::new);
+        self.floors.resize(cells, f64::NAN);
+    }
+
+    /// Keeps `new` among the `k` elements of a cell if it is good enough.
+    fn offer(&mut self, cell: usize, k: f64, new: Kept) {
+        if k < 1.0 || k.is_nan() {
+            return;
+        }
+        let heap = &mut self.heaps[cell];
+        if (heap.len() as f64) < k.trunc() {
+            if heap.len() == heap.capacity() {
+                // Mostly few are kept, of many groups and steps.
+                let more = (k as usize).clamp(1, 4).max(heap.len());
+                heap.reserve_exact(more);
+                self.bytes += size_of::<Kept>() * more;
+            }
+            heap.push(new);
+        } else if let Some(mut worst) = heap.peek_mut()
+            && new < *worst
+        {
+            *worst = new;
+        }
+        if heap.len() as f64 >= k.trunc()
+            && let Some(worst) = heap.peek()
+        {
+            self.floors[cell] = worst.key;
+        }
     }
 }
 
@@ -109,7 +160,7 @@ fn largest(
     // Prometheus evaluates the input even where the parameter makes it useless.
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
     let mut labels: Vec<(Labels, bool)> = Vec::new();
-    let mut heaps: Vec<BinaryHeap<Kept>> = Vec::new();
+    let mut best = Best::default();
     let sign = if aggregation.op == AggregateOp::Bottomk {
         -1.0
     } else {
@@ -117,58 +168,48 @@ fn largest(
     };
     let limit = aggregation.op == AggregateOp::Limitk;
     let mut memory = run.memory("an aggregation");
-    let mut kept_bytes = 0;
     let mut ignored = false;
     for_each_tile(run, &aggregation.input, |tile| {
         for row in tile.rows() {
             let (group, new) = groups.find(row.labels);
             if new {
-                let bytes =
-                    size_of::<BinaryHeap<Kept>>() * grown(heaps.capacity(), (group + 1) * steps);
-                memory.grow_to(bytes + kept_bytes)?;
-                heaps.resize_with((group + 1) * steps, BinaryHeap::new);
+                memory.grow_to(best.bytes_for((group + 1) * steps))?;
+                best.grow((group + 1) * steps);
             }
             let number = labels.len();
             labels.push((row.labels.clone(), row.drops_name));
-            let mut offer = |step: usize, value: f64, histogram: Option<Arc<FloatHistogram>>| {
-                let k = params[step];
-                let heap = &mut heaps[group * steps + step];
-                if k < 1.0 || k.is_nan() {
-                    return;
-                }
-                // For `limitk` the first come are the best.
+            // For `limitk` the first come are the best.
+            for_each(row.present, |step| {
+                let value = row.values[step];
                 let key = if limit { 0.0 } else { value * sign };
-                let new = Kept {
-                    key,
-                    value,
-                    histogram,
-                    row: number,
-                };
-                if (heap.len() as f64) < k.trunc() {
-                    if heap.len() == heap.capacity() {
-                        // Mostly few are kept, of many groups and steps.
-                        let more = (k as usize).clamp(1, 4).max(heap.len());
-                        heap.reserve_exact(more);
-                        kept_bytes += size_of::<Kept>() * more;
-                    }
-                    heap.push(new);
-                } else if let Some(mut worst) = heap.peek_mut()
-                    && new < *worst
-                {
-                    *worst = new;
+                // Not so when one of them is not a number.
+                let too_small = key <= best.floors[group * steps + step];
+                if !too_small {
+                    let new = Kept {
+                        key,
+                        value,
+                        histogram: None,
+                        row: number,
+                    };
+                    best.offer(group * steps + step, params[step], new);
                 }
-            };
-            for_each(row.present, |step| offer(step, row.values[step], None));
+            });
             if limit {
-                let histograms = row.histograms.iter();
-                histograms.for_each(|(step, it)| offer(*step, 0.0, Some(it.clone())));
+                for (step, histogram) in row.histograms {
+                    let new = Kept {
+                        key: 0.0,
+                        value: 0.0,
+                        histogram: Some(histogram.clone()),
+                        row: number,
+                    };
+                    best.offer(group * steps + step, params[*step], new);
+                }
             } else {
                 ignored |= row.histograms.iter().any(|it| params[it.0] >= 1.0);
             }
         }
         let labels = size_of::<Labels>() * labels.capacity();
-        let heaps = size_of::<BinaryHeap<Kept>>() * heaps.capacity();
-        Ok(memory.grow_to(heaps + labels + kept_bytes)?)
+        Ok(memory.grow_to(best.bytes_for(0) + labels)?)
     })?;
     if ignored {
         let text = format!(
@@ -196,7 +237,7 @@ fn largest(
             go_g(extremes.max)
         ));
     }
-    rows_of(run, heaps, &labels, steps)
+    rows_of(run, best.heaps, &labels, steps)
 }
 
 /// The rows that were kept, group after group, and in a group the best first.

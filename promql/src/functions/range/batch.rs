@@ -20,17 +20,34 @@ pub(super) fn fold<A: Copy + Default>(
     add: impl Fn(&mut A, f64),
     finish: impl Fn(A) -> f64,
 ) {
-    let mut slide = input.slide(windows);
-    while let Some((step, window)) = slide.next() {
-        let mut steps = [step; LANES];
-        let mut slices = [&input.values[window]; LANES];
+    let begin = |_, _: &[f64]| Some((A::default(), 0));
+    fold_from(input, windows, out, begin, add, finish);
+}
+
+/// As [`fold`], beginning with what `begin` makes of a step's first few samples, whose number it
+/// gives. Where it gives nothing the step has no result.
+pub(super) fn fold_from<A: Copy>(
+    input: Input<'_>,
+    windows: &Windows,
+    out: &mut Output<'_, '_>,
+    begin: impl Fn(usize, &[f64]) -> Option<(A, usize)>,
+    add: impl Fn(&mut A, f64),
+    finish: impl Fn(A) -> f64,
+) {
+    let mut begun = input.slide(windows).filter_map(|(step, window)| {
+        let values = &input.values[window];
+        let (sum, taken) = begin(step, values)?;
+        Some((step, sum, values.get(taken..).unwrap_or(&[])))
+    });
+    while let Some((step, sum, slice)) = begun.next() {
+        let (mut steps, mut sums, mut slices) = ([step; LANES], [sum; LANES], [slice; LANES]);
         let mut count = 1;
-        for (lane, (step, window)) in (1..LANES).zip(&mut slide) {
-            (steps[lane], slices[lane]) = (step, &input.values[window]);
+        for (lane, (step, sum, slice)) in (1..LANES).zip(&mut begun) {
+            (steps[lane], sums[lane], slices[lane]) = (step, sum, slice);
             count += 1;
         }
         // Lanes that are left over do the first window again.
-        let sums = side_by_side(slices, &add);
+        let sums = side_by_side(sums, slices, &add);
         for (step, sum) in steps.iter().zip(sums).take(count) {
             out.set(*step, finish(sum));
         }
@@ -38,13 +55,13 @@ pub(super) fn fold<A: Copy + Default>(
 }
 
 #[inline(always)]
-fn side_by_side<A: Copy + Default>(
+fn side_by_side<A: Copy>(
+    mut sums: [A; LANES],
     slices: [&[f64]; LANES],
     add: &impl Fn(&mut A, f64),
 ) -> [A; LANES] {
     let common = slices.iter().map(|slice| slice.len()).min().unwrap_or(0);
     let [a, b, c, d] = slices.map(|slice| &slice[..common]);
-    let mut sums = [A::default(); LANES];
     for i in 0..common {
         add(&mut sums[0], a[i]);
         add(&mut sums[1], b[i]);

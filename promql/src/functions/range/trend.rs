@@ -1,7 +1,7 @@
 //! Linear regression (`deriv`, `predict_linear`) and double exponential smoothing.
 
 use super::window::{Input, Output};
-use super::{GoFloat, RangeArgs, RangeError, RangeFn};
+use super::{GoFloat, RangeArgs, RangeError, RangeFn, batch};
 use crate::functions::row::Windows;
 use crate::functions::sum::KahanSum;
 
@@ -80,7 +80,7 @@ pub(super) fn smoothing(
     args: &RangeArgs<'_>,
     out: &mut Output<'_, '_>,
 ) -> Result<(), RangeError> {
-    for (step, window) in input.slide(windows) {
+    for (step, _) in input.slide(windows) {
         let (smoothing, trend) = (args.params[0].at(step), args.params[1].at(step));
         if smoothing <= 0.0 || smoothing >= 1.0 {
             return Err(RangeError::SmoothingFactor(GoFloat(smoothing)));
@@ -88,22 +88,47 @@ pub(super) fn smoothing(
         if trend <= 0.0 || trend >= 1.0 {
             return Err(RangeError::TrendFactor(GoFloat(trend)));
         }
-        if window.len() >= 2 {
-            out.set(step, smooth(&input.values[window], smoothing, trend));
-        }
     }
+    let begin = |step, values: &[f64]| {
+        let [first, second, ..] = *values else {
+            return None;
+        };
+        let mut level = Level {
+            smoothing: args.params[0].at(step),
+            trend: args.params[1].at(step),
+            before: 0.0,
+            smoothed: first,
+            slope: second - first,
+        };
+        level.smooth(second);
+        Some((level, 2))
+    };
+    batch::fold_from(input, windows, out, begin, Level::add, |level| {
+        level.smoothed
+    });
     Ok(())
 }
 
-fn smooth(values: &[f64], smoothing: f64, trend: f64) -> f64 {
-    let (mut before, mut smoothed) = (0.0, values[0]);
-    let mut slope = values[1] - values[0];
-    for (i, value) in values[1..].iter().enumerate() {
-        if i > 0 {
-            slope = trend * (smoothed - before) + (1.0 - trend) * slope;
-        }
-        let next = smoothing * value + (1.0 - smoothing) * (smoothed + slope);
-        (before, smoothed) = (smoothed, next);
+/// Where the smoothed values are after some samples.
+#[derive(Clone, Copy)]
+struct Level {
+    smoothing: f64,
+    trend: f64,
+    before: f64,
+    smoothed: f64,
+    slope: f64,
+}
+
+impl Level {
+    #[inline(always)]
+    fn add(&mut self, value: f64) {
+        self.slope = self.trend * (self.smoothed - self.before) + (1.0 - self.trend) * self.slope;
+        self.smooth(value);
     }
-    smoothed
+
+    #[inline(always)]
+    fn smooth(&mut self, value: f64) {
+        let next = self.smoothing * value + (1.0 - self.smoothing) * (self.smoothed + self.slope);
+        (self.before, self.smoothed) = (self.smoothed, next);
+    }
 }
