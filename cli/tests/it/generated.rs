@@ -10,6 +10,8 @@
 //! - `ISOBAR_GENERATED_QUERIES`: how many queries, 400 if not given.
 //! - `ISOBAR_GENERATED_SEED`: the seed, 1 if not given. Query number n of a seed is always the
 //!   same; `ISOBAR_GENERATED_FIRST` begins with a later one.
+//! - `ISOBAR_GENERATED_FEATURES`: features that are switched on on both sides, as
+//!   `promql-delayed-name-removal`.
 //! - `ISOBAR_GENERATED_HISTOGRAMS=1`: metrics with native histograms are asked for, too.
 //!
 //! Floats may differ by 1e-12 relative, results of sums by 1e-12 of the largest sample that the
@@ -19,6 +21,7 @@
 
 mod answers;
 mod data;
+mod modern;
 mod queries;
 mod requests;
 mod since;
@@ -126,13 +129,16 @@ fn run(
         copy_dir(block, &data_dir);
         copy_dir(block, &dir.path().join("prometheus"));
     }
-    let isobar = Server::isobar(&data_dir, &["--no-self-monitoring"]);
+    // Features on both sides, besides those that the peer has to be told.
+    let more = std::env::var("ISOBAR_GENERATED_FEATURES").unwrap_or_default();
+    let features = format!("--enable-feature={more}");
+    let isobar = Server::isobar(&data_dir, &["--no-self-monitoring", &features]);
     let mut flags = vec![
         "--storage.tsdb.retention.time=90y",
         "--web.enable-remote-write-receiver",
     ];
     if setting.modern {
-        flags.push(FEATURES);
+        flags.extend([FEATURES, &features]);
     }
     let peer = prometheus(binary, dir.path(), "", &flags);
     if block.is_none() {

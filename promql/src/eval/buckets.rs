@@ -58,7 +58,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
         let text = for_metric(text.to_owned(), &name);
         run.remarks().warn(node.rank, op.input_at, text);
     }
-    let mut out = Merge::new(grid.count, run.memory("histograms"));
+    let mut out = Merge::for_node(run, node, run.memory("histograms"));
     out.reserve_rows(params.len() * (histograms.histograms.len() + histograms.native.len()))?;
     let mut notes = NanNotes::default();
     match &op.func {
@@ -84,7 +84,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
                 for (step, histogram) in row {
                     let found = fraction(params[0][*step], params[1][*step], histogram);
                     notes.add(found.1, told_name(removal, labels));
-                    set_once(&mut out, labels, *step, found.0)?;
+                    out.set(labels, *step, found.0)?;
                 }
             }
             for histogram in &histograms.histograms {
@@ -257,16 +257,6 @@ impl NanNotes {
     }
 }
 
-/// Sets a value where there must be none yet.
-fn set_once(out: &mut Merge, labels: &Labels, step: usize, value: f64) -> Result<(), EvalError> {
-    let mut row = out.row(labels);
-    if row.get(step).is_some() {
-        return Err(EvalError::same_labels());
-    }
-    row.set(step, value);
-    Ok(())
-}
-
 /// Computes all quantiles of native histograms.
 fn native_quantiles(
     histograms: &Histograms,
@@ -282,11 +272,11 @@ fn native_quantiles(
                 let found = quantile(q, histogram);
                 notes.add(found.1, told_name(histograms.removal, native));
                 match label {
-                    None => set_once(out, native, *step, found.0)?,
+                    None => out.set(native, *step, found.0)?,
                     Some(label) => {
                         let mut builder = LabelsBuilder::new(native);
                         builder.set(label, &open_metrics_float(q));
-                        set_once(out, &builder.build(), *step, found.0)?;
+                        out.set(&builder.build(), *step, found.0)?;
                     }
                 }
             }
@@ -329,18 +319,14 @@ fn quantiles(
                     };
                     lift.add(told_name(histograms.removal, &histogram.labels), lifted);
                 }
-                let mut row = match label {
-                    None => out.row(&histogram.labels),
+                match label {
+                    None => out.set(&histogram.labels, step, found.value)?,
                     Some(label) => {
                         let mut builder = LabelsBuilder::new(&histogram.labels);
                         builder.set(label, &open_metrics_float(q));
-                        out.row(&builder.build())
+                        out.set(&builder.build(), step, found.value)?;
                     }
-                };
-                if row.get(step).is_some() {
-                    return Err(EvalError::same_labels());
                 }
-                row.set(step, found.value);
             }
         }
         lift.end_step();

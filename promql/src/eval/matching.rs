@@ -35,7 +35,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
         ));
     }
     let one = collect(run, one)?;
-    let out = Merge::new(node.grid.count, run.memory("a join"));
+    let out = Merge::for_node(run, node, run.memory("a join"));
     let delayed = run.features().delayed_name_removal;
     let mut joined = Join::new(op, number_op, out, one);
     joined.drops_names |= op.return_bool && !delayed;
@@ -288,23 +288,20 @@ impl<'a> Join<'a> {
         }
         let before = self.out.get(labels);
         let before = before.map(|row| row.any_present().into_owned());
-        if let Some(step) = before.and_then(|before| first_common(&before, &self.present)) {
-            self.fail(step, 2, EvalError::same_labels());
-            return;
+        let twice = before.and_then(|before| first_common(&before, &self.present));
+        for (step, _) in &self.histograms {
+            self.present[step / 64] &= !(1 << (step % 64));
         }
-        if !self.histograms.is_empty() {
-            for (step, _) in &self.histograms {
-                self.present[step / 64] &= !(1 << (step % 64));
-            }
-            let histograms = std::mem::take(&mut self.histograms);
-            self.out.set_histograms(labels, histograms);
+        let row = RowRef {
+            labels,
+            drops_name: false,
+            values: &self.values,
+            present: &self.present,
+            histograms: &self.histograms,
+        };
+        if let Err(error) = self.out.add(labels, row) {
+            self.fail(twice.unwrap_or(0), 2, error);
         }
-        let row = self.out.row(labels);
-        for_each(&self.present, |step| row.values[step] = self.values[step]);
-        row.present
-            .iter_mut()
-            .zip(&self.present)
-            .for_each(|(into, bits)| *into |= bits);
     }
 
     /// After a comparison, NaN-boxed by [`compute`] as the value or "does not hold".

@@ -4,8 +4,10 @@ use hashbrown::HashMap;
 use isobar_model::{Labels, Reservation};
 
 use super::EvalError;
+use super::run::Run;
 use super::tile::{HistogramRow, RowRef, Tile, first_common, first_set};
 use crate::functions::row::Row;
+use crate::plan::node::Node;
 
 /// Collects rows of which no two have the same labels. Whether the name of a row goes in the end
 /// is what the first of its parts said.
@@ -14,6 +16,8 @@ pub(super) struct Merge {
     index: HashMap<Labels, usize>,
     /// Whether "first" is by steps rather than by the order in which parts come.
     by_step: bool,
+    /// Whether the same labels may come twice at a step: there are two rows of them then.
+    twice: bool,
 }
 
 impl Merge {
@@ -23,6 +27,16 @@ impl Merge {
             rows: Tile::kept(steps, reservation),
             index: HashMap::new(),
             by_step: false,
+            twice: false,
+        }
+    }
+
+    /// For what Prometheus lets pass: with delayed name removal nobody looks at the labels of the
+    /// result of one moment before the query is done.
+    pub(super) fn for_node(run: &Run<'_>, node: &Node, reservation: Reservation) -> Self {
+        Merge {
+            twice: run.features().delayed_name_removal && node.grid.single,
+            ..Merge::new(node.grid.count, reservation)
         }
     }
 
@@ -68,6 +82,10 @@ impl Merge {
         let (values, present) = (added.values, added.present);
         let before = self.rows.row(at).any_present();
         if first_common(&before, &added.any_present()).is_some() {
+            if self.twice {
+                self.rows.push_copy(labels.clone(), added);
+                return Ok(());
+            }
             return Err(EvalError::same_labels());
         }
         if self.by_step && first_set(&added.any_present()) < first_set(&before) {
@@ -83,12 +101,27 @@ impl Merge {
         Ok(())
     }
 
-    /// Gives the row of `labels` histograms at steps at which it has nothing.
-    pub(super) fn set_histograms(&mut self, labels: &Labels, histograms: HistogramRow) {
-        self.row(labels);
-        if let Some(at) = self.index.get(labels) {
-            self.add_histograms(*at, histograms);
+    /// Sets a value.
+    ///
+    /// # Errors
+    /// When another row of these labels has a value at the same step.
+    pub(super) fn set(
+        &mut self,
+        labels: &Labels,
+        step: usize,
+        value: f64,
+    ) -> Result<(), EvalError> {
+        let twice = self.twice;
+        let mut row = self.row(labels);
+        if row.get(step).is_none() {
+            row.set(step, value);
+            return Ok(());
         }
+        if !twice {
+            return Err(EvalError::same_labels());
+        }
+        self.rows.push(labels.clone()).set(step, value);
+        Ok(())
     }
 
     /// The row of `labels`, if there is one.

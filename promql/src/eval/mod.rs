@@ -236,11 +236,13 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
         Root::Vector(node) | Root::Subquery(node) => matrix(run, node, memory),
         Root::Samples {
             select,
+            edges,
             min_ms,
             max_ms,
         } => {
             let _scope = run.measure(plan.root_operator());
-            select::samples(run, *select, *min_ms, *max_ms, memory).map(Value::Matrix)
+            let times = (*min_ms, *max_ms);
+            select::samples(run, *select, *edges, times, memory).map(Value::Matrix)
         }
     }
 }

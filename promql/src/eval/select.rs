@@ -15,6 +15,7 @@ use super::replicas::Replicas;
 use super::run::{Feed, Run};
 use super::tile::{self, HistogramRow, Tile};
 use super::{EvalError, Operator};
+use crate::functions::range::{Edges, extended};
 use crate::functions::row::{Row, Windows};
 use crate::plan::node::{Grid, InstantSelect};
 use crate::value::MatrixSeries;
@@ -366,14 +367,22 @@ fn held(columns: &Columns, select: &InstantSelect, times: bool, steps: usize, ro
 pub(super) fn samples(
     run: &Run<'_>,
     select: usize,
-    min_ms: i64,
-    max_ms: i64,
+    edges: Edges,
+    (min_ms, max_ms): (i64, i64),
     memory: &mut Reservation,
 ) -> Result<Vec<MatrixSeries>, EvalError> {
+    let (before_ms, after_ms) = match edges {
+        Edges::Plain => (0, 0),
+        Edges::Anchored { lookback_ms } => (lookback_ms, 0),
+        Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
+    };
     let mut all = Vec::new();
     let mut bytes = 0;
     let mut feed = run.open(select)?;
-    let range = TimeRange::new(min_ms.saturating_add(1), max_ms);
+    let range = TimeRange::new(
+        min_ms.saturating_sub(before_ms).saturating_add(1),
+        max_ms.saturating_add(after_ms),
+    );
     loop {
         let more = feed.next(|series| {
             let mut columns = Columns::default();
@@ -386,6 +395,8 @@ pub(super) fn samples(
             run.count_samples(count, count);
             columns.forget_start_times();
             remove_stale(&mut columns);
+            extended::samples(&mut columns, edges, min_ms, max_ms)
+                .map_err(|text| EvalError::Execution(text.to_owned()))?;
             run.hold((columns.len() + columns.histograms.len()) as u64)?;
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 all.push(MatrixSeries {

@@ -309,7 +309,7 @@ impl Builder<'_> {
             grouping,
             without: aggregate.without,
             param_at: param_expr.map_or(0, |param| param.span().start),
-            input_at: aggregate.expr.span().start,
+            input_at: strip(&aggregate.expr).span().start,
             at: aggregate.span.start,
         });
         Ok(if picks {

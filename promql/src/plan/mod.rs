@@ -24,6 +24,7 @@ mod selects;
 use isobar_model::series::Select;
 
 use crate::features::Features;
+use crate::functions::range::Edges;
 use crate::parse::ast::{Expr, ValueType};
 use crate::stack;
 pub use canonical::Canonical;
@@ -129,6 +130,7 @@ pub(crate) enum Root {
     /// The samples of a range selector: the select, and the window `min < t <= max`.
     Samples {
         select: usize,
+        edges: Edges,
         min_ms: i64,
         max_ms: i64,
     },

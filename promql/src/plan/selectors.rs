@@ -3,7 +3,7 @@
 use isobar_model::TimeRange;
 use isobar_model::series::SelectHints;
 
-use super::build::{Around, Builder, Built, clamp_time, not_evaluated};
+use super::build::{Around, Builder, Built, clamp_time};
 use super::duration::duration_ms;
 use super::node::{Grid, InstantSelect, Kind, Names, Node};
 use super::{PlanError, Root};
@@ -219,22 +219,20 @@ impl Builder<'_> {
         grid: Grid,
         around: &Around,
     ) -> Built<Root> {
-        refuse_extended(&matrix.selector)?;
+        let lookback_ms = self.params.lookback_ms;
+        let edges = match (matrix.selector.anchored, matrix.selector.smoothed) {
+            (true, _) => Edges::Anchored { lookback_ms },
+            (_, true) => Edges::Smoothed { lookback_ms },
+            _ => Edges::Plain,
+        };
         let windows = self.windows(matrix, grid)?;
-        let select = self.range_select(matrix, &windows, Edges::Plain, around);
+        let select = self.range_select(matrix, &windows, edges, around);
         let max_ms = windows.first_end_ms;
         Ok(Root::Samples {
             select,
+            edges,
             min_ms: max_ms.saturating_sub(windows.range_ms),
             max_ms,
         })
-    }
-}
-
-fn refuse_extended(selector: &VectorSelector) -> Built<()> {
-    match (selector.anchored, selector.smoothed) {
-        (true, _) => Err(not_evaluated("modifier anchored")),
-        (_, true) => Err(not_evaluated("modifier smoothed")),
-        _ => Ok(()),
     }
 }

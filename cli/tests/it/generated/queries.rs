@@ -94,7 +94,7 @@ const NUMBERS: [&str; 19] = [
     "0", "1", "2", "0.5", "-1", "100", "1e6", "NaN", "Inf", "-Inf", "1e-3", "0x1F", "3.7", "1e308",
     "time()", "pi()", "-0.0", "0.9", "300",
 ];
-const RANGES: [&str; 10] = [
+pub(super) const RANGES: [&str; 10] = [
     "15s",
     "30s",
     "1m",
@@ -128,7 +128,7 @@ pub(super) struct Writer<'a> {
     pub(super) start_ms: i64,
     pub(super) end_ms: i64,
     pub(super) modern: bool,
-    labels: Vec<String>,
+    pub(super) labels: Vec<String>,
 }
 
 impl<'a> Writer<'a> {
@@ -155,6 +155,7 @@ impl<'a> Writer<'a> {
             0 => "\"a \\\"text\\\" \\u00e9\"".to_owned(),
             1..3 => self.scalar(depth),
             3..8 => self.pick_some(depth),
+            8..11 if self.modern => self.range_vector(),
             _ => self.vector(depth),
         }
     }
@@ -186,9 +187,12 @@ impl<'a> Writer<'a> {
         format!("{op}({count}, {inner})")
     }
 
-    fn vector(&mut self, depth: u64) -> String {
+    pub(super) fn vector(&mut self, depth: u64) -> String {
         if depth == 0 {
             return self.instant();
+        }
+        if self.modern && self.random.chance(15) {
+            return self.modern_vector(depth - 1);
         }
         match self.random.below(100) {
             0..8 => self.instant(),
@@ -206,12 +210,12 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn parens(&mut self, depth: u64) -> String {
+    pub(super) fn parens(&mut self, depth: u64) -> String {
         let inner = self.vector(depth);
         format!("({inner})")
     }
 
-    fn selector(&mut self) -> String {
+    pub(super) fn selector(&mut self) -> String {
         let metrics: Vec<&String> = self.vocabulary.metrics.keys().collect();
         let native: Vec<&String> = metrics
             .iter()
@@ -282,7 +286,7 @@ impl<'a> Writer<'a> {
     }
 
     /// `@` and `offset`, mostly neither.
-    fn modifiers(&mut self) -> String {
+    pub(super) fn modifiers(&mut self) -> String {
         let mut text = String::new();
         if self.random.chance(5) {
             let span = (self.end_ms - self.start_ms) as u64;
@@ -304,7 +308,7 @@ impl<'a> Writer<'a> {
         text
     }
 
-    fn instant(&mut self) -> String {
+    pub(super) fn instant(&mut self) -> String {
         let selector = self.selector();
         let smooth = if self.modern && self.random.chance(3) {
             " smoothed"
@@ -434,7 +438,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn operator(&mut self) -> String {
+    pub(super) fn operator(&mut self) -> String {
         match self.random.below(10) {
             0..6 => (*self.random.pick(&ARITHMETIC)).to_owned(),
             6..8 => (*self.random.pick(&COMPARISONS)).to_owned(),

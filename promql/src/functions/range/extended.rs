@@ -1,6 +1,8 @@
 //! `rate`, `increase` and `delta` on selectors with the modifiers `anchored` and `smoothed`:
 //! no extrapolation, but samples or interpolated values right at the window's edges.
 
+use isobar_model::Columns;
+
 use super::rate::duration_seconds;
 use super::window::{Input, Output, advance};
 use super::{Edges, RangeFn};
@@ -49,6 +51,58 @@ pub(super) fn rate(
             );
         }
     }
+}
+
+/// The samples that a range selector with these edges gives by itself: those inside of the window,
+/// and a value at its start and at its end.
+///
+/// # Errors
+/// Prometheus' text for histograms, which it does not extend.
+pub(crate) fn samples(
+    columns: &mut Columns,
+    edges: Edges,
+    start_ms: i64,
+    end_ms: i64,
+) -> Result<(), &'static str> {
+    let smoothed = match edges {
+        Edges::Plain => return Ok(()),
+        Edges::Anchored { .. } => false,
+        Edges::Smoothed { .. } => true,
+    };
+    if !columns.histograms.is_empty() {
+        return Err(match smoothed {
+            true => "smoothed modifier is not supported with histograms",
+            false => "anchored modifier is not supported with histograms",
+        });
+    }
+    let (timestamps, values) = (&columns.timestamps, &columns.values);
+    let mut extended = Columns::default();
+    if let Some(end) = timestamps.len().checked_sub(1) {
+        let window = Window {
+            timestamps,
+            values,
+            start_ms,
+            end_ms,
+            smoothed,
+            is_counter: false,
+        };
+        let first = timestamps[..end].partition_point(|t| *t <= start_ms);
+        let first = first.saturating_sub(1);
+        let last = match smoothed {
+            true => timestamps[..end].partition_point(|t| *t < end_ms),
+            false => end,
+        };
+        if timestamps[last] > start_ms {
+            extended.push(start_ms, window.left(first));
+            let inside = |i: &usize| timestamps[*i] > start_ms && timestamps[*i] < end_ms;
+            for i in (first..=last).filter(inside) {
+                extended.push(timestamps[i], values[i]);
+            }
+            extended.push(end_ms, window.right(last));
+        }
+    }
+    *columns = extended;
+    Ok(())
 }
 
 struct Window<'a> {

@@ -26,7 +26,7 @@ mod rate;
 pub(crate) mod started;
 
 mod counts;
-mod extended;
+pub(crate) mod extended;
 mod extreme;
 mod fold;
 mod order;
