@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::explain::Explanation;
 use crate::metrics::EngineMetrics;
-use crate::replicas::Deduplication;
+use crate::replicas::{Deduplication, Function};
 use crate::select::{Replicas, StoreSource};
 
 /// How queries are run.
@@ -399,6 +399,8 @@ impl Job {
             step_ms: steps.step_ms,
             lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
             subquery_step_ms: self.config.subquery_step_ms,
+            // Thanos reads samples as the function around the selector wants them.
+            selects_apart: self.config.deduplication.function != Function::Window,
             features: self.config.features,
         }
     }

@@ -267,6 +267,7 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
             ..Limits::default()
         },
         features: flags.features.features(),
+        deduplication: flags.replicas.deduplication(),
         ..engine::Config::default()
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::features::FeatureFlags;
+use super::replicas::ReplicaFlags;
 use super::units::{FlagBytes, FlagDuration, FlagMemory};
 
 /// Run everything in one process: take samples by remote write, keep them, answer queries.
@@ -106,6 +107,10 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) query_lookback: FlagDuration,
 
+    /// Which series are replicas of each other.
+    #[command(flatten)]
+    pub(crate) replicas: ReplicaFlags,
+
     /// Which parts of PromQL are on.
     #[command(flatten)]
     pub(crate) features: FeatureFlags,
@@ -138,6 +143,7 @@ impl StandaloneFlags {
     pub(crate) fn listed(&self) -> Vec<(&'static str, String)> {
         vec![
             ("data-dir", self.data_dir.display().to_string()),
+            ("deduplication.func", self.replicas.function()),
             ("disable-feature", self.features.disabled()),
             ("enable-feature", self.features.enabled()),
             ("grpc-address", self.grpc_address.to_string()),
@@ -155,6 +161,7 @@ impl StandaloneFlags {
             ),
             ("query.max-memory", self.query_max_memory.to_string()),
             ("query.max-samples", self.query_max_samples.to_string()),
+            ("query.replica-label", self.replicas.labels()),
             ("query.timeout", self.query_timeout.to_string()),
             ("self-monitoring", self.monitors_itself().to_string()),
             ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),

@@ -27,7 +27,7 @@ pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
     let mut builder = Builder {
         params,
-        selects: Selects::default(),
+        selects: Selects::new(params.selects_apart),
         rank: 0,
         steps: grid.count as u64,
         in_parameter: false,

@@ -47,6 +47,9 @@ pub struct PlanParams<'a> {
     /// The step of a subquery that names none, in milliseconds (Prometheus'
     /// `evaluation_interval`).
     pub subquery_step_ms: i64,
+    /// Whether a select is shared only by selectors with the same times and hints: for a source
+    /// whose samples depend on them.
+    pub selects_apart: bool,
     /// The switchable parts of the language.
     pub features: Features,
 }
@@ -67,6 +70,7 @@ impl Default for PlanParams<'_> {
             step_ms: 0,
             lookback_ms: Self::LOOKBACK_MS,
             subquery_step_ms: Self::SUBQUERY_STEP_MS,
+            selects_apart: false,
             features: Features::default(),
         }
     }

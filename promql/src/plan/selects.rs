@@ -8,9 +8,18 @@ use isobar_model::{Matcher, TimeRange};
 pub(super) struct Selects {
     pub(super) selects: Vec<Select>,
     pub(super) readers: Vec<u32>,
+    /// See [`super::PlanParams::selects_apart`].
+    apart: bool,
 }
 
 impl Selects {
+    pub(super) fn new(apart: bool) -> Self {
+        Selects {
+            apart,
+            ..Selects::default()
+        }
+    }
+
     /// The number of the select that gives the series of `matchers` over `range`.
     ///
     /// A select with the same matchers is shared when the times overlap: its range grows, and
@@ -21,7 +30,11 @@ impl Selects {
         range: TimeRange,
         hints: SelectHints,
     ) -> usize {
-        let same = |s: &Select| s.matchers == matchers && s.range.overlaps(&range);
+        let fits = |s: &Select| match self.apart {
+            true => s.range == range && s.hints == hints,
+            false => s.range.overlaps(&range),
+        };
+        let same = |s: &Select| s.matchers == matchers && fits(s);
         if let Some(index) = self.selects.iter().position(same) {
             let select = &mut self.selects[index];
             select.range = select.range.union(&range);
