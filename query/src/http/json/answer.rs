@@ -527,7 +527,11 @@ mod tests {
             });
             let value = Value::Matrix(series.into());
             check(
-                Data::Query { value, stats: None },
+                Data::Query {
+                    value,
+                    stats: None,
+                    analysis: None,
+                },
                 &format!(
                     r#"{{"resultType":"matrix","result":[{}]}}"#,
                     expected.join(",")
