@@ -1,7 +1,8 @@
 //! Arithmetic and comparison between two vectors.
 //!
 //! The sides are called `one`, which has at most one element for each signature and step, and
-//! `many`. Rows of `one` are kept and numbered by signature; rows of `many` stream past them.
+//! `many`. Rows of `one` are kept and numbered by signature; rows of `many` stream past them. What
+//! comes out is put together in a table here; [`super::join`] does without it where it can.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +11,25 @@ use isobar_model::{Labels, LabelsBuilder};
 
 use super::arithmetic::{NumberOp, number_op};
 use super::histogram_ops::{Operand, combine};
+use super::join::JoinRows;
 use super::merge::Merge;
 use super::names::Removal;
 use super::run::Run;
 use super::signature::{Signatures, match_labels};
 use super::tile::{HistogramRow, RowRef, Tile, first_common, for_each, is_set};
-use super::{EvalError, collect, for_each_tile};
+use super::{EvalError, Late, Operator, collect, for_each_tile};
 use crate::parse::ast::{BinaryOp, Cardinality};
 use crate::plan::node::{Match, Node};
 
-/// The rows of the operation.
-pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, EvalError> {
-    let held = run.held();
-    let swapped = op.matching.cardinality == Cardinality::OneToMany;
-    let (many, one) = if swapped {
-        (&op.rhs, &op.lhs)
-    } else {
-        (&op.lhs, &op.rhs)
+/// The operator of the operation. The side `one` is evaluated here and now.
+pub(super) fn build<'r>(
+    run: &'r Run<'r>,
+    node: &'r Node,
+    op: &'r Match,
+) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
+    let (many, one) = match op.matching.cardinality {
+        Cardinality::OneToMany => (&op.rhs, &op.lhs),
+        _ => (&op.lhs, &op.rhs),
     };
     let number_op = number_op(op.op);
     if number_op.is_none() && !is_trim(op.op) {
@@ -34,7 +37,28 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Match) -> Result<Tile, E
             "operator not allowed between vectors".to_owned(),
         ));
     }
-    let one = collect(run, one)?;
+    let held = run.held();
+    let mut one = collect(run, one)?;
+    if let Some(number_op) = number_op {
+        one = match JoinRows::new(run, node, (op, number_op), many, one)? {
+            Ok(rows) => return Ok(Box::new(rows)),
+            Err(one) => *one,
+        };
+    }
+    Ok(Box::new(Late::new(move || {
+        join(run, node, op, (many, one), held)
+    })))
+}
+
+/// The rows of the operation, put together in a table.
+fn join(
+    run: &Run<'_>,
+    node: &Node,
+    op: &Match,
+    (many, one): (&Node, Tile),
+    held: u64,
+) -> Result<Tile, EvalError> {
+    let number_op = number_op(op.op);
     let out = Merge::for_node(run, node, run.memory("a join"));
     let delayed = run.features().delayed_name_removal;
     let mut joined = Join::new(op, number_op, out, one);
@@ -459,7 +483,7 @@ impl<'a> Join<'a> {
 
 /// The bits of the NaN by which [`compute`] says that a comparison does not hold. It comes out
 /// of no arithmetic and is no marker of Prometheus'.
-const NOT_HOLDING: u64 = 0x7ff8_0b5e_55ed_0001;
+pub(super) const NOT_HOLDING: u64 = 0x7ff8_0b5e_55ed_0001;
 
 fn is_trim(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::TrimUpper | BinaryOp::TrimLower)
@@ -468,7 +492,7 @@ fn is_trim(op: BinaryOp) -> bool {
 /// Computes the steps of `present` at which a side has a histogram, over what is computed of
 /// numbers. Where there is no result the bit of the step is cleared; a comparison that does not
 /// hold is written as [`compute`] writes it.
-fn mix(
+pub(super) fn mix(
     op: &Match,
     many: RowRef<'_>,
     one: RowRef<'_>,
@@ -512,7 +536,13 @@ fn mix(
 }
 
 /// Computes all steps, those without values too. A comparison gives its left side where it holds.
-fn compute(op: Option<NumberOp>, swapped: bool, many: &[f64], one: &[f64], out: &mut [f64]) {
+pub(super) fn compute(
+    op: Option<NumberOp>,
+    swapped: bool,
+    many: &[f64],
+    one: &[f64],
+    out: &mut [f64],
+) {
     let (left, right) = if swapped { (one, many) } else { (many, one) };
     let pairs = left.iter().zip(right).zip(out);
     let Some(op) = op else { return };

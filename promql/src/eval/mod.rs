@@ -7,7 +7,7 @@
 //! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`parallel`] is
 //! how several threads work on one operator; [`select`] and
 //! [`range`] read series, [`replicas`] and [`coverage`] those that several collectors saw; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
-//! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`] and [`set`]
+//! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`], [`join`] and [`set`]
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
 //! [`info`] adds the labels of info series;
 //! [`reorder`] sorts, relabels, repeats; [`merge`] and [`names`] see to it that no two series
@@ -24,6 +24,7 @@ mod histogram_fold;
 mod histogram_ops;
 mod histogram_windows;
 mod info;
+mod join;
 mod map;
 mod matching;
 mod measure;
@@ -368,7 +369,7 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         Kind::Map(map) => map::build(run, node, map)?,
         Kind::WithScalar(op) => with_scalar::build(run, node, op)?,
         Kind::Negate(input) => map::negate(run, input)?,
-        Kind::Match(op) => Box::new(Late::new(move || matching::evaluate(run, node, op))),
+        Kind::Match(op) => matching::build(run, node, op)?,
         Kind::Set(op) => set::build(run, node, op)?,
         Kind::Fold(op) => Box::new(Late::new(move || fold::evaluate(run, node, op))),
         Kind::Pick(op) => Box::new(Late::new(move || pick::evaluate(run, node, op))),
