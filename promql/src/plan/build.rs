@@ -83,6 +83,9 @@ pub(super) struct Around {
     pub(super) by: bool,
     /// The step of the innermost subquery around; 0 when there is none.
     pub(super) subquery_step_ms: i64,
+    /// How much longer the subqueries around are than what they evaluate: their grids begin at
+    /// multiples of their steps.
+    pub(super) unused_ms: i64,
     /// Whether somewhere around only counts and sums of histograms are asked for.
     pub(super) stats: bool,
     /// Whether something around needs the buckets of histograms all the same.
@@ -94,6 +97,7 @@ impl Around {
         Around {
             func,
             subquery_step_ms: self.subquery_step_ms,
+            unused_ms: self.unused_ms,
             stats: self.stats
                 || matches!(func, "histogram_count" | "histogram_sum" | "histogram_avg"),
             needs_buckets: self.needs_buckets

@@ -94,6 +94,12 @@ impl Builder<'_> {
         self.steps = self.steps.saturating_add(grid.count as u64);
         let around = Around {
             subquery_step_ms: step_ms,
+            unused_ms: match subquery.at {
+                None => around
+                    .unused_ms
+                    .saturating_add(start_ms.saturating_sub(before_ms)),
+                Some(_) => start_ms.saturating_sub(before_ms),
+            },
             // Resets are found by the buckets.
             needs_buckets: true,
             ..around.farther()
@@ -148,6 +154,7 @@ impl Builder<'_> {
             at: selector.span.start,
         };
         let range = instant.samples_needed(grid.count);
+        let range = self.as_prometheus(range, selector, around);
         let hints = self.hints(0, around);
         let select = self.selects.add(&selector.matchers, range, hints);
         Ok(InstantSelect { select, ..instant })
@@ -206,11 +213,24 @@ impl Builder<'_> {
             .saturating_sub(windows.range_ms - 1)
             .saturating_sub(before_ms);
         let hints = self.hints(windows.range_ms, around);
-        self.selects.add(
-            &matrix.selector.matchers,
-            TimeRange::new(first_ms, last_ms),
-            hints,
-        )
+        let range = TimeRange::new(first_ms, last_ms);
+        let range = self.as_prometheus(range, &matrix.selector, around);
+        self.selects.add(&matrix.selector.matchers, range, hints)
+    }
+
+    /// The times that Prometheus asks for: it takes subqueries at their whole length. Where a
+    /// source minds, so do we.
+    fn as_prometheus(
+        &self,
+        range: TimeRange,
+        selector: &VectorSelector,
+        around: &Around,
+    ) -> TimeRange {
+        if !self.params.selects_apart || selector.at.is_some() {
+            return range;
+        }
+        let min_ms = range.min_ms.saturating_sub(around.unused_ms);
+        TimeRange::new(min_ms, range.max_ms)
     }
 
     pub(super) fn samples(

@@ -3,7 +3,7 @@
 //! The blocks and the answers lie in `../shared/contract` (its page says how they were made):
 //! `ha-answers.jsonl`, functions `penalty` and `chain`, deduplicated and not. Each request goes
 //! through the router. Series are compared in their order, values to 1e-9. Without the folder the
-//! test is skipped.
+//! test is skipped; another one of the same shape can be named in `ISOBAR_HA_ANSWERS`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,10 +32,9 @@ const REPLICA: &str = "prometheus_replica";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thanos_answers_are_met() {
-    let contract = Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../../shared/contract"
-    ));
+    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/contract");
+    let other = std::env::var("ISOBAR_HA_ANSWERS").ok();
+    let contract = Path::new(other.as_deref().unwrap_or(recorded));
     let Ok(lines) = std::fs::read_to_string(contract.join("ha-answers.jsonl")) else {
         println!("skipped: {} not found", contract.display());
         return;
@@ -53,14 +52,16 @@ async fn thanos_answers_are_met() {
         let path = recorded["path"].as_str().expect("a path");
         let func = recorded["dedup_func"].as_str().unwrap_or("penalty");
         let params = parameters(&recorded);
-        let answer = servers[func].ask(Method::GET, path, &params).await.json();
+        let mut answer = servers[func].ask(Method::GET, path, &params).await.json();
+        infos_as_warnings(&mut answer);
         match same(&recorded["answer"], &answer) {
             Ok(()) => met += 1,
             Err(why) => println!("not met: {func} {path} {params:?}: {why}"),
         }
     }
     println!("ha: {met} of {all} answers met");
-    assert!(met >= MET_MIN, "{met} answers met, {MET_MIN} before");
+    let met_min = if other.is_some() { all } else { MET_MIN };
+    assert!(met >= met_min, "{met} answers met, {met_min} expected");
 }
 
 fn server(store: &Arc<External>, function: Function) -> Server {
@@ -81,6 +82,25 @@ fn parameters(recorded: &Json) -> Vec<(String, String)> {
     };
     let params = recorded["params"].as_object().expect("parameters").iter();
     params.map(|(n, v)| (n.clone(), text(v))).collect()
+}
+
+/// Thanos says infos among the warnings, and not where in the query.
+fn infos_as_warnings(answer: &mut Json) {
+    let fields = answer.as_object_mut().expect("an answer");
+    let mut remarks = Vec::new();
+    for key in ["warnings", "infos"] {
+        if let Some(Json::Array(texts)) = fields.remove(key) {
+            let texts = texts.iter().filter_map(Json::as_str);
+            remarks.extend(texts.map(|text| match text.rsplit_once(" (") {
+                Some((text, _)) => Json::from(text),
+                None => Json::from(text),
+            }));
+        }
+    }
+    if !remarks.is_empty() {
+        remarks.dedup();
+        fields.insert("warnings".to_owned(), Json::Array(remarks));
+    }
 }
 
 /// Whether two pieces of JSON say the same: numbers, also those in strings, to 1e-9.
