@@ -9,7 +9,7 @@ use super::merge::Merge;
 use super::run::{Feed, Run};
 use super::tile::{self, Tile, full_word};
 use super::{EvalError, Late, Operator, collect, for_each_tile, scalar};
-use crate::functions::labels::natural_order;
+use crate::functions::labels::{natural_order, precedes};
 use crate::functions::range::RangeFn;
 use crate::plan::node::{Change, Grid, Kind, Node, Relabel, Scalar, Sort};
 
@@ -173,20 +173,36 @@ fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
         rows.drop_histograms();
     }
     let mut order: Vec<usize> = (0..rows.len()).collect();
-    order.sort_by(|a, b| {
-        let (a, b) = (rows.row(*a), rows.row(*b));
-        match &sort.labels {
-            None => by_value(a.values[0], b.values[0], sort.descending),
-            Some(names) => {
-                let order = by_labels(names, a.labels, b.labels);
-                if sort.descending {
-                    order.reverse()
-                } else {
-                    order
+    match &sort.labels {
+        None => order.sort_by(|a, b| {
+            let value = |i: usize| rows.row(i).values[0];
+            by_value(value(*a), value(*b), sort.descending)
+        }),
+        Some(names) if order.len() <= INSERTED_MAX => {
+            let labels = |i: usize| rows.row(i).labels;
+            for end in 1..order.len() {
+                let mut at = end;
+                while at > 0
+                    && stands_before(
+                        names,
+                        labels(order[at]),
+                        labels(order[at - 1]),
+                        sort.descending,
+                    )
+                {
+                    order.swap(at, at - 1);
+                    at -= 1;
                 }
             }
         }
-    });
+        Some(names) => order.sort_by(|a, b| {
+            let order = by_labels(names, rows.row(*a).labels, rows.row(*b).labels);
+            match sort.descending {
+                true => order.reverse(),
+                false => order,
+            }
+        }),
+    }
     let mut sorted = Tile::kept(rows.steps(), run.memory("sorting"));
     sorted.make_room(&rows)?;
     for i in order {
@@ -194,6 +210,23 @@ fn sorted(run: &Run<'_>, sort: &Sort) -> Result<Tile, EvalError> {
         sorted.push_copy(row.labels.clone(), row);
     }
     Ok(sorted)
+}
+
+/// Up to so many elements Go sorts by insertion, which gives its answer also where what Prometheus
+/// compares by is no order ([`precedes`]). Beyond it we have an order.
+const INSERTED_MAX: usize = 12;
+
+fn stands_before(names: &[String], a: &Labels, b: &Labels, descending: bool) -> bool {
+    let values = names.iter().map(|name| (a.get(name), b.get(name)));
+    for (a, b) in values {
+        if a != b {
+            return precedes(a, b) != descending;
+        }
+    }
+    match descending {
+        true => a > b,
+        false => a < b,
+    }
 }
 
 /// NaN comes last either way.

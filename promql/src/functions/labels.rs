@@ -231,6 +231,30 @@ pub fn natural_order(a: &str, b: &str) -> Ordering {
     }
 }
 
+/// Whether `sort_by_label` takes `a` to come before the different text `b`, as the library that
+/// Prometheus uses says it. Unlike [`natural_order`] it is no order: neither of `""` and `"a"`
+/// comes before the other, and each of `"1"` and `"01"` does.
+pub fn precedes(a: &str, b: &str) -> bool {
+    let (mut a_chunks, mut b_chunks) = (chunks(a).peekable(), chunks(b).peekable());
+    while let Some(a) = a_chunks.next() {
+        let Some(b) = b_chunks.next() else {
+            return false;
+        };
+        let numbers = a.parse::<i64>().ok().zip(b.parse::<i64>().ok());
+        let (same, before) = match numbers {
+            Some((a, b)) => (a == b, a < b),
+            None => (a == b, a < b),
+        };
+        if !same {
+            return before;
+        }
+        if a_chunks.peek().is_none() {
+            return true;
+        }
+    }
+    false
+}
+
 fn chunk_order(a: &str, b: &str) -> Ordering {
     let both_digits = [a, b]
         .iter()

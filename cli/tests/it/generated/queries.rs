@@ -118,7 +118,8 @@ pub(super) fn unsteady(query: &str) -> bool {
         && ["ts_of_m", "changes", "resets"]
             .iter()
             .any(|name| query.contains(name));
-    rounded && (query.contains(" % ") || over_subquery)
+    let far_from_zero = query.contains("std") && query.contains("ts_of_");
+    far_from_zero || rounded && (query.contains(" % ") || over_subquery)
 }
 
 /// A query being written. Labels of the metric last selected are grouped and matched by.

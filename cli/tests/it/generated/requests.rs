@@ -18,6 +18,12 @@ impl Request {
     pub(super) fn draw(query: String, setting: &Setting, random: &mut Random) -> Self {
         let odd_only = !setting.modern && query.contains(':');
         let time_ms = time_ms(setting, odd_only, random);
+        if setting.modern && random.chance(6) {
+            return Request {
+                path: *random.pick(&["/api/v1/format_query", "/api/v1/parse_query"]),
+                params: vec![("query", query)],
+            };
+        }
         if random.chance(45) {
             return Request {
                 path: "/api/v1/query",
