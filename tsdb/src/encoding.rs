@@ -72,6 +72,22 @@ impl Default for Crc32c {
     }
 }
 
+/// The number whose groups of seven bits are the lower ones of the bytes of `word`.
+#[inline(always)]
+fn joined(word: u64) -> u64 {
+    let bits = word & 0x7f7f_7f7f_7f7f_7f7f;
+    // Groups of 7 bits move together to groups of 14, then 28, then 56.
+    let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
+    let bits = (bits & 0x0000_3fff_0000_3fff) | ((bits & 0x3fff_0000_3fff_0000) >> 2);
+    (bits & 0x0fff_ffff) | ((bits & 0x0fff_ffff_0000_0000) >> 4)
+}
+
+/// What an unsigned number means in zig-zag encoding.
+#[inline(always)]
+pub(crate) fn unzigzag(raw: u64) -> i64 {
+    (raw >> 1).cast_signed() ^ -((raw & 1).cast_signed())
+}
+
 /// Reads values one after the other from a slice.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder<'a> {
@@ -183,11 +199,32 @@ impl<'a> Decoder<'a> {
             return None;
         }
         self.rest = self.rest.get(last.trailing_zeros() as usize / 8 + 1..)?;
-        let bits = word & (last ^ (last - 1)) & 0x7f7f_7f7f_7f7f_7f7f;
-        // Groups of 7 bits move together to groups of 14, then 28, then 56.
-        let bits = (bits & 0x007f_007f_007f_007f) | ((bits & 0x7f00_7f00_7f00_7f00) >> 1);
-        let bits = (bits & 0x0000_3fff_0000_3fff) | ((bits & 0x3fff_0000_3fff_0000) >> 2);
-        Some((bits & 0x0fff_ffff) | ((bits & 0x0fff_ffff_0000_0000) >> 4))
+        Some(joined(word & (last ^ (last - 1))))
+    }
+
+    /// Three unsigned varints that end within the next eight bytes, where there are eight.
+    #[inline(always)]
+    pub(crate) fn three_uvarints_in_word(&mut self) -> Option<[u64; 3]> {
+        let word = u64::from_le_bytes(*self.rest.first_chunk()?);
+        let ends = !word & 0x8080_8080_8080_8080;
+        // The high bits of the last bytes of the first, the second and the third.
+        let first = ends & ends.wrapping_neg();
+        let ends = ends ^ first;
+        let second = ends & ends.wrapping_neg();
+        let ends = ends ^ second;
+        let third = ends & ends.wrapping_neg();
+        if third == 0 {
+            return None;
+        }
+        self.rest = self.rest.get(third.trailing_zeros() as usize / 8 + 1..)?;
+        // Neither end is in the highest byte, so these shifts are less than 64.
+        let behind_first = first.trailing_zeros() + 1;
+        let behind_second = second.trailing_zeros() + 1;
+        Some([
+            joined(word & (first - 1)),
+            joined((word & (second - 1)) >> behind_first),
+            joined((word & (third - 1)) >> behind_second),
+        ])
     }
 
     fn uvarint_by_byte(&mut self) -> Result<u64, DecodeError> {
@@ -228,8 +265,7 @@ impl<'a> Decoder<'a> {
     /// When it does not end, or not within 64 bits.
     #[inline]
     pub fn varint(&mut self) -> Result<i64, DecodeError> {
-        let raw = self.uvarint()?;
-        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+        self.uvarint().map(unzigzag)
     }
 
     /// Bytes behind their length as a varint.
@@ -366,6 +402,40 @@ mod tests {
                 let mut decoder = Decoder::new(&out);
                 assert_eq!(decoder.uvarint(), Ok(value));
                 assert_eq!(decoder.len(), 8);
+            }
+        }
+    }
+
+    #[test]
+    fn three_varints_are_those_one_after_the_other() {
+        let values = [
+            0,
+            1,
+            127,
+            128,
+            16_383,
+            16_384,
+            2_097_151,
+            2_097_152,
+            u64::MAX,
+        ];
+        for first in values {
+            for second in values {
+                for third in values {
+                    let mut out = Vec::new();
+                    let three = [first, second, third];
+                    three.iter().for_each(|value| put_uvarint(&mut out, *value));
+                    let len = out.len();
+                    for more in [0, 8] {
+                        out.resize(len + more, 0x80);
+                        let mut decoder = Decoder::new(&out);
+                        let at_once = decoder.three_uvarints_in_word();
+                        assert_eq!(at_once.is_some(), len <= 8 && len + more >= 8, "{three:?}");
+                        if let Some(at_once) = at_once {
+                            assert_eq!((at_once, decoder.len()), (three, more));
+                        }
+                    }
+                }
             }
         }
     }

@@ -9,7 +9,7 @@ use super::table::PostingsTable;
 use super::{ChunkMeta, HEADER_BYTES, MAGIC, Postings, SERIES_ALIGN, SeriesRef, Toc, Version};
 use crate::Error;
 use crate::chunks::ChunkRef;
-use crate::encoding::{DecodeError, Decoder};
+use crate::encoding::{DecodeError, Decoder, unzigzag};
 
 /// An index that is in memory or mapped.
 #[derive(Debug)]
@@ -212,18 +212,22 @@ impl SeriesEntry {
         let count = content.uvarint()?;
         let (mut last_ms, mut reference) = (0i64, 0i64);
         for i in 0..count {
-            let min_ms = match i {
-                0 => content.varint()?,
-                _ => add(last_ms, content.uvarint()?)?,
+            // For all but the first the three are small, and at hand.
+            let at_once = (i > 0).then(|| content.three_uvarints_in_word()).flatten();
+            let (min_ms, len_ms) = match at_once {
+                Some([gap_ms, len_ms, _]) => (add(last_ms, gap_ms)?, len_ms),
+                None if i == 0 => (content.varint()?, content.uvarint()?),
+                None => (add(last_ms, content.uvarint()?)?, content.uvarint()?),
             };
             if min_ms > range.max_ms {
                 // Those behind it begin later still.
                 break;
             }
-            last_ms = add(min_ms, content.uvarint()?)?;
-            reference = match i {
-                0 => content.uvarint()?.cast_signed(),
-                _ => reference.wrapping_add(content.varint()?),
+            last_ms = add(min_ms, len_ms)?;
+            reference = match at_once {
+                Some([_, _, distance]) => reference.wrapping_add(unzigzag(distance)),
+                None if i == 0 => content.uvarint()?.cast_signed(),
+                None => reference.wrapping_add(content.varint()?),
             };
             if last_ms >= range.min_ms {
                 self.chunks.push(ChunkMeta {
