@@ -3,22 +3,21 @@
 //! Series that differ in `le` alone are one histogram; it is computed step by step from the
 //! buckets that have a value there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use hashbrown::{HashMap, HashSet};
 use isobar_model::labels::BUCKET_LABEL;
 use isobar_model::{Labels, LabelsBuilder, Reservation};
 
+use super::bucket_quantiles::{LiftRemark, quantiles};
 use super::merge::Merge;
 use super::names::Removal;
-use super::remarks::{Lifted, for_metric, go_g, quoted};
+use super::remarks::{for_metric, go_g, quoted};
 use super::run::Run;
 use super::tile::{HistogramRow, RowRef, Tile};
 use super::{EvalError, for_each_tile, scalar};
 use crate::functions::histogram::{NanNote, fraction, quantile};
-use crate::functions::quantile::{
-    Bucket, bucket_fraction, bucket_quantile, is_valid_quantile, parse_upper_bound,
-};
+use crate::functions::quantile::{Bucket, bucket_fraction, is_valid_quantile, parse_upper_bound};
 use crate::plan::node::{BucketFunc, Buckets, Node};
 
 /// The rows of the function.
@@ -66,7 +65,15 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
             let mut lift = LiftRemark::default();
             remark_invalid(run, node, op.quantile_at, &params[0]);
             native_quantiles(&histograms, &params, &[None], &mut notes, &mut out)?;
-            quantiles(&histograms, node, &params, &[None], &mut lift, &mut out)?;
+            quantiles(
+                run,
+                &histograms,
+                node,
+                &params,
+                &[None],
+                &mut lift,
+                &mut out,
+            )?;
             lift.raise(run, node, op.input_at);
         }
         BucketFunc::Quantiles(label, at) => {
@@ -76,7 +83,15 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
             }
             let labels: Vec<Option<&str>> = at.iter().map(|_| Some(label.as_str())).collect();
             native_quantiles(&histograms, &params, &labels, &mut notes, &mut out)?;
-            quantiles(&histograms, node, &params, &labels, &mut lift, &mut out)?;
+            quantiles(
+                run,
+                &histograms,
+                node,
+                &params,
+                &labels,
+                &mut lift,
+                &mut out,
+            )?;
             lift.raise(run, node, op.input_at);
         }
         BucketFunc::Fraction(..) => {
@@ -122,7 +137,7 @@ pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile,
 }
 
 /// The metric's name as remarks tell it: only when it is not dropped before.
-fn told_name(removal: Removal, labels: &Labels) -> &str {
+pub(super) fn told_name(removal: Removal, labels: &Labels) -> &str {
     match removal {
         Removal::Delayed => labels.metric_name(),
         _ => "",
@@ -141,19 +156,26 @@ fn remark_invalid(run: &Run<'_>, node: &Node, at: usize, quantiles: &[f64]) {
 }
 
 /// One histogram: which rows are its buckets.
-struct Histogram {
+pub(super) struct Histogram {
     number: usize,
-    labels: Labels,
+    pub(super) labels: Labels,
     /// Upper bounds with their rows.
     buckets: Vec<(f64, usize)>,
 }
 
+impl Histogram {
+    /// The number of its buckets.
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
+    }
+}
+
 /// The buckets of all histograms.
-struct Histograms {
+pub(super) struct Histograms {
     rows: Tile,
-    histograms: Vec<Histogram>,
+    pub(super) histograms: Vec<Histogram>,
     by_labels: HashMap<Labels, usize>,
-    removal: Removal,
+    pub(super) removal: Removal,
     /// Native histograms by labels, without their names once conflicts are found.
     native: Vec<(Labels, HistogramRow)>,
     /// Histograms and steps at which a native one has the same labels: neither counts.
@@ -227,7 +249,7 @@ impl Histograms {
     }
 
     /// The buckets that have a value at `step`.
-    fn at(&self, histogram: &Histogram, step: usize, buckets: &mut Vec<Bucket>) {
+    pub(super) fn at(&self, histogram: &Histogram, step: usize, buckets: &mut Vec<Bucket>) {
         buckets.clear();
         if !self.conflicts.is_empty() && self.conflicts.contains(&(histogram.number, step)) {
             return;
@@ -285,100 +307,8 @@ fn native_quantiles(
     Ok(())
 }
 
-/// Computes all quantiles step by step, in the order in which Prometheus remarks on them.
-fn quantiles(
-    histograms: &Histograms,
-    node: &Node,
-    params: &[Vec<f64>],
-    labels: &[Option<&str>],
-    lift: &mut LiftRemark,
-    out: &mut Merge,
-) -> Result<(), EvalError> {
-    let grid = node.grid;
-    // Quantiles may differ from step to step, and with them the labels that they are written to.
-    let mut buckets = Vec::new();
-    for step in 0..grid.count {
-        for histogram in &histograms.histograms {
-            histograms.at(histogram, step, &mut buckets);
-            if buckets.is_empty() {
-                continue;
-            }
-            // The first quantile lifts counts that fall; the others find them lifted.
-            for (quantiles, label) in params.iter().zip(labels) {
-                let q = quantiles[step];
-                let found = bucket_quantile(q, &mut buckets);
-                if let Some(forced) = found.forced_monotonicity {
-                    let time_ms = grid.time_ms(step);
-                    let lifted = Lifted {
-                        first_ms: time_ms,
-                        last_ms: time_ms,
-                        min_bucket: forced.min_bucket,
-                        max_bucket: forced.max_bucket,
-                        max_diff: forced.max_diff,
-                        repeats: 0,
-                    };
-                    lift.add(told_name(histograms.removal, &histogram.labels), lifted);
-                }
-                match label {
-                    None => out.set(&histogram.labels, step, found.value)?,
-                    Some(label) => {
-                        let mut builder = LabelsBuilder::new(&histogram.labels);
-                        builder.set(label, &open_metrics_float(q));
-                        out.set(&builder.build(), step, found.value)?;
-                    }
-                }
-            }
-        }
-        lift.end_step();
-    }
-    Ok(())
-}
-
-/// Keeps the books of the info about lifted counts as Prometheus does: the function hands its
-/// caller the same collection at each step, and what is in it already is merged with itself.
-#[derive(Default)]
-struct LiftRemark {
-    /// What was lifted so far and at this step, by the name to tell.
-    by_name: BTreeMap<String, (Option<Lifted>, Option<Lifted>)>,
-}
-
-impl LiftRemark {
-    fn add(&mut self, name: &str, lifted: Lifted) {
-        if !self.by_name.contains_key(name) {
-            self.by_name.insert(name.to_owned(), (None, None));
-        }
-        match self.by_name.get_mut(name) {
-            Some((_, Some(step))) => step.merge(&lifted),
-            Some((_, step)) => *step = Some(lifted),
-            None => {}
-        }
-    }
-
-    fn end_step(&mut self) {
-        for (all, step) in self.by_name.values_mut() {
-            match (&mut *all, step.take()) {
-                (None, step) => *all = step,
-                (Some(all), step) => {
-                    if let Some(step) = step {
-                        all.merge(&step);
-                    }
-                    all.merge_with_itself();
-                }
-            }
-        }
-    }
-
-    fn raise(self, run: &Run<'_>, node: &Node, at: usize) {
-        for (name, (all, _)) in self.by_name {
-            if let Some(lifted) = all {
-                run.remarks().lifted(node.rank, at, &name, lifted);
-            }
-        }
-    }
-}
-
 /// A number as OpenMetrics writes it in a label: with a decimal point or an exponent.
-fn open_metrics_float(value: f64) -> String {
+pub(super) fn open_metrics_float(value: f64) -> String {
     let text = go_g(value);
     if value.is_finite() && !text.contains(['e', '.']) {
         format!("{text}.0")

@@ -8,6 +8,7 @@ use isobar_model::{Labels, Reservation};
 
 use super::group::Groups;
 use super::histogram_fold::HistogramFold;
+use super::parallel::scatter;
 use super::remarks::go_g;
 use super::run::Run;
 use super::tile::{RowRef, Tile, for_each, for_each_run, grown, is_set, last_set};
@@ -16,6 +17,9 @@ use crate::functions::quantile::quantile;
 use crate::functions::sum::{KahanMean, Variance, kahan_inc};
 use crate::parse::ast::AggregateOp;
 use crate::plan::node::{Aggregation, Node};
+
+/// What an element of a quantile costs, beside a sample that is read.
+const COST_PER_ELEMENT: usize = 4;
 
 /// The rows of the aggregation.
 pub(super) fn evaluate(
@@ -54,7 +58,7 @@ pub(super) fn evaluate(
     if aggregation.op == AggregateOp::Quantile {
         remark_quantiles(run, node, aggregation, &quantiles);
     }
-    let mut result = cells.finish(groups.labels(), steps, &quantiles);
+    let mut result = cells.finish(run, groups.labels(), steps, &quantiles);
     histograms.finish(&mut result);
     names.finish(&mut result);
     for (is_warning, text) in histograms.into_remarks() {
@@ -68,6 +72,34 @@ pub(super) fn evaluate(
     result.keep(memory);
     run.release_to(held, result.count())?;
     Ok(result)
+}
+
+/// The quantiles of each group's rows. Several threads share the steps, 64 at a time.
+fn quantile_rows(run: &Run<'_>, rows: &[Tile], labels: &[Labels], quantiles: &[f64]) -> Tile {
+    let words = quantiles.len().div_ceil(64);
+    let cost = |i: usize| rows[i / words].len() * 64 * COST_PER_ELEMENT;
+    let found = scatter(run, rows.len() * words, cost, |i| {
+        let (rows, from) = (&rows[i / words], i % words * 64);
+        let mut values = Vec::with_capacity(rows.len());
+        let mut found = Vec::new();
+        for (step, q) in quantiles.iter().enumerate().skip(from).take(64) {
+            values.clear();
+            let present = rows.rows().filter(|row| row.has(step));
+            values.extend(present.map(|row| row.values[step]));
+            if !values.is_empty() {
+                found.push((step, quantile(*q, &mut values)));
+            }
+        }
+        found
+    });
+    let mut result = Tile::new(quantiles.len());
+    for (group, labels) in labels.iter().enumerate() {
+        let mut row = result.push(labels.clone());
+        for (step, value) in found[group * words..(group + 1) * words].iter().flatten() {
+            row.set(*step, *value);
+        }
+    }
+    result
 }
 
 /// For each group the steps at which a row was added whose name goes when the query is done. The
@@ -316,7 +348,7 @@ impl Cells {
         }
     }
 
-    fn finish(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
+    fn finish(self, run: &Run<'_>, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
         match self {
             Cells::Sum {
                 mut sums,
@@ -331,12 +363,13 @@ impl Cells {
             Cells::Extreme { values, seen, .. } => {
                 Tile::of_rows(steps, labels.to_vec(), values, seen)
             }
-            cells => cells.rows(labels, steps, quantiles),
+            Cells::Quantile { rows, .. } => quantile_rows(run, &rows, labels, quantiles),
+            cells => cells.rows(labels, steps),
         }
     }
 
     /// The rows of those whose cells are not laid out as rows.
-    fn rows(self, labels: &[Labels], steps: usize, quantiles: &[f64]) -> Tile {
+    fn rows(self, labels: &[Labels], steps: usize) -> Tile {
         let mut result = Tile::new(steps);
         for (group, labels) in labels.iter().enumerate() {
             let from = group * steps;
@@ -366,17 +399,8 @@ impl Cells {
                         }
                     }
                 }
-                Cells::Quantile { rows, .. } => {
-                    let mut values = Vec::with_capacity(rows[group].len());
-                    for (step, q) in quantiles.iter().enumerate() {
-                        values.clear();
-                        let present = rows[group].rows().filter(|row| row.has(step));
-                        values.extend(present.map(|row| row.values[step]));
-                        if !values.is_empty() {
-                            row.set(step, quantile(*q, &mut values));
-                        }
-                    }
-                }
+                // These are found by `quantile_rows`.
+                Cells::Quantile { .. } => {}
             }
         }
         result

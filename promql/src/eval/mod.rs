@@ -14,6 +14,7 @@
 //! have the same labels; [`remarks`] are the annotations; [`measure`] tells where time goes.
 
 pub(crate) mod arithmetic;
+mod bucket_quantiles;
 mod buckets;
 mod count_values;
 mod coverage;

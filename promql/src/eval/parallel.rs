@@ -9,6 +9,7 @@
 //! budget gives it no further thread runs as it would alone.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -108,6 +109,62 @@ pub(super) fn place<'r>(
 /// The bytes of the tiles that may be there before they are visited.
 fn bytes_ahead(helpers: usize, steps: usize) -> usize {
     size_of::<f64>() * ahead(helpers) * (MORSEL_COST + steps)
+}
+
+/// What `work` makes of each number below `count`, computed on as many threads as are free when
+/// it costs enough. `cost` is that of one number, as that of a morsel.
+pub(super) fn scatter<T: Send>(
+    run: &Run<'_>,
+    count: usize,
+    cost: impl Fn(usize) -> usize,
+    work: impl Fn(usize) -> T + Sync,
+) -> Vec<T> {
+    let threads_max = (0..count).map(cost).sum::<usize>() / MORSEL_COST;
+    let mut helpers = Vec::new();
+    while helpers.len() + 1 < threads_max.min(count)
+        && let Some(permit) = run.limits().threads.take()
+    {
+        helpers.push(permit);
+    }
+    if helpers.is_empty() {
+        return (0..count).map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let take_all = || {
+        let mut made = Vec::new();
+        loop {
+            let i = next.fetch_add(1, Ordering::Relaxed);
+            if i >= count {
+                return made;
+            }
+            made.push((i, work(i)));
+        }
+    };
+    let mut all = thread::scope(|scope| {
+        let helpers: Vec<_> = helpers
+            .into_iter()
+            .filter_map(|permit| {
+                let take_all = &take_all;
+                let helper = move || {
+                    let _permit = permit;
+                    take_all()
+                };
+                let builder = thread::Builder::new().name("query-helper".to_owned());
+                // Without it the others do the work.
+                builder.spawn_scoped(scope, helper).ok()
+            })
+            .collect();
+        let mut all = take_all();
+        for helper in helpers {
+            match helper.join() {
+                Ok(made) => all.extend(made),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        all
+    });
+    all.sort_unstable_by_key(|made| made.0);
+    all.into_iter().map(|made| made.1).collect()
 }
 
 /// How many morsels may be computed before the first of them is visited.
@@ -436,6 +493,12 @@ mod tests {
             "sum(quantile_over_time(2, a[1m]))",
             "sum(a @ 300)",
             "sum(rate({i=~\".+\"}[1m]))",
+            "quantile by (g) (0.3, a)",
+            "quantile(0.9, a)",
+            "histogram_quantile(0.7, label_replace(a, \"le\", \"$1\", \"g\", \"(.*)\"))",
+            "a * on (i) group_left rate(a[2m])",
+            "a - b",
+            "a > bool b",
         ] {
             // More threads hold more at a time.
             let told = |threads| {
