@@ -359,6 +359,7 @@ impl Job {
         let replicas = Replicas {
             deduplication: self.config.deduplication.clone(),
             range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
+            lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
             series_max: self.config.limits.series_max,
         };
         let source = StoreSource::new(

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use isobar_model::series::{Replicas, Samples};
 use isobar_model::{Labels, Series, TimeRange};
 use isobar_tsdb::SeriesChunks;
+use isobar_tsdb::chunks::Chunk;
 use isobar_tsdb::merge::ChunkSamples;
 use isobar_tsdb::merge::splice::{ReadFor, Splice, Spliced};
 
@@ -59,12 +60,12 @@ impl Deduplication {
         }
     }
 
-    /// The series of a select in label order, replicas made one. `func` is the function right
-    /// around the selector, `range` the times that the whole query looks at.
+    /// The series of a select in label order, replicas made one. `range` are the
+    /// times that the whole query looks at.
     pub(crate) fn apply(
         &self,
         mut all: Vec<SeriesChunks>,
-        func: &str,
+        function: ReadFor,
         range: TimeRange,
     ) -> Vec<Series> {
         for series in &mut all {
@@ -79,7 +80,7 @@ impl Deduplication {
             while let Some(next) = all.next_if(|next| next.labels == labels) {
                 replicas.push(next.chunks);
             }
-            let samples = self.join(replicas, func, range);
+            let samples = self.join(replicas, function, range);
             series.push(Series { labels, samples });
         }
         series
@@ -87,8 +88,8 @@ impl Deduplication {
 
     fn join(
         &self,
-        replicas: Vec<Vec<isobar_tsdb::chunks::Chunk>>,
-        func: &str,
+        replicas: Vec<Vec<Chunk>>,
+        function: ReadFor,
         range: TimeRange,
     ) -> Box<dyn Samples> {
         let splice = match self.function {
@@ -103,20 +104,20 @@ impl Deduplication {
             }
         };
         let chunks = replicas.into_iter().flatten().collect();
-        Box::new(Spliced::new(chunks, splice, ReadFor::function(func), range))
+        Box::new(Spliced::new(chunks, splice, function, range))
     }
 
     /// The samples of a series that is not deduplicated.
     pub(crate) fn alone(
         &self,
-        chunks: Vec<isobar_tsdb::chunks::Chunk>,
-        func: &str,
+        chunks: Vec<Chunk>,
+        function: ReadFor,
         range: TimeRange,
     ) -> Box<dyn Samples> {
         match self.function {
             Function::Window => Box::new(ChunkSamples(chunks)),
             Function::Penalty | Function::Chain => {
-                Box::new(Spliced::single(chunks, ReadFor::function(func), range))
+                Box::new(Spliced::single(chunks, function, range))
             }
         }
     }

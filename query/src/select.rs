@@ -17,6 +17,7 @@ use isobar_promql::limits::CancelToken;
 use isobar_store::api::{SeriesBatch, SeriesStream as StoreStream};
 use isobar_store::{SeriesRequest, Store, StoreError};
 use isobar_tsdb::SeriesChunks;
+use isobar_tsdb::merge::splice::ReadFor;
 use tokio::runtime::Handle;
 
 use crate::replicas::Deduplication;
@@ -39,6 +40,8 @@ pub(crate) struct Replicas {
     pub(crate) deduplication: Deduplication,
     /// The times that all selects of the query look at.
     pub(crate) range: TimeRange,
+    /// How far an instant selector looks back, in milliseconds.
+    pub(crate) lookback_ms: i64,
     /// Most series of a select that are collected.
     pub(crate) series_max: u64,
 }
@@ -78,7 +81,8 @@ impl SeriesSource for StoreSource {
         Ok(Box::new(SelectStream {
             batches,
             replicas: self.replicas.clone(),
-            func: select.hints.func.clone(),
+            function: ReadFor::new(&select.hints, self.replicas.lookback_ms),
+            done: false,
             warnings: Warnings::default(),
         }))
     }
@@ -87,21 +91,23 @@ impl SeriesSource for StoreSource {
 struct SelectStream {
     batches: BatchReader,
     replicas: Replicas,
-    func: String,
+    function: ReadFor,
+    done: bool,
     warnings: Warnings,
 }
 
 impl SelectStream {
     /// The next series of the store; `None` when there is none left.
     fn next_series(&mut self) -> Result<Option<Vec<SeriesChunks>>, SelectError> {
-        loop {
+        while !self.done {
             match self.batches.next().map_err(select_error)? {
-                None => return Ok(None),
+                None => self.done = true,
                 Some(SeriesBatch::Warnings(warnings)) => self.warnings.merge(warnings),
                 Some(SeriesBatch::Series(series)) if series.is_empty() => {}
                 Some(SeriesBatch::Series(series)) => return Ok(Some(series)),
             }
         }
+        Ok(None)
     }
 
     /// All series of the store.
@@ -127,7 +133,7 @@ impl SeriesStream for SelectStream {
             let all = self.collect()?;
             let deduplication = &self.replicas.deduplication;
             let more = !all.is_empty();
-            batch.extend(deduplication.apply(all, &self.func, range));
+            batch.extend(deduplication.apply(all, self.function, range));
             return Ok(more);
         }
         let Some(series) = self.next_series()? else {
@@ -136,7 +142,7 @@ impl SeriesStream for SelectStream {
         let deduplication = &self.replicas.deduplication;
         batch.extend(series.into_iter().map(|series| Series {
             labels: series.labels,
-            samples: deduplication.alone(series.chunks, &self.func, range),
+            samples: deduplication.alone(series.chunks, self.function, range),
         }));
         Ok(true)
     }

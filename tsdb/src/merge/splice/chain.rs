@@ -6,87 +6,171 @@ use isobar_model::histogram::CounterReset;
 
 use super::{Point, Value};
 
-/// Chains parts as Prometheus' `storage.ChainedSeriesMerge` does when it is read from its beginning
-/// to its end.
+/// Chains parts as Prometheus' `storage.ChainedSeriesMerge` does for its engine, which asks for
+/// the times `asked`: where the first of a pair lies behind what it has seen, it seeks to it, and
+/// then it goes on to the second sample by sample.
 ///
 /// Of samples with one time, that of a part that waits is taken before that of the part which gave
-/// the sample before. A histogram that follows one of another part is not known to be free of a
-/// reset.
-pub(super) fn merge(parts: Vec<Vec<Point>>) -> Vec<Point> {
-    let mut sources = parts.into_iter().map(|part| part.into_iter());
-    let mut waiting = Heap::default();
-    let Some(mut current) = sources.next() else {
-        return Vec::new();
+/// the sample before; after seeking, that of the first part. A histogram that follows one of
+/// another part is not known to be free of a reset.
+pub(super) fn merge(
+    parts: Vec<Vec<Point>>,
+    asked: impl IntoIterator<Item = (i64, i64)>,
+) -> Vec<Point> {
+    let mut chain = Chain {
+        parts: parts.into_iter().map(Part::new).collect(),
+        waiting: Vec::new(),
+        current: None,
+        last_ms: None,
+        merged: Vec::new(),
     };
-    for mut source in sources {
-        if let Some(point) = source.next() {
-            waiting.push((point, source));
-        }
+    chain.walk(asked);
+    chain.merged
+}
+
+/// The samples of a part, and how far they are read.
+struct Part {
+    points: Vec<Point>,
+    /// One more than the number of the current sample; 0 before the first.
+    read: usize,
+}
+
+impl Part {
+    fn new(points: Vec<Point>) -> Self {
+        Part { points, read: 0 }
     }
-    let mut merged: Vec<Point> = Vec::new();
-    let mut changed = true;
-    loop {
-        let last_ms = merged.last().map(|it| it.time_ms);
-        let next = match current.next() {
-            Some(point) if Some(point.time_ms) == last_ms => continue,
-            Some(point) if waiting.first_ms().is_none_or(|first| point.time_ms < first) => point,
-            next => {
-                if let Some(point) = next {
-                    waiting.push((point, current));
-                }
-                let Some((point, source)) = waiting.pop() else {
-                    return merged;
-                };
-                current = source;
-                changed = true;
-                if Some(point.time_ms) == last_ms {
-                    continue;
-                }
-                point
+
+    /// The current sample.
+    fn point(&self) -> Option<&Point> {
+        self.points.get(self.read.checked_sub(1)?)
+    }
+
+    fn time_ms(&self) -> Option<i64> {
+        self.point().map(|it| it.time_ms)
+    }
+
+    /// Goes on by one sample; gives its time.
+    fn next(&mut self) -> Option<i64> {
+        self.read = self.points.len().min(self.read) + 1;
+        self.time_ms()
+    }
+
+    /// Goes on to the first sample that is not before `time_ms`.
+    fn seek(&mut self, time_ms: i64) -> Option<i64> {
+        self.read = self.read.max(1);
+        while self.time_ms().is_some_and(|it| it < time_ms) {
+            self.read += 1;
+        }
+        self.time_ms()
+    }
+}
+
+struct Chain {
+    parts: Vec<Part>,
+    /// Parts that wait for their turn, as Go's `container/heap` keeps them by time: which of
+    /// equal ones comes first depends on how it is done.
+    waiting: Vec<usize>,
+    current: Option<usize>,
+    last_ms: Option<i64>,
+    merged: Vec<Point>,
+}
+
+impl Chain {
+    fn walk(&mut self, asked: impl IntoIterator<Item = (i64, i64)>) -> Option<()> {
+        for part in 1..self.parts.len() {
+            if self.parts[part].next().is_some() {
+                self.push(part);
             }
-        };
-        let mut next = next;
-        if let Value::Histogram(histogram) = &mut next.value
+        }
+        self.current = (!self.parts.is_empty()).then_some(0);
+        self.next(true)?;
+        let mut seen_ms = None;
+        for (from_ms, to_ms) in asked {
+            if seen_ms.is_none_or(|seen_ms| from_ms > seen_ms) {
+                self.seek(from_ms)?;
+                seen_ms = self.last_ms;
+            }
+            while seen_ms.is_none_or(|seen_ms| seen_ms < to_ms) {
+                self.next(false)?;
+                seen_ms = self.last_ms;
+            }
+        }
+        Some(())
+    }
+
+    /// Takes the next sample; `None` when there is none.
+    fn next(&mut self, mut changed: bool) -> Option<()> {
+        let mut current = self.current?;
+        loop {
+            let first_ms = self
+                .waiting
+                .first()
+                .and_then(|it| self.parts[*it].time_ms());
+            match self.parts[current].next() {
+                Some(time_ms) if Some(time_ms) == self.last_ms => continue,
+                Some(time_ms) if first_ms.is_none_or(|first_ms| time_ms < first_ms) => break,
+                Some(_) => self.push(current),
+                None => {}
+            }
+            self.current = self.pop();
+            current = self.current?;
+            changed = true;
+            if self.parts[current].time_ms() != self.last_ms {
+                break;
+            }
+        }
+        self.take(current, changed)
+    }
+
+    /// Takes the first sample that is not before `time_ms`, unless it was taken last.
+    fn seek(&mut self, time_ms: i64) -> Option<()> {
+        if self.current.is_some() && self.last_ms.is_some_and(|last_ms| last_ms >= time_ms) {
+            return Some(());
+        }
+        self.waiting.clear();
+        for part in 0..self.parts.len() {
+            if self.parts[part].seek(time_ms).is_some() {
+                self.push(part);
+            }
+        }
+        self.current = self.pop();
+        self.take(self.current?, true)
+    }
+
+    fn take(&mut self, current: usize, changed: bool) -> Option<()> {
+        let mut point = self.parts[current].point()?.clone();
+        if let Value::Histogram(histogram) = &mut point.value
             && changed
             && histogram.hint != CounterReset::Gauge
         {
             Arc::make_mut(histogram).hint = CounterReset::Unknown;
         }
-        merged.push(next);
-        changed = false;
-    }
-}
-
-type Waiting = (Point, std::vec::IntoIter<Point>);
-
-/// Go's `container/heap` by time: which of equal elements comes first depends on how it is done.
-#[derive(Default)]
-struct Heap(Vec<Waiting>);
-
-impl Heap {
-    fn first_ms(&self) -> Option<i64> {
-        self.0.first().map(|it| it.0.time_ms)
+        self.last_ms = Some(point.time_ms);
+        self.merged.push(point);
+        Some(())
     }
 
     fn is_less(&self, i: usize, j: usize) -> bool {
-        match (self.0.get(i), self.0.get(j)) {
-            (Some(a), Some(b)) => a.0.time_ms < b.0.time_ms,
-            _ => false,
-        }
+        let time_ms = |at: usize| {
+            self.waiting
+                .get(at)
+                .and_then(|it| self.parts[*it].time_ms())
+        };
+        time_ms(i) < time_ms(j)
     }
 
-    fn push(&mut self, source: Waiting) {
-        self.0.push(source);
-        let mut at = self.0.len() - 1;
+    fn push(&mut self, part: usize) {
+        self.waiting.push(part);
+        let mut at = self.waiting.len() - 1;
         while at > 0 && self.is_less(at, (at - 1) / 2) {
-            self.0.swap(at, (at - 1) / 2);
+            self.waiting.swap(at, (at - 1) / 2);
             at = (at - 1) / 2;
         }
     }
 
-    fn pop(&mut self) -> Option<Waiting> {
-        let end = self.0.len().checked_sub(1)?;
-        self.0.swap(0, end);
+    fn pop(&mut self) -> Option<usize> {
+        let end = self.waiting.len().checked_sub(1)?;
+        self.waiting.swap(0, end);
         let mut at = 0;
         loop {
             let (left, right) = (2 * at + 1, 2 * at + 2);
@@ -101,9 +185,9 @@ impl Heap {
             if !self.is_less(least, at) {
                 break;
             }
-            self.0.swap(at, least);
+            self.waiting.swap(at, least);
             at = least;
         }
-        self.0.pop()
+        self.waiting.pop()
     }
 }

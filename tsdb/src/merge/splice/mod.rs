@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use isobar_model::series::Samples;
-use isobar_model::{Columns, FloatHistogram, SelectError, TimeRange};
+use isobar_model::{Columns, FloatHistogram, SelectError, SelectHints, TimeRange};
 
 use crate::Error;
 use crate::chunks::Chunk;
@@ -47,17 +47,44 @@ pub struct Spliced {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadFor {
     /// Resets are made good: a counter only rises.
-    pub counter: bool,
+    counter: bool,
     /// A part that lags behind where another one ended is lifted to where that was.
-    pub lift: bool,
+    lift: bool,
+    /// The distance of steps in milliseconds, 0 when there is but one.
+    step_ms: i64,
+    /// How far a step looks back, in milliseconds.
+    back_ms: i64,
+    /// Whether a sample exactly that old is looked at, if only to be passed over.
+    closed: bool,
 }
 
 impl ReadFor {
-    /// What the function right around a selector asks for.
-    pub fn function(name: &str) -> Self {
-        let lift = matches!(name, "increase" | "rate" | "irate" | "resets");
-        let counter = lift || matches!(name, "xincrease" | "xrate");
-        ReadFor { counter, lift }
+    /// What the function right around a selector asks for. Each step looks at the samples of a
+    /// range, or else at the last sample within the lookback.
+    pub fn new(hints: &SelectHints, lookback_ms: i64) -> Self {
+        let func = hints.func.as_str();
+        let lift = matches!(func, "increase" | "rate" | "irate" | "resets");
+        let closed = hints.range_ms > 0;
+        ReadFor {
+            counter: lift || matches!(func, "xincrease" | "xrate"),
+            lift,
+            step_ms: hints.step_ms,
+            back_ms: if closed { hints.range_ms } else { lookback_ms },
+            closed,
+        }
+    }
+
+    /// The times that the steps within `range` ask for: from when on, and until when.
+    fn asked(self, range: TimeRange) -> impl Iterator<Item = (i64, i64)> {
+        let ReadFor {
+            step_ms, back_ms, ..
+        } = self;
+        let before_ms = if self.closed { back_ms } else { back_ms - 1 };
+        let first_ms = range.min_ms.saturating_sub(1).saturating_add(back_ms);
+        let next = move |at_ms: &i64| at_ms.checked_add(step_ms).filter(|_| step_ms > 0);
+        std::iter::successors(Some(first_ms), next)
+            .take_while(move |at_ms| *at_ms <= range.max_ms)
+            .map(move |at_ms| (at_ms.saturating_sub(before_ms), at_ms))
     }
 }
 
@@ -84,7 +111,7 @@ impl Spliced {
         }
     }
 
-    fn points(&self) -> Result<Vec<Point>, Error> {
+    fn points(&self, range: TimeRange) -> Result<Vec<Point>, Error> {
         if self.parts.len() > PARTS_MAX {
             return Err(Error::LimitExceeded(format!(
                 "a series of more than {PARTS_MAX} overlapping replicas"
@@ -97,7 +124,7 @@ impl Spliced {
         }
         Ok(match self.splice {
             Splice::Penalty => penalty::merge(&parts, self.function.lift),
-            Splice::Chain => chain::merge(parts),
+            Splice::Chain => chain::merge(parts, self.function.asked(range)),
         })
     }
 }
@@ -111,7 +138,7 @@ impl Samples for Spliced {
     }
 
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
-        let points = self.points()?;
+        let points = self.points(range)?;
         for point in points.into_iter().filter(|it| range.contains(it.time_ms)) {
             match point.value {
                 Value::Float(value) => columns.push(point.time_ms, value),

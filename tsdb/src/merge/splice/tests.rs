@@ -80,7 +80,8 @@ fn a_part_that_lags_is_lifted() {
 #[test]
 fn a_chain_has_the_samples_of_all() {
     let check = |parts: &[Floats<'_>], expected: Floats<'_>| {
-        let merged = chain::merge(parts.iter().map(|part| points(part)).collect());
+        let parts = parts.iter().map(|part| points(part)).collect();
+        let merged = chain::merge(parts, [(0, i64::MAX)]);
         assert_eq!(floats(&merged), expected);
     };
     let a: Floats<'_> = &[(1, 1.0), (3, 1.0), (5, 1.0), (6, 1.0)];
@@ -115,6 +116,31 @@ fn a_chain_has_the_samples_of_all() {
     check(&[a], a);
 }
 
+/// Steps that are farther apart than they look back make Prometheus seek, and behind that the
+/// first part comes first.
+#[test]
+fn a_chain_is_begun_anew_where_times_are_left_out() {
+    let a: Vec<_> = (1..7).map(|t| (t * 10, 1.0)).collect();
+    let b: Vec<_> = (1..7).map(|t| (t * 10, 2.0)).collect();
+    let hints = |step_ms, range_ms| SelectHints {
+        step_ms,
+        range_ms,
+        ..SelectHints::default()
+    };
+    let check = |hints: SelectHints, range: (i64, i64), expected: Floats<'_>| {
+        let parts = vec![points(&a), points(&b)];
+        let asked = ReadFor::new(&hints, 25).asked(TimeRange::new(range.0, range.1));
+        assert_eq!(floats(&chain::merge(parts, asked)), expected);
+    };
+    let all = [10, 20, 30, 40, 50, 60].map(|time_ms| (time_ms, 2.0));
+    check(hints(10, 20), (1, 60), &all);
+    check(hints(10, 0), (1, 60), &all);
+    let sought = [(10, 2.0), (20, 2.0), (40, 1.0), (50, 1.0)];
+    check(hints(30, 10), (11, 50), &sought);
+    check(hints(30, 0), (1, 55), &all);
+    check(hints(0, 20), (1, 20), &all[..2]);
+}
+
 #[test]
 fn histograms_forget_their_hints_where_parts_change() {
     use isobar_model::histogram::CounterReset;
@@ -138,7 +164,7 @@ fn histograms_forget_their_hints_where_parts_change() {
     };
     let (a, b) = (part(&[10_000, 20_000, 30_000]), part(&[12_000, 50_000]));
     assert_eq!(
-        known(chain::merge(vec![a.clone(), b.clone()])),
+        known(chain::merge(vec![a.clone(), b.clone()], [(0, i64::MAX)])),
         [
             (10_000, false),
             (12_000, false),
@@ -230,7 +256,7 @@ fn too_many_replicas_are_refused() {
             appender.into_chunk().unwrap()
         })
         .collect();
-    let function = ReadFor::function("rate");
+    let function = ReadFor::new(&SelectHints::default(), 300_000);
     let all = Spliced::new(chunks, Splice::Penalty, function, TimeRange::ALL);
     let error = all.read(TimeRange::ALL, &mut Columns::default());
     assert!(matches!(error, Err(SelectError::LimitExceeded(_))));
