@@ -38,6 +38,34 @@ impl Default for Limits {
     }
 }
 
+/// Which bound a query reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// [`Limits::samples_max`]
+    Samples,
+    /// [`Limits::steps_max`]
+    Steps,
+    /// [`Limits::series_max`]
+    Series,
+    /// [`Limits::query_memory_max`], or [`Limits::memory`].
+    Memory,
+    /// One of the store that was read.
+    Store,
+}
+
+impl Limit {
+    /// The bound in one word, as a metric's label has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Samples => "samples",
+            Limit::Steps => "steps",
+            Limit::Series => "series",
+            Limit::Memory => "memory",
+            Limit::Store => "store",
+        }
+    }
+}
+
 /// How many threads may compute at a time. An evaluation runs on its caller's thread in any case,
 /// and starts more while some are free. Answers do not depend on it. By default none is free.
 #[derive(Debug, Clone, Default)]

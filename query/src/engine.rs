@@ -370,7 +370,10 @@ impl Job {
         );
         let limits = &self.config.limits;
         let result = evaluate_measured(&plan, &source, limits, &self.cancel, measures.as_ref())
-            .map_err(|error| eval_error(error, &self.cancel))?;
+            .map_err(|error| {
+                self.metrics.observe_error(&error);
+                eval_error(error, &self.cancel)
+            })?;
         timings.evaluated = inner.elapsed();
         self.metrics.observe(&timings, &result.stats);
         let analysis = measures
@@ -440,7 +443,7 @@ fn eval_error(error: EvalError, cancel: &CancelToken) -> QueryError {
     match error {
         EvalError::Execution(text)
         | EvalError::Unsupported(text)
-        | EvalError::LimitExceeded(text) => QueryError::Execution(text),
+        | EvalError::LimitExceeded(_, text) => QueryError::Execution(text),
         EvalError::Timeout => QueryError::Timeout(WHERE),
         EvalError::Cancelled => match cancel.reason() {
             Some(CancelReason::Timeout) => QueryError::Timeout(WHERE),

@@ -1,9 +1,10 @@
 //! What the query path says about itself. All names are Prometheus' or Thanos', so that existing
-//! dashboards and alerts read them.
+//! dashboards and alerts read them, but for what only Isobar has.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use isobar_promql::eval::EvalError;
 use isobar_promql::value::QueryStats;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +33,12 @@ pub struct EngineMetrics {
     samples: Counter<u64, AtomicU64>,
     samples_read: Counter<u64, AtomicU64>,
     duration: Family<Slice, Histogram>,
+    limited: Family<Limited, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Limited {
+    limit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,7 +55,13 @@ impl EngineMetrics {
             samples: Counter::default(),
             samples_read: Counter::default(),
             duration: Family::new_with_constructor(seconds),
+            limited: Family::default(),
         };
+        registry.register(
+            "isobar_queries_limited",
+            "Queries that failed because they reached a limit",
+            metrics.limited.clone(),
+        );
         registry.register(
             "prometheus_engine_queries",
             "The current number of queries being executed",
@@ -86,6 +99,14 @@ impl EngineMetrics {
     pub(crate) fn begin(&self) -> InFlight {
         self.queries.inc();
         InFlight(self.queries.clone())
+    }
+
+    /// Takes in why a query failed.
+    pub(crate) fn observe_error(&self, error: &EvalError) {
+        if let EvalError::LimitExceeded(limit, _) = error {
+            let limit = limit.name();
+            self.limited.get_or_create(&Limited { limit }).inc();
+        }
     }
 
     /// Takes in what a finished query cost.

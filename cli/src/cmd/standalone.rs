@@ -261,10 +261,11 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
         concurrent_max: flags.query_max_concurrent as usize,
         limits: Limits {
             samples_max: flags.query_max_samples,
+            series_max: flags.query_max_series,
+            steps_max: flags.query_max_steps,
             threads: Threads::new(threads),
             memory: Budget::new("the memory of all queries (--memory.budget)", memory),
             query_memory_max: flags.query_max_memory.of(memory),
-            ..Limits::default()
         },
         features: flags.features.features(),
         deduplication: flags.replicas.deduplication(),

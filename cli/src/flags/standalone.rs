@@ -98,6 +98,24 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) query_max_memory: FlagMemory,
 
+    /// Most series that the selectors of one query may select.
+    #[arg(
+        long = "query.max-series",
+        value_name = "COUNT",
+        default_value = "10000000",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_max_series: u64,
+
+    /// Most steps at which the parts of one query are evaluated, those of its subqueries included.
+    #[arg(
+        long = "query.max-steps",
+        value_name = "COUNT",
+        default_value = "1000000",
+        help_heading = "Queries"
+    )]
+    pub(crate) query_max_steps: u64,
+
     /// How long a series keeps its last value for instant selectors.
     #[arg(
         long = "query.lookback-delta",
@@ -161,6 +179,8 @@ impl StandaloneFlags {
             ),
             ("query.max-memory", self.query_max_memory.to_string()),
             ("query.max-samples", self.query_max_samples.to_string()),
+            ("query.max-series", self.query_max_series.to_string()),
+            ("query.max-steps", self.query_max_steps.to_string()),
             ("query.replica-label", self.replicas.labels()),
             ("query.timeout", self.query_timeout.to_string()),
             ("self-monitoring", self.monitors_itself().to_string()),

@@ -51,7 +51,7 @@ use std::sync::Arc;
 use isobar_model::series::SeriesSource;
 use isobar_model::{Columns, Labels, OverBudget, Reservation, SelectError};
 
-use crate::limits::{CancelToken, Limits};
+use crate::limits::{CancelToken, Limit, Limits};
 use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
 use crate::stack;
@@ -71,9 +71,9 @@ pub enum EvalError {
     /// Something that is not evaluated yet; the text names it.
     #[error("{0}")]
     Unsupported(String),
-    /// A bound of [`Limits`] was reached (HTTP 422, `execution`).
-    #[error("{0}")]
-    LimitExceeded(String),
+    /// A bound was reached (HTTP 422, `execution`).
+    #[error("{1}")]
+    LimitExceeded(Limit, String),
     /// The caller called the query off.
     #[error("query was canceled in query execution")]
     Cancelled,
@@ -88,6 +88,7 @@ pub enum EvalError {
 impl EvalError {
     fn too_many_samples() -> Self {
         EvalError::LimitExceeded(
+            Limit::Samples,
             "query processing would load too many samples into memory in query execution"
                 .to_owned(),
         )
@@ -100,7 +101,7 @@ impl EvalError {
 
 impl From<OverBudget> for EvalError {
     fn from(error: OverBudget) -> Self {
-        EvalError::LimitExceeded(error.to_string())
+        EvalError::LimitExceeded(Limit::Memory, error.to_string())
     }
 }
 
@@ -108,7 +109,7 @@ impl From<SelectError> for EvalError {
     fn from(error: SelectError) -> Self {
         match error {
             SelectError::Unsupported(text) => EvalError::Unsupported(text),
-            SelectError::LimitExceeded(text) => EvalError::LimitExceeded(text),
+            SelectError::LimitExceeded(text) => EvalError::LimitExceeded(Limit::Store, text),
             SelectError::Cancelled => EvalError::Cancelled,
             SelectError::Corrupt(_) | SelectError::Unavailable(_) => EvalError::Storage(error),
         }
@@ -158,10 +159,13 @@ pub fn evaluate_measured(
     measures: Option<&Measures>,
 ) -> Result<QueryResult, EvalError> {
     if plan.steps > limits.steps_max {
-        return Err(EvalError::LimitExceeded(format!(
-            "query has {} steps, inner steps of subqueries included, more than the limit of {}",
-            plan.steps, limits.steps_max
-        )));
+        return Err(EvalError::LimitExceeded(
+            Limit::Steps,
+            format!(
+                "query has {} steps, inner steps of subqueries included, more than the limit of {}",
+                plan.steps, limits.steps_max
+            ),
+        ));
     }
     let _own = limits.threads.enter();
     let run = Run::new(plan, source, limits, cancel, measures.cloned());
@@ -173,6 +177,7 @@ pub fn evaluate_measured(
     })
     .unwrap_or_else(|| {
         Err(EvalError::LimitExceeded(
+            Limit::Memory,
             "no room for so deep a query".to_owned(),
         ))
     })?;

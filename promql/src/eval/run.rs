@@ -13,7 +13,7 @@ use super::EvalError;
 use super::measure::{Measures, Scope};
 use super::remarks::Remarks;
 use crate::features::Features;
-use crate::limits::{CancelReason, CancelToken, Limits};
+use crate::limits::{CancelReason, CancelToken, Limit, Limits};
 use crate::plan::Plan;
 use crate::value::QueryStats;
 
@@ -230,10 +230,10 @@ impl<'a> Run<'a> {
 
     fn check_series(&self, series: u64) -> Result<(), EvalError> {
         if series > self.limits.series_max {
-            return Err(EvalError::LimitExceeded(format!(
-                "query selects more than {} series",
-                self.limits.series_max
-            )));
+            return Err(EvalError::LimitExceeded(
+                Limit::Series,
+                format!("query selects more than {} series", self.limits.series_max),
+            ));
         }
         Ok(())
     }
