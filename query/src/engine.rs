@@ -9,7 +9,7 @@ use isobar_promql::eval::{EvalError, Measures, evaluate_measured};
 use isobar_promql::features::Features;
 use isobar_promql::limits::{CancelReason, CancelToken, Limits};
 use isobar_promql::parse::{Expr, parse_expr_with};
-use isobar_promql::plan::{Plan, PlanError, PlanParams, canonical, plan};
+use isobar_promql::plan::{Plan, PlanError, PlanParams, Rewrites, canonical, plan_with};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
 use isobar_store::compute::{ComputeError, Pool};
@@ -387,7 +387,12 @@ impl Job {
     }
 
     fn plan(&self, query: &str, steps: Steps) -> Result<Plan, QueryError> {
-        plan(&self.parse(query)?, &self.params(query, steps)).map_err(plan_error)
+        let rewrites = Rewrites {
+            hidden_labels: &self.config.deduplication.labels,
+            ..Rewrites::default()
+        };
+        let params = self.params(query, steps);
+        plan_with(&self.parse(query)?, &params, &rewrites).map_err(plan_error)
     }
 
     fn parse(&self, query: &str) -> Result<Expr, QueryError> {

@@ -17,7 +17,7 @@ use super::names::Removal;
 use super::run::Run;
 use super::signature::{Signatures, match_labels};
 use super::tile::{HistogramRow, RowRef, Tile, first_common, for_each, is_set};
-use super::{EvalError, Late, Operator, collect, for_each_tile};
+use super::{EvalError, Late, Operator, Ready, collect, for_each_tile};
 use crate::parse::ast::{BinaryOp, Cardinality};
 use crate::plan::node::{Match, Node};
 
@@ -39,6 +39,9 @@ pub(super) fn build<'r>(
     }
     let held = run.held();
     let mut one = collect(run, one)?;
+    if op.skips_many && one.is_empty() {
+        return Ok(Box::new(Ready::new(Tile::new(node.grid.count))));
+    }
     if let Some(number_op) = number_op {
         one = match JoinRows::new(run, node, (op, number_op), many, one)? {
             Ok(rows) => return Ok(Box::new(rows)),

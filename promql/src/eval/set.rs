@@ -8,9 +8,9 @@ use super::merge::Merge;
 use super::run::{Feed, Run};
 use super::signature::Signatures;
 use super::tile::{RowRef, Tile, is_set};
-use super::{EvalError, Late, Operator, for_each_tile};
+use super::{EvalError, Late, Operator, Ready, for_each_tile};
 use crate::parse::ast::BinaryOp;
-use crate::plan::node::{Node, Set};
+use crate::plan::node::{Node, Set, Skips};
 
 /// The operator of a set operation.
 pub(super) fn build<'r>(
@@ -21,19 +21,43 @@ pub(super) fn build<'r>(
     if set.op == BinaryOp::Or {
         return Ok(Box::new(Late::new(move || union(run, node, set))));
     }
-    let held = run.held();
-    let mut seen = Seen::new(set, set.rhs.grid.count);
-    for_each_tile(run, &set.rhs, |tile| {
-        seen.add(tile);
-        Ok(())
-    })?;
-    run.release_to(held, 0)?;
+    if set.skips == Skips::Right {
+        return Ok(Box::new(Late::new(move || filtered_late(run, node, set))));
+    }
+    let seen = Seen::of_rhs(run, set)?;
+    if set.skips == Skips::Left && set.op == BinaryOp::And && seen.bits.is_empty() {
+        return Ok(Box::new(Ready::new(Tile::new(node.grid.count))));
+    }
     Ok(Box::new(Filtered {
         keeps_seen: set.op == BinaryOp::And,
         lhs: super::build(run, &set.lhs)?,
         rhs: Arc::new(seen),
         key: Vec::new(),
     }))
+}
+
+/// `and` and `unless` where the right side is not read before the left side has a row.
+fn filtered_late(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
+    let held = run.held();
+    let mut rhs: Option<Seen<'_>> = None;
+    let mut key = Vec::new();
+    let mut kept = Tile::kept(node.grid.count, run.memory("a set operation"));
+    for_each_tile(run, &set.lhs, |tile| {
+        let rhs = match &mut rhs {
+            Some(rhs) => rhs,
+            none => none.insert(Seen::of_rhs(run, set)?),
+        };
+        kept.make_room(tile)?;
+        for row in tile.rows() {
+            kept.push_copy(row.labels.clone(), row);
+            let last = kept.len() - 1;
+            rhs.filter(&mut kept, last, set.op == BinaryOp::And, &mut key);
+            kept.pop_if_absent();
+        }
+        Ok(())
+    })?;
+    run.release_to(held, kept.count())?;
+    Ok(kept)
 }
 
 /// For each signature of a side the steps at which it has an element.
@@ -55,6 +79,18 @@ impl<'a> Seen<'a> {
         }
     }
 
+    /// Those of the right side, whose rows are not kept.
+    fn of_rhs(run: &Run<'_>, set: &'a Set) -> Result<Self, EvalError> {
+        let held = run.held();
+        let mut seen = Seen::new(set, set.rhs.grid.count);
+        for_each_tile(run, &set.rhs, |tile| {
+            seen.add(tile);
+            Ok(())
+        })?;
+        run.release_to(held, 0)?;
+        Ok(seen)
+    }
+
     fn add(&mut self, tile: &Tile) {
         for row in tile.rows() {
             let at = self.signatures.number(row.labels, &mut self.key) * self.words;
@@ -72,6 +108,24 @@ impl<'a> Seen<'a> {
         let at = self.signatures.find(labels, key)? * self.words;
         Some(&self.bits[at..at + self.words])
     }
+
+    /// Leaves of row `i` the steps that have been seen, or those that have not.
+    fn filter(&self, tile: &mut Tile, i: usize, keeps_seen: bool, key: &mut Vec<u8>) {
+        let seen = self.of(tile.row(i).labels, key);
+        let keeps = |step: usize| match seen {
+            Some(seen) => is_set(seen, step) == keeps_seen,
+            None => !keeps_seen,
+        };
+        tile.histograms_mut(i).retain(|it| keeps(it.0));
+        let (_, row) = tile.row_mut(i);
+        match seen {
+            Some(seen) => row.present.iter_mut().zip(seen).for_each(|(bits, seen)| {
+                *bits &= if keeps_seen { *seen } else { !*seen };
+            }),
+            None if keeps_seen => row.present.fill(0),
+            None => {}
+        }
+    }
 }
 
 /// `and` and `unless`: the left side at those steps at which the right side has, or has not, an
@@ -88,20 +142,7 @@ impl<'r> Operator<'r> for Filtered<'r> {
         let keeps_seen = self.keeps_seen;
         while self.lhs.next_tile(tile)? {
             for i in 0..tile.len() {
-                let seen = self.rhs.of(tile.row(i).labels, &mut self.key);
-                let keeps = |step: usize| match seen {
-                    Some(seen) => is_set(seen, step) == keeps_seen,
-                    None => !keeps_seen,
-                };
-                tile.histograms_mut(i).retain(|it| keeps(it.0));
-                let (_, row) = tile.row_mut(i);
-                match seen {
-                    Some(seen) => row.present.iter_mut().zip(seen).for_each(|(bits, seen)| {
-                        *bits &= if keeps_seen { *seen } else { !*seen };
-                    }),
-                    None if keeps_seen => row.present.fill(0),
-                    None => {}
-                }
+                self.rhs.filter(tile, i, keeps_seen, &mut self.key);
             }
             tile.retain_present();
             if !tile.is_empty() {

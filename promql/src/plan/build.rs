@@ -5,10 +5,11 @@ use isobar_model::{MatchOp, Matcher};
 
 use super::invariant::{invariance, strip};
 use super::node::{
-    Aggregation, CountValues, Grid, Kind, Match, Names, Node, Scalar, Set, WithScalar,
+    Aggregation, CountValues, Grid, Kind, Match, Names, Node, Scalar, Set, Skips, WithScalar,
 };
+use super::rewrite::{is_silent, may_be_empty};
 use super::selects::Selects;
-use super::{Plan, PlanError, PlanParams, Root};
+use super::{Plan, PlanError, PlanParams, Rewrites, Root};
 use crate::eval::arithmetic::scalar_binary;
 use crate::functions::arithmetic::{go_max, go_min};
 use crate::parse::ast::{
@@ -22,12 +23,18 @@ const TIME_MAX_MS: i64 = i64::MAX / 8;
 pub(super) type Built<T> = Result<T, PlanError>;
 
 /// Plans `expr`, whose type has been checked.
-pub(super) fn plan(expr: &Expr, params: &PlanParams<'_>, instant: bool) -> Built<Plan> {
+pub(super) fn plan(
+    expr: &Expr,
+    params: &PlanParams<'_>,
+    rewrites: &Rewrites<'_>,
+    instant: bool,
+) -> Built<Plan> {
     let params = clamped(params);
     let grid = Grid::new(params.start_ms, params.end_ms, params.step_ms);
     let mut builder = Builder {
         params,
-        selects: Selects::new(params.selects_apart),
+        rewrites: *rewrites,
+        selects: Selects::new(rewrites.shared_scans, params.selects_apart),
         rank: 0,
         steps: grid.count as u64,
         in_parameter: false,
@@ -90,6 +97,8 @@ pub(super) struct Around {
     pub(super) stats: bool,
     /// Whether something around needs the buckets of histograms all the same.
     pub(super) needs_buckets: bool,
+    /// Matchers that a selector right inside may have besides its own.
+    pub(super) matchers: Vec<Matcher>,
 }
 
 impl Around {
@@ -117,6 +126,7 @@ impl Around {
 
 pub(super) struct Builder<'a> {
     pub(super) params: PlanParams<'a>,
+    pub(super) rewrites: Rewrites<'a>,
     pub(super) selects: Selects,
     rank: u32,
     pub(super) steps: u64,
@@ -193,12 +203,7 @@ impl Builder<'_> {
                 let around = around.call("");
                 let lhs = self.scalar(&binary.lhs, grid, &around)?;
                 let rhs = self.scalar(&binary.rhs, grid, &around)?;
-                match (&lhs, &rhs) {
-                    (Scalar::Const(l), Scalar::Const(r)) => {
-                        Scalar::Const(scalar_binary(binary.op, *l, *r))
-                    }
-                    _ => Scalar::Binary(binary.op, Box::new(lhs), Box::new(rhs)),
-                }
+                folded(binary.op, (lhs, rhs))
             }
             Expr::Call(call) => self.scalar_call(call, grid, around)?,
             _ => return Err(PlanError::Invalid("expected a scalar".to_owned())),
@@ -222,7 +227,11 @@ impl Builder<'_> {
             ("step", []) if start == end => Scalar::Const(0.0),
             ("step", []) => Scalar::Const(self.params.step_ms as f64 / 1000.0),
             ("scalar", [vector]) => {
-                Scalar::Of(Box::new(self.vector(strip(vector), grid, &around)?))
+                let vector = self.vector(strip(vector), grid, &around)?;
+                match vector.kind {
+                    Kind::FromScalar(scalar) if self.rewrites.constants => scalar,
+                    kind => Scalar::Of(Box::new(Node { kind, ..vector })),
+                }
             }
             ("max_of" | "min_of", [left, right]) => {
                 let left = self.scalar(left, grid, &around)?;
@@ -337,6 +346,18 @@ impl Builder<'_> {
                 let input = self.vector(&binary.lhs, grid, &around)?;
                 (input, self.scalar(&binary.rhs, grid, &around)?)
             };
+            let constant = self.rewrites.constants && is_arithmetic(binary.op);
+            let (input, scalar) = match input.kind {
+                Kind::FromScalar(vector) if constant => {
+                    let sides = match scalar_left {
+                        true => (scalar, vector),
+                        false => (vector, scalar),
+                    };
+                    let kind = Kind::FromScalar(folded(binary.op, sides));
+                    return Ok(self.node(kind, grid, Names::None));
+                }
+                kind => (Node { kind, ..input }, scalar),
+            };
             let names = if keeps_names(binary) {
                 input.names
             } else {
@@ -352,8 +373,9 @@ impl Builder<'_> {
             }));
             return Ok(self.node(kind, grid, names));
         }
-        let lhs = self.vector(&binary.lhs, grid, &around)?;
-        let rhs = self.vector(&binary.rhs, grid, &around)?;
+        let (left, right) = self.rewrites.matchers_for_sides(binary);
+        let lhs = self.side(&binary.lhs, left, grid, &around)?;
+        let rhs = self.side(&binary.rhs, right, grid, &around)?;
         let Some(matching) = binary.matching.clone() else {
             return Err(PlanError::Invalid("vectors without matching".to_owned()));
         };
@@ -363,11 +385,13 @@ impl Builder<'_> {
         };
         Ok(match binary.op {
             BinaryOp::And | BinaryOp::Unless => {
+                let skips = self.skips(&lhs, &rhs);
                 let kind = Kind::Set(Box::new(Set {
                     op: binary.op,
                     matching,
                     lhs,
                     rhs,
+                    skips,
                 }));
                 self.node(kind, grid, many)
             }
@@ -381,6 +405,7 @@ impl Builder<'_> {
                     matching,
                     lhs,
                     rhs,
+                    skips: Skips::Nothing,
                 }));
                 self.node(kind, grid, names)
             }
@@ -392,8 +417,15 @@ impl Builder<'_> {
                     false => Names::None,
                 };
                 let return_bool = binary.return_bool;
+                let fills = matching.fill_left.is_some() || matching.fill_right.is_some();
+                let many_side = match matching.cardinality {
+                    Cardinality::OneToMany => &rhs,
+                    _ => &lhs,
+                };
+                let skips_many = self.rewrites.empty_sides && !fills && is_silent(many_side);
                 let kind = Kind::Match(Box::new(Match {
                     op,
+                    skips_many,
                     return_bool,
                     matching,
                     lhs,
@@ -404,6 +436,52 @@ impl Builder<'_> {
             }
         })
     }
+}
+
+impl Builder<'_> {
+    /// Plans a side of an operation between vectors.
+    fn side(
+        &mut self,
+        expr: &Expr,
+        matchers: Vec<Matcher>,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Node> {
+        if matchers.is_empty() {
+            return self.vector(expr, grid, around);
+        }
+        let around = Around {
+            matchers,
+            ..around.clone()
+        };
+        self.vector(strip(expr), grid, &around)
+    }
+
+    /// Which side of `and` or `unless` need not be read when the other is empty.
+    fn skips(&self, lhs: &Node, rhs: &Node) -> Skips {
+        if !self.rewrites.empty_sides {
+            Skips::Nothing
+        } else if is_silent(lhs) {
+            Skips::Left
+        } else if is_silent(rhs) && may_be_empty(lhs) {
+            Skips::Right
+        } else {
+            Skips::Nothing
+        }
+    }
+}
+
+/// A binary operation, computed when both sides are constant.
+fn folded(op: BinaryOp, sides: (Scalar, Scalar)) -> Scalar {
+    match sides {
+        (Scalar::Const(l), Scalar::Const(r)) => Scalar::Const(scalar_binary(op, l, r)),
+        (l, r) => Scalar::Binary(op, Box::new(l), Box::new(r)),
+    }
+}
+
+fn is_arithmetic(op: BinaryOp) -> bool {
+    use BinaryOp::{Add, Atan2, Div, Mod, Mul, Pow, Sub};
+    matches!(op, Add | Sub | Mul | Div | Mod | Pow | Atan2)
 }
 
 pub(super) fn not_evaluated(what: &str) -> PlanError {

@@ -198,6 +198,12 @@ impl Builder<'_> {
         around: &Around,
     ) -> Built<Node> {
         let input = self.vector(input, grid, around)?;
+        if let (MapFn::Plain(func), Kind::FromScalar(Scalar::Const(value))) = (&func, &input.kind)
+            && self.rewrites.constants
+        {
+            let kind = Kind::FromScalar(Scalar::Const(func.eval(*value)));
+            return Ok(self.node(kind, grid, Names::None));
+        }
         Ok(self.node(Kind::Map(Box::new(Map { func, input })), grid, Names::None))
     }
 

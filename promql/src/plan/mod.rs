@@ -18,6 +18,7 @@ pub mod explain;
 mod info;
 mod invariant;
 pub(crate) mod node;
+mod rewrite;
 mod selectors;
 mod selects;
 
@@ -29,6 +30,7 @@ use crate::parse::ast::{Expr, ValueType};
 use crate::stack;
 pub use canonical::Canonical;
 use node::{Grid, Node, Scalar};
+pub use rewrite::Rewrites;
 
 /// The times at which a query is evaluated, and what it needs to know besides.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +149,18 @@ pub(crate) enum Root {
 /// # Errors
 /// When the expression is refused for these times, or has parts that are not evaluated yet.
 pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
+    plan_with(expr, params, &Rewrites::default())
+}
+
+/// As [`plan`], with these rewrites.
+///
+/// # Errors
+/// As [`plan`].
+pub fn plan_with(
+    expr: &Expr,
+    params: &PlanParams<'_>,
+    rewrites: &Rewrites<'_>,
+) -> Result<Plan, PlanError> {
     let instant = params.step_ms == 0;
     if !instant && !matches!(expr.value_type(), ValueType::Vector | ValueType::Scalar) {
         return Err(PlanError::Invalid(format!(
@@ -160,7 +174,7 @@ pub fn plan(expr: &Expr, params: &PlanParams<'_>) -> Result<Plan, PlanError> {
     let levels = height(expr);
     let mut plan = stack::with_room_for(levels, || {
         duration::check(expr, params)?;
-        build::plan(expr, params, instant)
+        build::plan(expr, params, rewrites, instant)
     })
     .unwrap_or_else(|| {
         Err(PlanError::Execution(

@@ -253,8 +253,21 @@ pub(crate) struct Match {
     pub(crate) lhs: Node,
     /// Right operand.
     pub(crate) rhs: Node,
+    /// Whether the side that streams past the other is not read when that is empty.
+    pub(crate) skips_many: bool,
     /// Offset in the query of the operation, for remarks.
     pub(crate) at: usize,
+}
+
+/// Which side of a set operation is not read when the other is empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Skips {
+    /// Both are read.
+    Nothing,
+    /// The left one.
+    Left,
+    /// The right one. It is read when the first rows of the left one are there.
+    Right,
 }
 
 /// A set operation.
@@ -268,6 +281,8 @@ pub(crate) struct Set {
     pub(crate) lhs: Node,
     /// Right operand.
     pub(crate) rhs: Node,
+    /// What need not be read.
+    pub(crate) skips: Skips,
 }
 
 /// An aggregation.

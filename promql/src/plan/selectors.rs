@@ -156,7 +156,17 @@ impl Builder<'_> {
         let range = instant.samples_needed(grid.count);
         let range = self.as_prometheus(range, selector, around);
         let hints = self.hints(0, around);
-        let select = self.selects.add(&selector.matchers, range, hints);
+        let select = if around.matchers.is_empty() {
+            self.selects.add(&selector.matchers, range, hints)
+        } else {
+            let all: Vec<_> = selector
+                .matchers
+                .iter()
+                .chain(&around.matchers)
+                .cloned()
+                .collect();
+            self.selects.add(&all, range, hints)
+        };
         Ok(InstantSelect { select, ..instant })
     }
 

@@ -4,26 +4,30 @@ use isobar_model::series::{Select, SelectHints};
 use isobar_model::{Matcher, TimeRange};
 
 /// The selects found so far, each with the number of its readers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Selects {
     pub(super) selects: Vec<Select>,
     pub(super) readers: Vec<u32>,
+    shares: bool,
     /// See [`super::PlanParams::selects_apart`].
     apart: bool,
 }
 
 impl Selects {
-    pub(super) fn new(apart: bool) -> Self {
+    /// `shares` says whether one select may have several readers.
+    pub(super) fn new(shares: bool, apart: bool) -> Self {
         Selects {
+            selects: Vec::new(),
+            readers: Vec::new(),
+            shares,
             apart,
-            ..Selects::default()
         }
     }
 
     /// The number of the select that gives the series of `matchers` over `range`.
     ///
-    /// A select with the same matchers is shared when the times overlap: its range grows, and
-    /// hints that differ are given up.
+    /// A select with the same matchers is shared when the times overlap, or almost: its range
+    /// grows, and hints that differ are given up.
     pub(super) fn add(
         &mut self,
         matchers: &[Matcher],
@@ -32,9 +36,9 @@ impl Selects {
     ) -> usize {
         let fits = |s: &Select| match self.apart {
             true => s.range == range && s.hints == hints,
-            false => s.range.overlaps(&range),
+            false => are_near(s.range, range),
         };
-        let same = |s: &Select| s.matchers == matchers && fits(s);
+        let same = |s: &Select| self.shares && are_same(&s.matchers, matchers) && fits(s);
         if let Some(index) = self.selects.iter().position(same) {
             let select = &mut self.selects[index];
             select.range = select.range.union(&range);
@@ -55,4 +59,17 @@ impl Selects {
         self.readers.push(1);
         self.selects.len() - 1
     }
+}
+
+/// Whether two lists hold the same matchers, in any order.
+fn are_same(a: &[Matcher], b: &[Matcher]) -> bool {
+    a == b || a.iter().all(|m| b.contains(m)) && b.iter().all(|m| a.contains(m))
+}
+
+/// Whether the time between two ranges is short beside them: scanning it costs less than looking
+/// for the series a second time.
+fn are_near(a: TimeRange, b: TimeRange) -> bool {
+    let length = |range: TimeRange| range.max_ms.saturating_sub(range.min_ms).saturating_add(1);
+    let both = length(a).saturating_add(length(b));
+    length(a.union(&b)) <= both.saturating_add(both / 4)
 }
