@@ -143,6 +143,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let part = if arguments.smoke { 40 } else { 1 };
     let mut rows = Vec::new();
     let mut memory = Vec::new();
+    print_heading();
     for kind in SetKind::ALL {
         if !arguments.set.is_empty() && !arguments.set.iter().any(|it| it == kind.name()) {
             continue;
@@ -172,7 +173,6 @@ fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         memory.push((kind, measured.1));
         rows.extend(measured.0);
     }
-    print_rows(&rows);
     print_summary(&rows, &memory);
     Ok(rows.iter().all(|it| it.wrong.is_none()))
 }
@@ -250,7 +250,7 @@ fn measure_set(
             let engine = it.as_ref()?;
             Some(repeat(std::process::id(), enough, || engine.run(case)))
         };
-        rows.push(Row {
+        let row = Row {
             case: case.clone(),
             points: expected.points(),
             prometheus: *prometheus,
@@ -258,7 +258,9 @@ fn measure_set(
             inside: engine(&inside[0]).transpose()?,
             two_threads: engine(&inside[1]).transpose()?,
             wrong,
-        });
+        };
+        print_row(&row);
+        rows.push(row);
     }
     let grown = |at: usize| -> anyhow::Result<u64> {
         Ok(rows
@@ -273,12 +275,24 @@ fn measure_set(
 
 /// The blocks of `folder` once more, without their bytes being copied.
 fn link_blocks(folder: &Path, data: &Path) -> anyhow::Result<()> {
-    fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
-    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+    let list = || fs::read_dir(folder).with_context(|| format!("list {}", folder.display()));
+    for entry in list()? {
         let entry = entry.with_context(|| format!("list {}", folder.display()))?;
-        let (from, to) = (entry.path(), data.join(entry.file_name()));
+        // Whatever else is there is not ours to open twice.
+        if entry.path().join("meta.json").is_file() {
+            link_all(&entry.path(), &data.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn link_all(from: &Path, to: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(to).with_context(|| format!("make {}", to.display()))?;
+    for entry in fs::read_dir(from).with_context(|| format!("list {}", from.display()))? {
+        let entry = entry.with_context(|| format!("list {}", from.display()))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
         if from.is_dir() {
-            link_blocks(&from, &to)?;
+            link_all(&from, &to)?;
         } else {
             fs::hard_link(&from, &to).with_context(|| format!("link {}", from.display()))?;
         }
@@ -339,37 +353,38 @@ fn repeat(
     }
 }
 
-fn print_rows(rows: &[Row]) {
+fn print_heading() {
     println!(
         "| query | steps | in process: CPU ms | isobar: CPU ms | wall ms | prometheus: CPU ms | wall ms | \
          CPU ÷ | wall ÷ | in process ÷ | memory MB, isobar | prometheus |"
     );
     println!("|---|{}", "---:|".repeat(11));
-    for row in rows {
-        let Row {
-            isobar, prometheus, ..
-        } = row;
-        let own = if row.case.own { "own: " } else { "" };
-        println!(
-            "| {own}`{}` | {} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {} | {:.1} | {:.1} |",
-            row.case.query.replace('|', "\\|"),
-            row.case.steps(),
-            row.inside
-                .map_or("–".to_owned(), |it| format!("{:.3}", it.cpu_ms)),
-            isobar.cpu_ms,
-            isobar.wall_ms,
-            prometheus.cpu_ms,
-            prometheus.wall_ms,
-            prometheus.cpu_ms / isobar.cpu_ms,
-            prometheus.wall_ms / isobar.wall_ms,
-            row.inside.map_or("–".to_owned(), |it| format!(
-                "{:.2}",
-                prometheus.cpu_ms / it.cpu_ms
-            )),
-            megabytes(isobar.memory),
-            megabytes(prometheus.memory),
-        );
-    }
+}
+
+fn print_row(row: &Row) {
+    let Row {
+        isobar, prometheus, ..
+    } = row;
+    let own = if row.case.own { "own: " } else { "" };
+    println!(
+        "| {own}`{}` | {} | {} | {:.3} | {:.3} | {:.3} | {:.3} | {:.2} | {:.2} | {} | {:.1} | {:.1} |",
+        row.case.query.replace('|', "\\|"),
+        row.case.steps(),
+        row.inside
+            .map_or("–".to_owned(), |it| format!("{:.3}", it.cpu_ms)),
+        isobar.cpu_ms,
+        isobar.wall_ms,
+        prometheus.cpu_ms,
+        prometheus.wall_ms,
+        prometheus.cpu_ms / isobar.cpu_ms,
+        prometheus.wall_ms / isobar.wall_ms,
+        row.inside.map_or("–".to_owned(), |it| format!(
+            "{:.2}",
+            prometheus.cpu_ms / it.cpu_ms
+        )),
+        megabytes(isobar.memory),
+        megabytes(prometheus.memory),
+    );
 }
 
 fn megabytes(bytes: u64) -> f64 {
