@@ -27,14 +27,16 @@ use crate::fixture::{Server, copy_dir};
 /// How many of the answers are met: all of them.
 const MET_MIN: usize = 242;
 
+/// Where the recordings lie.
+pub(crate) const CONTRACT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/contract");
+
 /// The label that tells the two collectors apart.
-const REPLICA: &str = "prometheus_replica";
+pub(crate) const REPLICA: &str = "prometheus_replica";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn thanos_answers_are_met() {
-    let recorded = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/contract");
     let other = std::env::var("ISOBAR_HA_ANSWERS").ok();
-    let contract = Path::new(other.as_deref().unwrap_or(recorded));
+    let contract = Path::new(other.as_deref().unwrap_or(CONTRACT));
     let Ok(lines) = std::fs::read_to_string(contract.join("ha-answers.jsonl")) else {
         println!("skipped: {} not found", contract.display());
         return;
@@ -64,7 +66,7 @@ async fn thanos_answers_are_met() {
     assert!(met >= met_min, "{met} answers met, {met_min} expected");
 }
 
-fn server(store: &Arc<External>, function: Function) -> Server {
+pub(crate) fn server(store: &Arc<External>, function: Function) -> Server {
     let config = Config {
         deduplication: Deduplication {
             labels: Arc::from([REPLICA.to_owned()]),
@@ -75,7 +77,7 @@ fn server(store: &Arc<External>, function: Function) -> Server {
     Server::with(Arc::clone(store) as Arc<dyn Store>, config, 2)
 }
 
-fn parameters(recorded: &Json) -> Vec<(String, String)> {
+pub(crate) fn parameters(recorded: &Json) -> Vec<(String, String)> {
     let text = |json: &Json| match json.as_str() {
         Some(text) => text.to_owned(),
         None => json.to_string(),
@@ -132,7 +134,7 @@ fn same(want: &Json, got: &Json) -> Result<(), String> {
 
 /// The blocks of `from`, copied to `to`, as a Thanos store shows them: with the labels that their
 /// `meta.json` has for the whole block.
-fn thanos_store(from: &Path, to: &Path) -> Arc<External> {
+pub(crate) fn thanos_store(from: &Path, to: &Path) -> Arc<External> {
     copy_dir(from, to);
     let mut all = std::fs::read_dir(to)
         .expect("the blocks")
@@ -155,7 +157,7 @@ fn thanos_store(from: &Path, to: &Path) -> Arc<External> {
 }
 
 /// A store whose series all have some labels more.
-struct External {
+pub(crate) struct External {
     labels: Labels,
     inner: LocalStore,
 }

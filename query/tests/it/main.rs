@@ -4,6 +4,7 @@ mod contract;
 mod explain;
 mod fixture;
 mod ha;
+mod ha_window;
 mod hostile;
 mod requests;
 mod running;

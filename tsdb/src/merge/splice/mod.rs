@@ -64,13 +64,18 @@ impl ReadFor {
     pub fn new(hints: &SelectHints, lookback_ms: i64) -> Self {
         let func = hints.func.as_str();
         let lift = matches!(func, "increase" | "rate" | "irate" | "resets");
-        let closed = hints.range_ms > 0;
+        let is_range = hints.range_ms > 0;
         ReadFor {
             counter: lift || matches!(func, "xincrease" | "xrate"),
             lift,
             step_ms: hints.step_ms,
-            back_ms: if closed { hints.range_ms } else { lookback_ms },
-            closed,
+            back_ms: if is_range {
+                hints.range_ms
+            } else {
+                lookback_ms
+            },
+            // Prometheus looks a millisecond less far for `timestamp`.
+            closed: is_range || func != "timestamp",
         }
     }
 
@@ -162,10 +167,11 @@ enum Value {
     Histogram(Arc<FloatHistogram>),
 }
 
-/// Chunks by their first time, then their last, then what is in them; of equal ones one stays.
+/// Chunks by their first time, then their last, then what is in them, where the greater bytes come
+/// first, as in Thanos; of equal ones one stays.
 fn in_order(mut chunks: Vec<Chunk>) -> Vec<Chunk> {
     let key = |chunk: &Chunk| (chunk.min_ms, chunk.max_ms, chunk.encoding as u8);
-    chunks.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.data.cmp(&b.data)));
+    chunks.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| b.data.cmp(&a.data)));
     chunks.dedup();
     chunks
 }

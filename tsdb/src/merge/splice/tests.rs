@@ -145,7 +145,12 @@ fn a_chain_is_begun_anew_where_times_are_left_out() {
         (50, 1.0),
         (60, 1.0),
     ];
-    check(hints(30, 0), (1, 55), &sought);
+    check(hints(30, 0), (1, 55), &all);
+    let times = SelectHints {
+        func: "timestamp".into(),
+        ..hints(30, 0)
+    };
+    check(times, (1, 55), &sought);
     check(hints(0, 20), (1, 20), &all[..2]);
 }
 
