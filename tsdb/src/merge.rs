@@ -14,7 +14,7 @@ use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, SelectError, TimeRange};
 
 use crate::Error;
-use crate::chunks::{Chunk, XorAppender, sort_from};
+use crate::chunks::{Chunk, Scratch, XorAppender, sort_from};
 
 /// The most samples of a chunk that is written here, as in Prometheus.
 pub const CHUNK_SAMPLES_MAX: usize = 120;
@@ -156,10 +156,11 @@ pub fn read_samples(
     let histograms_start = columns.histograms.len();
     // Where the histograms of each chunk end, for chunks that have any.
     let mut histogram_ends: Vec<usize> = Vec::new();
+    let mut scratch = Scratch::default();
     for chunk in chunks.iter().filter(|chunk| chunk.range().overlaps(&range)) {
         let at = columns.len();
         let histograms_at = columns.histograms.len();
-        chunk.decode_into(range, columns)?;
+        chunk.decode_with(range, columns, &mut scratch)?;
         if columns.histograms.len() > histograms_at {
             histogram_ends.push(columns.histograms.len());
         }

@@ -19,7 +19,7 @@ pub mod xor2;
 
 use histogram::{Counts, Kind};
 pub use segment::{ChunkRef, SegmentReader, SegmentWriter};
-pub use xor::XorAppender;
+pub use xor::{Scratch, XorAppender};
 
 /// How a chunk's bytes are encoded. The numbers are those of the block format
 /// (Prometheus `tsdb/chunkenc`).
@@ -114,11 +114,24 @@ impl Chunk {
     /// [`Error::Corrupt`] when the bytes do not follow the encoding, [`Error::Unsupported`] when
     /// the encoding is not decoded yet; `columns` is left as it was.
     pub fn decode_into(&self, range: TimeRange, columns: &mut Columns) -> Result<(), Error> {
+        self.decode_with(range, columns, &mut Scratch::default())
+    }
+
+    /// As [`Chunk::decode_into`], for many chunks: they share the scratch.
+    ///
+    /// # Errors
+    /// As [`Chunk::decode_into`].
+    pub fn decode_with(
+        &self,
+        range: TimeRange,
+        columns: &mut Columns,
+        scratch: &mut Scratch,
+    ) -> Result<(), Error> {
         let start = columns.len();
         let (counts, start_times) = match self.encoding {
             Encoding::Xor | Encoding::Xor2 => {
                 let rising = match self.encoding {
-                    Encoding::Xor => xor::decode(&self.data, columns)?,
+                    Encoding::Xor => xor::decode_with(&self.data, columns, scratch)?,
                     _ => xor2::decode(&self.data, columns)?,
                 };
                 if !rising {

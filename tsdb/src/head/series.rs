@@ -7,7 +7,7 @@ use isobar_model::{Columns, TimeRange};
 
 use crate::Error;
 use crate::chunks::xor::{self, XorAppender};
-use crate::chunks::{Chunk, Encoding};
+use crate::chunks::{Chunk, Encoding, Scratch};
 
 use super::incoming::RejectReason;
 
@@ -146,17 +146,17 @@ impl MemSeries {
 
     fn value_at(&self, timestamp_ms: i64) -> Option<f64> {
         let at = TimeRange::new(timestamp_ms, timestamp_ms);
-        let mut columns = Columns::default();
+        let (mut columns, mut scratch) = (Columns::default(), Scratch::default());
         for chunk in self.sealed.iter().filter(|chunk| overlaps(chunk, at)) {
             // Only XOR chunks that were encoded or checked here are in a head.
-            xor::decode(&chunk.data, &mut columns).ok()?;
+            xor::decode_with(&chunk.data, &mut columns, &mut scratch).ok()?;
         }
         if self
             .open
             .first_ms()
             .is_some_and(|first_ms| first_ms <= timestamp_ms)
         {
-            xor::decode(self.open.as_bytes(), &mut columns).ok()?;
+            xor::decode_with(self.open.as_bytes(), &mut columns, &mut scratch).ok()?;
         }
         let found = columns.timestamps.binary_search(&timestamp_ms).ok()?;
         columns.values.get(found).copied()

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use isobar_model::Columns;
 
-use super::decode::decode_columns;
+use super::decode::{Scratch, decode_columns};
 use super::{HEADER_BYTES, NO_WINDOW, SAMPLES_MAX};
 use crate::Error;
 use crate::chunks::{Chunk, Encoding};
@@ -57,7 +57,7 @@ impl XorAppender {
     /// [`Error::Corrupt`] when the bytes are no XOR chunk.
     pub fn resume(data: &[u8]) -> Result<Self, Error> {
         let mut columns = Columns::default();
-        let end = decode_columns(data, &mut columns)?;
+        let end = decode_columns(data, &mut columns, &mut Scratch::default())?;
         let (Some(last_ms), Some(last_value)) = (
             columns.timestamps.last().copied(),
             columns.values.last().copied(),

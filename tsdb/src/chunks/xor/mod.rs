@@ -22,8 +22,8 @@
 //!        11 leading zeros <5 bit>, significant bits <6 bit, 0 stands for 64>, bits
 //! ```
 //!
-//! Decoding is bulk: one loop fills two columns, 64 bits at a time. What a chunk says beyond
-//! its end reads as zeros and is found out once, after the loop.
+//! Decoding is bulk: one loop fills blocks of two columns. What a chunk says beyond its end reads
+//! as zeros and is found out once, after the loop.
 
 use crate::Error;
 
@@ -31,7 +31,7 @@ mod decode;
 mod encode;
 
 pub(super) use decode::BitReader;
-pub use decode::{decode, sample_count};
+pub use decode::{Scratch, decode, decode_with, sample_count};
 pub use encode::XorAppender;
 
 /// The most samples a chunk can count.
