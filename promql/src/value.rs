@@ -53,10 +53,12 @@ pub struct MatrixSeries {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueryStats {
     /// Samples that the operators looked at, each as often as a window held it
-    /// (Prometheus' `totalQueryableSamples`).
+    /// (Prometheus' `totalQueryableSamples`). A histogram counts as many, by its size.
     pub samples_queryable: u64,
     /// Samples decoded from storage.
     pub samples_read: u64,
+    /// Samples that steps looked at and the steps before had not (Prometheus' `samplesRead`).
+    pub samples_new: u64,
     /// The most samples held at one time.
     pub samples_peak: u64,
     /// The most bytes reserved at one time.

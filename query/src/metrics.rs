@@ -112,7 +112,7 @@ impl EngineMetrics {
     /// Takes in what a finished query cost.
     pub(crate) fn observe(&self, timings: &Timings, stats: &QueryStats) {
         self.samples.inc_by(stats.samples_queryable);
-        self.samples_read.inc_by(stats.samples_read);
+        self.samples_read.inc_by(stats.samples_new);
         let observe = |slice, spent: Duration| {
             self.duration
                 .get_or_create(&Slice { slice })

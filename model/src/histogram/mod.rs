@@ -143,6 +143,28 @@ pub enum HistogramError {
 }
 
 impl FloatHistogram {
+    /// How many numbers Prometheus takes the histogram for where it counts samples: a sixteenth of
+    /// its bytes there, each run of buckets being a span.
+    pub fn weight_in_samples(&self) -> u64 {
+        let sides = [&self.positive, &self.negative];
+        let words = sides.map(|buckets| {
+            let indexes = buckets.indexes();
+            let gaps = indexes.windows(2).filter(|pair| pair[1] != pair[0] + 1);
+            let spans = usize::from(!indexes.is_empty()) + gaps.count();
+            indexes.len() + spans
+        });
+        let words = 21 + words[0] + words[1] + self.custom.len();
+        (words as u64 + 1) / 2
+    }
+
+    /// Whether both weigh the same for sure, which is cheap to see: samples of one chunk share
+    /// their layout.
+    pub fn shares_layout(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self.positive.indexes(), other.positive.indexes())
+            && Arc::ptr_eq(self.negative.indexes(), other.negative.indexes())
+            && Arc::ptr_eq(&self.custom, &other.custom)
+    }
+
     /// The bytes that it takes, custom bounds not counted: these are shared.
     pub fn bytes(&self) -> usize {
         size_of::<Self>() + 8 * (self.positive.counts().len() + self.negative.counts().len())

@@ -96,7 +96,7 @@ impl InfoSeries {
                 series.samples.read(range, &mut columns)?;
                 let read = (columns.len() + columns.histograms.len()) as u64;
                 let seen = infos.add(labels, &columns, &op.series)?;
-                run.count_samples(read, seen);
+                run.count_samples(read, seen * op.series.weight, seen);
                 run.hold(seen)?;
                 Ok(memory.grow_to(8 * infos.times.capacity())?)
             })?;

@@ -26,6 +26,7 @@ mod histogram_ops;
 mod histogram_windows;
 mod info;
 mod join;
+mod looked;
 mod map;
 mod matching;
 mod measure;
@@ -355,18 +356,21 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),
         Kind::Select(select) => Box::new(select::InstantRows::new(
             run,
+            node.rank,
             *select,
             grid,
             select::Shown::Value,
         )?),
         Kind::SampleTime(select) => Box::new(select::InstantRows::new(
             run,
+            node.rank,
             *select,
             grid,
             select::Shown::Time,
         )?),
         Kind::StartTime(select) => Box::new(select::InstantRows::new(
             run,
+            node.rank,
             *select,
             grid,
             select::Shown::StartTime,

@@ -6,6 +6,7 @@ use isobar_model::{Columns, Labels, Reservation, TimeRange};
 
 use super::coverage::Measure;
 use super::histogram_windows;
+use super::looked::Looked;
 use super::names::{NameDrop, Removal};
 use super::remarks::go_g;
 use super::replicas::Replicas;
@@ -257,7 +258,7 @@ impl Calculation<'_> {
 impl<'r> Operator<'r> for WindowRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.what.node.grid.count);
-        let (mut read, mut queryable) = (0, 0);
+        let (mut read, mut queryable, mut new) = (0, 0, 0);
         let Calculation { run, call, .. } = self.what;
         while !tile.is_full() {
             let Some((labels, drops_name)) = self.next_series()? else {
@@ -269,7 +270,11 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             if count == 0 {
                 continue;
             }
-            queryable += samples_in_windows(&self.columns.timestamps, &call.windows);
+            let counted = Looked::at(&self.columns, &call.windows, call.edges);
+            queryable += counted.all.saturating_mul(call.weight);
+            if matches!(call.source, WindowSource::Select(_)) {
+                new += counted.new;
+            }
             let mut row = tile.push(Labels::empty());
             let (what, columns, scratch) = (&self.what, &self.columns, &mut self.scratch);
             let (histograms, any_result) = if self.replicas.is_single() {
@@ -300,7 +305,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
         if !call.func.keeps_metric_name() && call.func != RangeFn::Absent {
             self.names.drop_all(tile)?;
         }
-        run.count_samples(read, queryable);
+        run.count_samples(read, queryable, new);
         run.hold(tile.count())?;
         Ok(!tile.is_empty())
     }
@@ -350,59 +355,4 @@ fn samples_needed(windows: &Windows, edges: Edges) -> TimeRange {
             .saturating_sub(before_ms),
         last_ms.saturating_add(after_ms),
     )
-}
-
-/// How many samples all windows hold together, each sample as often as windows hold it.
-fn samples_in_windows(timestamps: &[i64], windows: &Windows) -> u64 {
-    let count = windows.count as i64;
-    if windows.step_ms == 0 {
-        return timestamps.len() as u64 * windows.count as u64;
-    }
-    // Windows `i` with `t <= end(i) < t + range`.
-    let holding = |t: i64| {
-        let first = (t - windows.first_end_ms + windows.step_ms - 1).div_euclid(windows.step_ms);
-        let end = (t + windows.range_ms - windows.first_end_ms + windows.step_ms - 1)
-            .div_euclid(windows.step_ms);
-        (end.clamp(0, count) - first.clamp(0, count)) as u64
-    };
-    if windows.range_ms % windows.step_ms != 0 {
-        return timestamps.iter().map(|t| holding(*t)).sum();
-    }
-    // Away from the edges each sample lies in the same number of windows.
-    let last_ms = windows.end_ms(windows.count - 1);
-    let inner = timestamps.partition_point(|t| *t <= windows.first_end_ms - windows.step_ms);
-    let outer = timestamps
-        .partition_point(|t| *t <= last_ms - windows.range_ms)
-        .max(inner);
-    let edges = timestamps[..inner].iter().chain(&timestamps[outer..]);
-    let each = (windows.range_ms / windows.step_ms) as u64;
-    edges.map(|t| holding(*t)).sum::<u64>() + (outer - inner) as u64 * each
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_counted_for_each_window() {
-        for (step_ms, range_ms) in [(15, 60), (20, 30), (50, 20), (60, 60)] {
-            let windows = Windows {
-                first_end_ms: 100,
-                step_ms,
-                count: 7,
-                range_ms,
-            };
-            let timestamps: Vec<i64> = (0..90).map(|i| i * 7).collect();
-            let naive: usize = (0..7)
-                .map(|i| {
-                    let end = windows.end_ms(i);
-                    timestamps
-                        .iter()
-                        .filter(|t| **t <= end && **t > end - range_ms)
-                        .count()
-                })
-                .sum();
-            assert_eq!(samples_in_windows(&timestamps, &windows), naive as u64);
-        }
-    }
 }

@@ -35,6 +35,7 @@ pub(crate) struct Run<'a> {
     peak: AtomicU64,
     queryable: AtomicU64,
     read: AtomicU64,
+    new: AtomicU64,
     series: AtomicU64,
     measures: Option<Measures>,
 }
@@ -66,6 +67,7 @@ impl<'a> Run<'a> {
             peak: AtomicU64::new(0),
             queryable: AtomicU64::new(0),
             read: AtomicU64::new(0),
+            new: AtomicU64::new(0),
             series: AtomicU64::new(0),
             measures,
         }
@@ -139,8 +141,9 @@ impl<'a> Run<'a> {
         self.hold(kept)
     }
 
-    /// Counts samples decoded, and samples looked at.
-    pub(crate) fn count_samples(&self, read: u64, queryable: u64) {
+    /// Counts samples decoded, samples looked at, and those of them that no step before looked at.
+    pub(crate) fn count_samples(&self, read: u64, queryable: u64, new: u64) {
+        self.new.fetch_add(new, Ordering::Relaxed);
         self.read.fetch_add(read, Ordering::Relaxed);
         self.queryable.fetch_add(queryable, Ordering::Relaxed);
         if let Some(measures) = &self.measures {
@@ -243,6 +246,7 @@ impl<'a> Run<'a> {
         let stats = QueryStats {
             samples_queryable: self.queryable.into_inner(),
             samples_read: self.read.into_inner(),
+            samples_new: self.new.into_inner(),
             samples_peak: self.peak.into_inner(),
             bytes_peak: self.memory.peak(),
             series: self.series.into_inner(),

@@ -34,6 +34,7 @@ pub(super) enum Shown {
 /// The rows of an instant selector, or of a function of samples' times around one.
 pub(super) struct InstantRows<'r> {
     run: &'r Run<'r>,
+    rank: u32,
     feed: Feed<'r>,
     select: InstantSelect,
     grid: Grid,
@@ -52,12 +53,14 @@ pub(super) const SAMPLES: &str = "reading a series";
 impl<'r> InstantRows<'r> {
     pub(super) fn new(
         run: &'r Run<'r>,
+        rank: u32,
         select: InstantSelect,
         grid: Grid,
         shown: Shown,
     ) -> Result<Self, EvalError> {
         Ok(InstantRows {
             run,
+            rank,
             feed: run.open(select.select)?,
             select,
             grid,
@@ -103,8 +106,8 @@ impl<'r> Operator<'r> for InstantRows<'r> {
                 histograms = smooth_both(columns, select, steps, name, row, &mut remarks);
                 for (is_warning, text) in remarks {
                     match is_warning {
-                        true => self.run.remarks().warn(0, select.at, text),
-                        false => self.run.remarks().info(0, select.at, text),
+                        true => self.run.remarks().warn(self.rank, select.at, text),
+                        false => self.run.remarks().info(self.rank, select.at, text),
                     }
                 }
             } else {
@@ -164,7 +167,10 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             names.drop_all(tile)?;
         }
         let present = tile.count();
-        self.run.count_samples(read, present);
+        // Prometheus does not count what is interpolated.
+        let new = if smoothed { 0 } else { present };
+        let weighed = new.saturating_mul(self.select.weight);
+        self.run.count_samples(read, weighed, new);
         self.run.hold(present)?;
         Ok(!tile.is_empty())
     }
@@ -391,13 +397,15 @@ pub(super) fn samples(
             columns.shrink_to_fit();
             bytes += columns.bytes() + size_of::<MatrixSeries>() + series.labels.as_bytes().len();
             memory.grow_to(bytes)?;
-            let count = (columns.len() + columns.histograms.len()) as u64;
-            run.count_samples(count, count);
+            let read = (columns.len() + columns.histograms.len()) as u64;
             columns.forget_start_times();
             remove_stale(&mut columns);
             extended::samples(&mut columns, edges, min_ms, max_ms)
                 .map_err(|text| EvalError::Execution(text.to_owned()))?;
-            run.hold((columns.len() + columns.histograms.len()) as u64)?;
+            let histograms = columns.histograms.iter().map(|it| it.1.as_ref());
+            let count = columns.len() as u64 + tile::weights(histograms).sum::<u64>();
+            run.count_samples(read, count, count);
+            run.hold(count)?;
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 all.push(MatrixSeries {
                     labels: series.labels.clone(),

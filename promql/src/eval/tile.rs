@@ -318,9 +318,10 @@ impl Tile {
         self.present.truncate(kept * self.words);
     }
 
-    /// The number of values that are present.
+    /// The number of values that are present, histograms by their size.
     pub(crate) fn count(&self) -> u64 {
-        let histograms = self.histograms.iter().map(|row| row.len() as u64);
+        let rows = self.histograms.iter().filter(|row| !row.is_empty());
+        let histograms = rows.map(|row| weights(row.iter().map(|it| it.1.as_ref())).sum::<u64>());
         count(&self.present) + histograms.sum::<u64>()
     }
 }
@@ -354,6 +355,21 @@ impl<'a> RowRef<'a> {
         mark(&mut present, self.histograms);
         present.into()
     }
+}
+
+/// How many samples each histogram counts for.
+pub(crate) fn weights<'a>(
+    histograms: impl Iterator<Item = &'a FloatHistogram>,
+) -> impl Iterator<Item = u64> {
+    let mut last: Option<(&FloatHistogram, u64)> = None;
+    histograms.map(move |histogram| match last {
+        Some((before, weight)) if before.shares_layout(histogram) => weight,
+        _ => {
+            let weight = histogram.weight_in_samples();
+            last = Some((histogram, weight));
+            weight
+        }
+    })
 }
 
 /// Sets the bits of the steps that have histograms.

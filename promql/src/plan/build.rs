@@ -38,6 +38,7 @@ pub(super) fn plan(
         rank: 0,
         steps: grid.count as u64,
         in_parameter: false,
+        weight: 1,
     };
     let around = Around::default();
     let root = match strip(expr) {
@@ -133,6 +134,8 @@ pub(super) struct Builder<'a> {
     /// Whether it plans the parameter of an aggregation. Prometheus does not prepare these:
     /// nothing in them is held, and `@ start()` and `@ end()` go unheard.
     pub(super) in_parameter: bool,
+    /// See [`super::node::RangeCall::weight`].
+    pub(super) weight: u64,
 }
 
 impl Builder<'_> {
@@ -154,7 +157,10 @@ impl Builder<'_> {
         if (grid.count > 1 || !grid.single) && !self.in_parameter {
             let invariance = invariance(expr);
             if invariance.hold {
+                let outside = self.weight;
+                self.weight = outside.saturating_mul(grid.count as u64);
                 let inner = self.vector(expr, grid.first(), around)?;
+                self.weight = outside;
                 let names = inner.names;
                 return Ok(self.node(Kind::Hold(Box::new(inner)), grid, names));
             }
@@ -185,7 +191,10 @@ impl Builder<'_> {
     /// Plans an expression that gives a number.
     pub(super) fn scalar(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Scalar> {
         if grid.count > 1 && !self.in_parameter && invariance(expr).hold {
+            let outside = self.weight;
+            self.weight = outside.saturating_mul(grid.count as u64);
             let inner = self.scalar(expr, grid.first(), around)?;
+            self.weight = outside;
             return Ok(match inner {
                 Scalar::Const(_) => inner,
                 _ => Scalar::Hold(Box::new(inner)),

@@ -296,7 +296,9 @@ impl Builder<'_> {
                 }
                 Expr::Subquery(subquery) => {
                     let windows = self.subquery_windows(subquery, grid)?;
+                    let outside = std::mem::replace(&mut self.weight, 0);
                     let node = self.subquery_node(subquery, &windows, around)?;
+                    self.weight = outside;
                     let names = node.names;
                     // Prometheus puts a selector without position in the subquery's place.
                     let source = WindowSource::Subquery(node);
@@ -323,6 +325,7 @@ impl Builder<'_> {
             Names::None
         };
         let call = RangeCall {
+            weight: self.weight,
             func,
             edges,
             source,

@@ -150,6 +150,7 @@ impl Builder<'_> {
             lookback_ms: self.params.lookback_ms,
             smoothed: selector.smoothed,
             until_ms,
+            weight: self.weight,
             stats: around.stats && !around.needs_buckets,
             at: selector.span.start,
         };

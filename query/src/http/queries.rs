@@ -201,7 +201,7 @@ impl From<&Answer> for Stats {
             },
             samples: SampleStats {
                 total_queryable_samples: result.stats.samples_queryable,
-                samples_read: result.stats.samples_read,
+                samples_read: result.stats.samples_new,
                 peak_samples: result.stats.samples_peak,
             },
         }

@@ -19,15 +19,22 @@ impl Request {
         let odd_only = !setting.modern && query.contains(':');
         let time_ms = time_ms(setting, odd_only, random);
         if setting.modern && random.chance(6) {
+            let path = match random.chance(50) {
+                true => "/api/v1/format_query",
+                false => "/api/v1/parse_query",
+            };
             return Request {
-                path: *random.pick(&["/api/v1/format_query", "/api/v1/parse_query"]),
+                path,
                 params: vec![("query", query)],
             };
         }
+        let stats = setting.modern && random.chance(10);
+        let stats = stats.then(|| ("stats", "all".to_owned()));
         if random.chance(45) {
+            let params = [("query", query), ("time", seconds(time_ms))];
             return Request {
                 path: "/api/v1/query",
-                params: vec![("query", query), ("time", seconds(time_ms))],
+                params: params.into_iter().chain(stats).collect(),
             };
         }
         let steps_ms: &[i64] = if setting.modern {
@@ -42,12 +49,15 @@ impl Request {
         let end_ms = time_ms + step_ms * count + i64::from(random.chance(20)) * 1000;
         Request {
             path: "/api/v1/query_range",
-            params: vec![
+            params: [
                 ("query", query),
                 ("start", seconds(time_ms)),
                 ("end", seconds(end_ms)),
                 ("step", seconds(step_ms)),
-            ],
+            ]
+            .into_iter()
+            .chain(stats)
+            .collect(),
         }
     }
 
