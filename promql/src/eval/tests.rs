@@ -1,5 +1,5 @@
 //! Tests of planner and evaluator over series in memory. What is expected was checked against
-//! Prometheus 3.14; the wide tests are `tests/conformance.rs` and, in `query`,
+//! Prometheus 3.14; the wide tests are `tests/conformance` and, in `query`,
 //! `tests/recorded.rs`.
 
 use super::testing::Memory;

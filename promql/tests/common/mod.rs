@@ -8,7 +8,7 @@ pub(crate) mod script;
 pub(crate) mod start_times;
 pub(crate) mod tree;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder with Prometheus' scripts and parser cases.
 pub(crate) fn promqltest_folder() -> PathBuf {
@@ -23,9 +23,22 @@ pub(crate) fn promqltest_folder() -> PathBuf {
     )
 }
 
-/// The scripts of the folder by name, with their text.
+/// The scripts of that folder by name, with their text.
 pub(crate) fn scripts() -> Vec<(String, String)> {
-    let Ok(entries) = std::fs::read_dir(promqltest_folder()) else {
+    scripts_in(&promqltest_folder())
+}
+
+/// Our own scripts. Their expectations were checked with Prometheus 3.14's own runner, but for the
+/// functions that it does not know.
+pub(crate) fn own_scripts() -> Vec<(String, String)> {
+    scripts_in(Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/scripts"
+    )))
+}
+
+fn scripts_in(folder: &Path) -> Vec<(String, String)> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
     let mut scripts = Vec::new();

@@ -1,13 +1,22 @@
-//! Runs Prometheus' PromQL scripts against our evaluator.
+//! Runs Prometheus' PromQL scripts, and our own beside them, against our evaluator; and Prometheus'
+//! parser cases against our parser.
 //!
 //! An eval passes when its value and its remarks are as expected, also with `@` put on all its
 //! selectors and evaluated at other times, and in the middle of a range query, as Prometheus'
 //! own runner checks.
+//!
+//! The last lines are `conformance: N of M evals passed` and `parse: N of M cases passed`. To have
+//! them shown always, this is a program of its own rather than a test in a harness.
 
+#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+
+#[path = "../common/mod.rs"]
 mod common;
+mod parse_cases;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
 
 use common::histogram;
 use common::memory::Memory;
@@ -22,9 +31,6 @@ use isobar_promql::parse::series::SequenceValue;
 use isobar_promql::parse::{Expr, parse_expr};
 use isobar_promql::plan::{PlanParams, plan};
 use isobar_promql::value::{MatrixSeries, QueryResult, Value, VectorSample};
-
-/// Evals that passed when this was last looked at. It only goes up.
-const PASSED_MIN: usize = 1892;
 
 /// Functions whose value depends on more than the samples that `@` pins.
 const TIME_DEPENDENT: &[&str] = &[
@@ -45,40 +51,52 @@ const TIME_DEPENDENT: &[&str] = &[
     "timestamp",
 ];
 
-#[test]
-fn conformance() {
-    let scripts = common::scripts();
-    if scripts.is_empty() {
-        println!(
-            "skipped: no scripts in {}",
-            common::promqltest_folder().display()
-        );
-        return;
+fn main() -> ExitCode {
+    let mut scripts = common::own_scripts();
+    let folder = common::promqltest_folder();
+    let prometheus = common::scripts();
+    if prometheus.is_empty() {
+        println!("skipped: no scripts in {}", folder.display());
     }
+    scripts.extend(prometheus);
     let (mut passed, mut evals) = (0, 0);
     for (name, text) in &scripts {
-        let (mut passed_here, mut evals_here) = (0, 0);
-        let mut memory = Memory::default();
-        for command in script::read(text).unwrap_or_else(|e| panic!("{name}: {e}")) {
-            match command {
-                Command::Clear => memory.clear(),
-                Command::Load(load) => memory.load(&load),
-                Command::Eval(eval) => {
-                    evals_here += 1;
-                    match catch_unwind(AssertUnwindSafe(|| run(&eval, &memory))) {
-                        Ok(Ok(())) => passed_here += 1,
-                        Ok(Err(e)) => println!("{name}:{}: {}: {e}", eval.line, eval.query),
-                        Err(_) => println!("{name}:{}: {}: PANIC", eval.line, eval.query),
-                    }
-                }
-            }
-        }
+        let (passed_here, evals_here) = run_script(name, text);
         println!("{name}: {passed_here} of {evals_here}");
         passed += passed_here;
         evals += evals_here;
     }
     println!("conformance: {passed} of {evals} evals passed");
-    assert!(passed >= PASSED_MIN, "fewer than {PASSED_MIN}");
+    let parses = parse_cases::run();
+    ExitCode::from(u8::from(passed < evals || !parses))
+}
+
+/// Runs a script; gives how many of how many evals passed.
+fn run_script(name: &str, text: &str) -> (usize, usize) {
+    let commands = match script::read(text) {
+        Ok(commands) => commands,
+        Err(error) => {
+            println!("{name}: {error}");
+            return (0, 1);
+        }
+    };
+    let (mut passed, mut evals) = (0, 0);
+    let mut memory = Memory::default();
+    for command in commands {
+        match command {
+            Command::Clear => memory.clear(),
+            Command::Load(load) => memory.load(&load),
+            Command::Eval(eval) => {
+                evals += 1;
+                match catch_unwind(AssertUnwindSafe(|| run(&eval, &memory))) {
+                    Ok(Ok(())) => passed += 1,
+                    Ok(Err(e)) => println!("{name}:{}: {}: {e}", eval.line, eval.query),
+                    Err(_) => println!("{name}:{}: {}: PANIC", eval.line, eval.query),
+                }
+            }
+        }
+    }
+    (passed, evals)
 }
 
 /// Evaluates at the times given: the first, the last and the step.

@@ -1,31 +1,31 @@
 //! Prometheus' own parser cases: what parses, what is refused, in which words and where.
 
-mod common;
-
 use isobar_promql::parse::parse_expr;
 use serde::Deserialize;
 
-/// Cases that passed when this was last looked at. It only goes up.
-const PASSED_MIN: usize = 270;
+use crate::common;
 
-#[test]
-fn parses_what_prometheus_parses() {
+/// Says how many cases pass; whether all do.
+pub(crate) fn run() -> bool {
     let path = common::promqltest_folder().join("parse_cases.json");
     let Ok(text) = std::fs::read_to_string(&path) else {
         println!("skipped: {} not found", path.display());
-        return;
+        return true;
     };
-    let cases: Vec<Case> = serde_json::from_str(&text).unwrap();
+    let cases: Vec<Case> = match serde_json::from_str(&text) {
+        Ok(cases) => cases,
+        Err(error) => {
+            println!("{}: {error}", path.display());
+            return false;
+        }
+    };
     let failures: Vec<String> = cases.iter().filter_map(failure).collect();
     for failure in &failures {
         println!("{failure}");
     }
     let passed = cases.len() - failures.len();
     println!("parse: {passed} of {} cases passed", cases.len());
-    assert!(
-        passed >= PASSED_MIN.min(cases.len()),
-        "only {passed} cases passed"
-    );
+    failures.is_empty()
 }
 
 /// A query with what Prometheus' parser says about it.
