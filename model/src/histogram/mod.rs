@@ -154,7 +154,7 @@ impl FloatHistogram {
             indexes.len() + spans
         });
         let words = 21 + words[0] + words[1] + self.custom.len();
-        (words as u64 + 1) / 2
+        (words as u64).div_ceil(2)
     }
 
     /// Whether both weigh the same for sure, which is cheap to see: samples of one chunk share
