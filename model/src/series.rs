@@ -230,6 +230,9 @@ pub struct SelectHints {
     pub grouping: Vec<String>,
     /// Whether `grouping` names the labels to keep rather than to drop.
     pub by: bool,
+    /// All labels besides the name that anybody looks at, sorted, where that is known. The source
+    /// may leave the others out; series that are the same then stay apart all the same.
+    pub labels: Option<Vec<String>>,
 }
 
 /// A selector with all that a source needs to answer it.

@@ -255,7 +255,7 @@ impl Engine {
     ) -> Result<Explanation, QueryError> {
         self.on_pool(options, move |job| {
             let plan = job.plan(&query, steps)?;
-            job.explain(&query, steps, &plan, None)
+            job.explain(&query, steps, &plan)
         })
         .await
     }
@@ -376,9 +376,14 @@ impl Job {
             })?;
         timings.evaluated = inner.elapsed();
         self.metrics.observe(&timings, &result.stats);
-        let analysis = measures
-            .map(|measures| self.explain(query, steps, &plan, Some(measures)))
-            .transpose()?;
+        let analysis = match measures {
+            None => None,
+            measures => Some(Explanation {
+                evaluated: Some(timings.evaluated),
+                measures,
+                ..self.explain(query, steps, &plan)?
+            }),
+        };
         Ok(Answer {
             result,
             timings,
@@ -414,13 +419,7 @@ impl Job {
         }
     }
 
-    fn explain(
-        &self,
-        query: &str,
-        steps: Steps,
-        plan: &Plan,
-        measures: Option<Measures>,
-    ) -> Result<Explanation, QueryError> {
+    fn explain(&self, query: &str, steps: Steps, plan: &Plan) -> Result<Explanation, QueryError> {
         let form =
             canonical(&self.parse(query)?, &self.params(query, steps)).map_err(plan_error)?;
         let mut root = plan.explain();
@@ -431,7 +430,8 @@ impl Job {
             estimates: selects
                 .map(|select| self.store.estimate(&select.matchers, select.range))
                 .collect(),
-            measures,
+            evaluated: None,
+            measures: None,
         })
     }
 }

@@ -1,5 +1,7 @@
 //! How a query is computed, and what each operator took.
 
+use std::time::Duration;
+
 use isobar_promql::eval::Measures;
 use isobar_promql::plan::explain::PlanNode;
 use isobar_store::api::SelectEstimate;
@@ -11,6 +13,8 @@ pub struct Explanation {
     pub root: PlanNode,
     /// For each select what the store expects it to give, where it knows.
     pub estimates: Vec<Option<SelectEstimate>>,
+    /// How long the evaluation took, if there was one.
+    pub evaluated: Option<Duration>,
     /// What the operators took, when the query was evaluated.
     pub measures: Option<Measures>,
 }

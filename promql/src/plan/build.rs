@@ -7,7 +7,7 @@ use super::invariant::{invariance, strip};
 use super::node::{
     Aggregation, CountValues, Grid, Kind, Match, Names, Node, Scalar, Set, Skips, WithScalar,
 };
-use super::rewrite::{is_silent, may_be_empty};
+use super::rewrite::{self, is_silent, may_be_empty};
 use super::selects::Selects;
 use super::{Plan, PlanError, PlanParams, Rewrites, Root};
 use crate::eval::arithmetic::scalar_binary;
@@ -98,6 +98,8 @@ pub(super) struct Around {
     pub(super) stats: bool,
     /// Whether something around needs the buckets of histograms all the same.
     pub(super) needs_buckets: bool,
+    /// The labels besides the name that are looked at, where that is known.
+    pub(super) labels: Option<Vec<String>>,
     /// Matchers that a selector right inside may have besides its own.
     pub(super) matchers: Vec<Matcher>,
 }
@@ -121,7 +123,15 @@ impl Around {
 
     /// As around, but not directly: groupings no longer count.
     pub(super) fn farther(&self) -> Around {
-        self.call(self.func)
+        self.with_labels(self.func)
+    }
+
+    /// As [`Around::call`], for what looks at no labels and lets them through.
+    pub(super) fn with_labels(&self, func: &'static str) -> Around {
+        Around {
+            labels: self.labels.clone(),
+            ..self.call(func)
+        }
     }
 }
 
@@ -270,6 +280,7 @@ impl Builder<'_> {
             func: aggregate.op.as_str(),
             grouping: aggregate.grouping.clone(),
             by: !aggregate.without,
+            labels: rewrite::labels_of(aggregate, around.labels.as_deref()),
             ..around.call("")
         };
         let names = if !aggregate.without && grouping.iter().any(|l| l == METRIC_NAME) {
@@ -343,7 +354,10 @@ impl Builder<'_> {
 
     pub(super) fn binary(&mut self, binary: &Binary, grid: Grid, around: &Around) -> Built<Node> {
         let at = binary.lhs.span().start;
-        let mut around = around.call("");
+        let mut around = match &binary.matching {
+            None => around.with_labels(""),
+            Some(_) => around.call(""),
+        };
         around.needs_buckets |= matches!(binary.op, BinaryOp::TrimUpper | BinaryOp::TrimLower);
         let scalar_left = binary.lhs.value_type() == ValueType::Scalar;
         let scalar_right = binary.rhs.value_type() == ValueType::Scalar;

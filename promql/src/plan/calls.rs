@@ -10,6 +10,7 @@ use super::node::{
     BucketFunc, Buckets, Change, Grid, Kind, Map, MapFn, Names, Node, RangeCall, Relabel, Scalar,
     Sort, WindowSource,
 };
+use super::rewrite;
 use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
@@ -19,7 +20,10 @@ use crate::parse::ast::{Call, Expr, StringLiteral};
 impl Builder<'_> {
     pub(super) fn call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Node> {
         let name = call.func.name;
-        let around = &around.call(name);
+        let around = &match rewrite::keeps_labels(name) {
+            true => around.with_labels(name),
+            false => around.call(name),
+        };
         let args: Vec<&Expr> = call.args.iter().map(strip).collect();
         if args
             .iter()

@@ -215,8 +215,12 @@ impl Explain<'_> {
             Some(readers) if *readers > 1 => format!(", read once for {readers} operators"),
             _ => String::new(),
         };
+        let labels = match &select.hints.labels {
+            Some(labels) => format!(", labels ({})", labels.join(", ")),
+            None => String::new(),
+        };
         format!(
-            "{} samples from {} to {}{readers}",
+            "{}{labels}, samples from {} to {}{readers}",
             selector(&select.matchers),
             rfc3339(select.range.min_ms),
             rfc3339(select.range.max_ms),

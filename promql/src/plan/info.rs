@@ -54,7 +54,9 @@ impl Builder<'_> {
         };
         let wanted: Vec<Matcher> = data.iter().chain(&names).cloned().collect();
         let range = series.samples_needed(grid.count);
-        let select = self.selects.add(&wanted, range, self.hints(0, around));
+        let select = self
+            .selects
+            .add(&wanted, range, self.hints(&wanted, 0, around));
         let names_after = input.names;
         let info = Info {
             input,

@@ -1,9 +1,9 @@
 //! Plans selectors and subqueries: where each step looks, and which samples that takes.
 
-use isobar_model::TimeRange;
 use isobar_model::series::SelectHints;
+use isobar_model::{Matcher, TimeRange};
 
-use super::build::{Around, Builder, Built, clamp_time};
+use super::build::{Around, Builder, Built, clamp_time, names_of};
 use super::duration::duration_ms;
 use super::node::{Grid, InstantSelect, Kind, Names, Node};
 use super::{PlanError, Root};
@@ -102,6 +102,7 @@ impl Builder<'_> {
             },
             // Resets are found by the buckets.
             needs_buckets: true,
+            labels: None,
             ..around.farther()
         };
         if subquery.expr.value_type() == ValueType::Scalar {
@@ -114,7 +115,14 @@ impl Builder<'_> {
         self.vector(&subquery.expr, grid, &around)
     }
 
-    pub(super) fn hints(&self, range_ms: i64, around: &Around) -> SelectHints {
+    /// `matchers` are those of the selector. Series of several names may become the same without
+    /// their names, and all their labels are needed to see it.
+    pub(super) fn hints(
+        &self,
+        matchers: &[Matcher],
+        range_ms: i64,
+        around: &Around,
+    ) -> SelectHints {
         let subquery_step_ms = around.subquery_step_ms;
         SelectHints {
             step_ms: if subquery_step_ms > 0 {
@@ -126,6 +134,12 @@ impl Builder<'_> {
             func: around.func.to_owned(),
             grouping: around.grouping.clone(),
             by: around.by,
+            labels: around.labels.clone().filter(|_| {
+                let features = self.params.features;
+                names_of(matchers) == Names::One
+                    && !features.type_and_unit_labels
+                    && !features.delayed_name_removal
+            }),
         }
     }
 
@@ -156,7 +170,7 @@ impl Builder<'_> {
         };
         let range = instant.samples_needed(grid.count);
         let range = self.as_prometheus(range, selector, around);
-        let hints = self.hints(0, around);
+        let hints = self.hints(&selector.matchers, 0, around);
         let select = if around.matchers.is_empty() {
             self.selects.add(&selector.matchers, range, hints)
         } else {
@@ -223,7 +237,7 @@ impl Builder<'_> {
             .first_end_ms
             .saturating_sub(windows.range_ms - 1)
             .saturating_sub(before_ms);
-        let hints = self.hints(windows.range_ms, around);
+        let hints = self.hints(&matrix.selector.matchers, windows.range_ms, around);
         let range = TimeRange::new(first_ms, last_ms);
         let range = self.as_prometheus(range, &matrix.selector, around);
         self.selects.add(&matrix.selector.matchers, range, hints)

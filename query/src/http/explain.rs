@@ -51,7 +51,11 @@ async fn explain(
 
 /// The measures of a query as JSON.
 pub(super) fn analysis(explanation: &Explanation) -> Result<Vec<u8>, ApiError> {
-    to_json(&Analyzed::of(explanation, &explanation.root))
+    let mut root = Analyzed::of(explanation, &explanation.root);
+    root.wall_time = explanation.evaluated.map(go_duration).unwrap_or_default();
+    let whole = root.execution;
+    root.tell_shares(whole);
+    to_json(&root)
 }
 
 /// What the store expects a select to give.
@@ -102,9 +106,17 @@ struct Analyzed<'a> {
     execution_time: String,
     #[serde(skip)]
     execution: Duration,
+    /// From the beginning of the evaluation to its end, of the root.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    wall_time: String,
     /// Here alone.
     #[serde(skip_serializing_if = "String::is_empty")]
     own_time: String,
+    #[serde(skip)]
+    own: Duration,
+    /// The share of it in that of the query.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    own_share: String,
     /// The part of it in which the store was waited for.
     #[serde(skip_serializing_if = "String::is_empty")]
     store_time: String,
@@ -153,6 +165,11 @@ impl<'a> Analyzed<'a> {
             true => String::new(),
             false => go_duration(time),
         };
+        // What comes out of the root is what comes out of its operator.
+        let (series, samples) = match (node.operator, children.first()) {
+            (Some(0), Some(only)) => (only.series, only.samples),
+            _ => (stats.series, stats.samples),
+        };
         let execution = children
             .iter()
             .fold(stats.own, |sum, it| sum + it.execution);
@@ -160,6 +177,9 @@ impl<'a> Analyzed<'a> {
             name: &node.name,
             execution_time: go_duration(execution),
             execution,
+            wall_time: String::new(),
+            own: stats.own,
+            own_share: String::new(),
             own_time: time(stats.own),
             store_time: time(stats.store),
             decode_time: time(stats.decode),
@@ -169,14 +189,27 @@ impl<'a> Analyzed<'a> {
             total_samples: children
                 .iter()
                 .fold(stats.samples_queryable, |sum, it| sum + it.total_samples),
-            series: stats.series,
-            samples: stats.samples,
+            series,
+            samples,
             series_read: stats.series_read,
             samples_read: stats.samples_read,
             bytes_read: stats.bytes_read,
             estimate: Estimate::of(explanation, node),
             children,
         }
+    }
+}
+
+impl Analyzed<'_> {
+    /// Shares from one percent on.
+    fn tell_shares(&mut self, whole: Duration) {
+        let share = 100.0 * self.own.as_secs_f64() / whole.as_secs_f64();
+        if share >= 1.0 {
+            self.own_share = format!("{share:.0}%");
+        }
+        self.children
+            .iter_mut()
+            .for_each(|it| it.tell_shares(whole));
     }
 }
 

@@ -60,8 +60,8 @@ async fn operators_have_readable_names() {
 |  [binary] … + 1
 |    [join] / on (i)
 |      [aggregate] sum by (i, j)
-|        [windows] rate over [5m] of m samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z, read once for 2 operators
-|      [selector] m samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z, read once for 2 operators",
+|        [windows] rate over [5m] of m, samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z, read once for 2 operators
+|      [selector] m, samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z, read once for 2 operators",
     )
     .await;
     check(
@@ -70,10 +70,10 @@ async fn operators_have_readable_names() {
         "[query] 11 steps of 1m from 2023-11-15T11:50:00Z to 2023-11-15T12:00:00Z
 |  [set] unless
 |    [aggregate] topk(scalar(…))
-|      [selector] m{i=\"00001\"} samples from 2023-11-15T11:45:00Z to 2023-11-15T12:00:00Z
+|      [selector] m{i=\"00001\"}, samples from 2023-11-15T11:45:00Z to 2023-11-15T12:00:00Z
 |      [subquery] max_over_time over [5m:1m], 15 steps
-|        [selector] m samples from 2023-11-15T11:41:00Z to 2023-11-15T12:00:00Z, read once for 2 operators
-|    [selector] m samples from 2023-11-15T11:41:00Z to 2023-11-15T12:00:00Z, read once for 2 operators",
+|        [selector] m, samples from 2023-11-15T11:41:00Z to 2023-11-15T12:00:00Z, read once for 2 operators
+|    [selector] m, samples from 2023-11-15T11:41:00Z to 2023-11-15T12:00:00Z, read once for 2 operators",
     )
     .await;
 }
@@ -86,13 +86,15 @@ async fn an_analysis_counts_what_flowed() {
         "analysis",
         "[query] at 2023-11-15T12:00:00Z
 |  [aggregate] sum
-|    [windows] max_over_time over [5m] of m{i!=\"00000\"} samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z",
+|    [windows] max_over_time over [5m] of m{i!=\"00000\"}, labels (), samples from 2023-11-15T11:55:00Z to 2023-11-15T12:00:00Z",
     )
     .await;
     assert_eq!(
         (&tree["totalSamples"], &tree["peakSamples"]),
         (&76.into(), &4.into())
     );
+    assert_eq!((&tree["series"], &tree["samples"]), (&1.into(), &1.into()));
+    assert!(tree["wallTime"].is_string() && tree["ownTime"].is_string());
     let sum = &tree["children"][0];
     assert_eq!((&sum["series"], &sum["samples"]), (&1.into(), &1.into()));
     let windows = &sum["children"][0];

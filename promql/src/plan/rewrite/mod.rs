@@ -169,15 +169,35 @@ fn guaranteed(expr: &Expr, level: usize) -> Vec<Matcher> {
     }
 }
 
+/// Whether the elements that a function gives have the labels of those that it takes, but for the
+/// name, and it looks at none of them.
+pub(super) fn keeps_labels(func: &str) -> bool {
+    match func {
+        "absent" | "absent_over_time" => false,
+        "sort" | "sort_desc" | "timestamp" | "round" | "clamp" | "clamp_min" | "clamp_max" => true,
+        _ => RangeFn::from_name(func).is_some() || ScalarFn::from_name(func).is_some(),
+    }
+}
+
+/// The labels besides the name that are looked at in the input of an aggregation, where that is
+/// known, and around it at `around`.
+pub(super) fn labels_of(e: &Aggregate, around: Option<&[String]>) -> Option<Vec<String>> {
+    if e.without || e.op == AggregateOp::LimitRatio {
+        return None;
+    }
+    let mut labels = match is_pick(e.op) {
+        true => around?.to_vec(),
+        false => Vec::new(),
+    };
+    labels.extend(e.grouping.iter().filter(|it| *it != METRIC_NAME).cloned());
+    labels.sort_unstable();
+    labels.dedup();
+    Some(labels)
+}
+
 /// The argument whose elements a function takes on with all their labels but the name.
 fn input_with_same_labels(call: &Call) -> Option<&Expr> {
-    let name = call.func.name;
-    let keeps = match name {
-        "absent" | "absent_over_time" => false,
-        "sort" | "sort_desc" | "sort_by_label" | "sort_by_label_desc" | "timestamp" | "round"
-        | "clamp" | "clamp_min" | "clamp_max" => true,
-        _ => RangeFn::from_name(name).is_some() || ScalarFn::from_name(name).is_some(),
-    };
+    let keeps = keeps_labels(call.func.name);
     let takes = |arg: &&Expr| matches!(arg.value_type(), ValueType::Vector | ValueType::Matrix);
     call.args.iter().find(takes).filter(|_| keeps)
 }

@@ -304,3 +304,40 @@ fn what_is_saved() {
         assert_eq!((before, after), (all, some), "{query}");
     }
 }
+
+#[test]
+fn selects_tell_which_labels_are_looked_at() {
+    let labels = |query: &str| {
+        let features = Features::default();
+        let expr = parse_expr_with(query, &features).expect(query);
+        let plan = plan_with(&expr, &PlanParams::default(), &Rewrites::default()).expect(query);
+        let one = |select: &Select| match &select.hints.labels {
+            Some(labels) => format!("({})", labels.join(",")),
+            None => "all".to_owned(),
+        };
+        plan.selects().iter().map(one).collect::<Vec<_>>().join(" ")
+    };
+    for (query, expected) in [
+        ("a", "all"),
+        ("sum(a)", "()"),
+        ("sum by (y, x) (rate(a[5m]))", "(x,y)"),
+        ("sum by (x) (abs(-(a > 1)) * 2)", "(x)"),
+        ("sum by (x) (topk by (y) (1, a))", "(x,y)"),
+        ("sum by (__name__) (a)", "()"),
+        ("sum(limit_ratio(0.5, a))", "all"),
+        ("sum without (x) (a)", "all"),
+        ("topk(1, a)", "all"),
+        // Series that are the same without their names are an error, and are told by all labels.
+        (r#"sum(rate({__name__=~"a|b"}[5m]))"#, "all"),
+        ("sum(a / b)", "all all"),
+        ("sum(a) / sum by (x) (b)", "() (x)"),
+        ("sum(histogram_quantile(0.9, a))", "all"),
+        (r#"sum(label_replace(a, "x", "$1", "y", "(.*)"))"#, "all"),
+        ("sum(max_over_time(a[5m:1m]))", "all"),
+        ("sum(sum_over_time(count by (x) (a)[5m:1m]))", "(x)"),
+        ("topk(scalar(b), a)", "all all"),
+        ("sum by (x) (a) + count(a)", "all"),
+    ] {
+        assert_eq!(labels(query), expected, "{query}");
+    }
+}
