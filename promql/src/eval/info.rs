@@ -7,6 +7,7 @@
 use hashbrown::{HashMap, HashSet};
 use isobar_model::labels::METRIC_NAME;
 use isobar_model::sample::is_stale;
+use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, LabelsBuilder};
 
 use super::run::Run;
@@ -92,12 +93,22 @@ impl InfoSeries {
                 if !IDENTIFYING.iter().zip(&wanted).all(fits) {
                     return Ok(());
                 }
-                columns.clear();
-                series.samples.read(range, &mut columns)?;
-                let read = (columns.len() + columns.histograms.len()) as u64;
-                let seen = infos.add(labels, &columns, &op.series)?;
-                run.count_samples(read, seen * op.series.weight, seen);
-                run.hold(seen)?;
+                let first = infos.labels.len();
+                let mut read = |samples: &dyn Samples| -> Result<(), EvalError> {
+                    columns.clear();
+                    samples.read(range, &mut columns)?;
+                    let read = (columns.len() + columns.histograms.len()) as u64;
+                    let seen = infos.add(labels, &columns, &op.series)?;
+                    run.count_samples(read, seen * op.series.weight, seen);
+                    run.hold(seen)
+                };
+                match series.samples.replicas() {
+                    [] => read(series.samples.as_ref())?,
+                    replicas => {
+                        replicas.iter().try_for_each(|it| read(it.as_ref()))?;
+                        infos.join_from(first);
+                    }
+                }
                 Ok(memory.grow_to(8 * infos.times.capacity())?)
             })?;
             if more.is_none() {
@@ -150,6 +161,20 @@ impl InfoSeries {
             self.labels.push(labels.clone());
         }
         Ok(seen)
+    }
+
+    /// Makes the series from number `from` on one: those that several collectors saw.
+    fn join_from(&mut self, from: usize) {
+        while self.labels.len() > from + 1 {
+            self.labels.pop();
+            let at = self.labels.len() * self.steps;
+            for step in 0..self.steps {
+                let time_ms = self.times[at + step];
+                let newest = &mut self.times[at - self.steps + step];
+                *newest = time_ms.max(*newest);
+            }
+            self.times.truncate(at);
+        }
     }
 
     fn time_ms(&self, series: usize, step: usize) -> i64 {
@@ -323,6 +348,7 @@ impl<'a> Join<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::eval::evaluate;
     use crate::eval::testing::Memory;
     use crate::limits::{CancelToken, Limits};
@@ -386,5 +412,19 @@ mod tests {
             r#"info(m, {__name__="twice_info"})"#,
             r#"found duplicate series for info metric: existing {__name__="twice_info", instance="a", job="x", k="1"} @ 0, new {__name__="twice_info", instance="a", job="x", k="2"} @ 0"#,
         );
+    }
+
+    /// A target is seen as long as one of its collectors sees it.
+    #[test]
+    fn collectors_of_a_target_are_one() {
+        let named = |name: &str| Labels::from_pairs([("__name__", name)]);
+        let mut infos = InfoSeries {
+            labels: ["a", "b", "b", "b"].map(named).into(),
+            times: vec![1, 2, 3, NONE, NONE, NONE, 2, 4],
+            steps: 2,
+        };
+        infos.join_from(1);
+        assert_eq!(infos.labels, ["a", "b"].map(named));
+        assert_eq!(infos.times, [1, 2, 3, 4]);
     }
 }
