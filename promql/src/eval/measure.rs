@@ -301,3 +301,86 @@ impl Samples for MeasuredSamples {
         &self.replicas
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use isobar_model::Labels;
+
+    use super::*;
+    use crate::eval::evaluate_measured;
+    use crate::eval::testing::Memory;
+    use crate::limits::{CancelToken, Limits, Threads};
+    use crate::parse::parse_expr;
+    use crate::plan::{PlanParams, plan};
+
+    const SERIES: u64 = 2_000;
+    const SAMPLES: u64 = 60;
+
+    fn measured(query: &str, threads: usize) -> Vec<OperatorStats> {
+        let series = (0..SERIES).map(|i| {
+            let labels = Labels::from_pairs([("__name__", "m"), ("i", &format!("{i:05}"))]);
+            let mut columns = Columns::default();
+            (0..SAMPLES).for_each(|at| columns.push(at as i64 * 15_000, at as f64));
+            (labels, columns)
+        });
+        let memory = Memory(series.collect());
+        let expr = parse_expr(query).expect(query);
+        let params = PlanParams {
+            query,
+            start_ms: 0,
+            end_ms: 885_000,
+            step_ms: 15_000,
+            ..PlanParams::default()
+        };
+        let plan = plan(&expr, &params).expect(query);
+        let measures = Measures::of(&plan);
+        let limits = Limits {
+            threads: Threads::new(threads),
+            ..Limits::default()
+        };
+        let cancel = CancelToken::default();
+        let result = evaluate_measured(&plan, &memory, &limits, &cancel, Some(&measures));
+        let stats = result.expect(query).stats;
+        let all: Vec<_> = (0..=plan.operators).map(|at| measures.get(at)).collect();
+        let sum = |of: fn(&OperatorStats) -> u64| all.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|it| it.samples_read), stats.samples_read, "{query}");
+        assert_eq!(sum(|it| it.samples_queryable), stats.samples_queryable);
+        assert_eq!(sum(|it| it.series_read), stats.series);
+        all
+    }
+
+    #[test]
+    fn counts_do_not_depend_on_the_number_of_threads() {
+        for query in [
+            "sum(rate(m[1m]))",
+            "abs(m) > 3",
+            "m + m",
+            "max_over_time(abs(m)[1m:15s])",
+        ] {
+            let counts = |threads| {
+                let all = measured(query, threads).into_iter();
+                let counts = all.map(|it| (it.series, it.samples, it.samples_read, it.series_read));
+                counts.collect::<Vec<_>>()
+            };
+            let alone = counts(1);
+            assert_eq!(alone, counts(2), "{query}");
+            assert_eq!(alone, counts(4), "{query}");
+        }
+    }
+
+    #[test]
+    fn time_is_where_it_was_spent() {
+        for threads in [1, 3] {
+            let all = measured("sum(rate(m[1m]))", threads);
+            let [root, windows, sum] = &all[..] else {
+                panic!("three operators: {all:?}");
+            };
+            assert_eq!((windows.series, sum.series), (SERIES, 1));
+            assert!(
+                windows.own > sum.own / 2 && windows.own > root.own,
+                "{all:?}"
+            );
+            assert!(windows.store + windows.decode <= windows.own, "{windows:?}");
+        }
+    }
+}

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use isobar_model::labels::write_quoted;
 
+use super::PlanParams;
 use super::build::{Built, clamp_time};
 use super::calls::absent_labels;
 use super::duration::duration_ms;
 use super::invariant::strip;
-use super::{PlanError, PlanParams};
 use crate::eval::arithmetic::scalar_binary;
 use crate::functions::arithmetic::{go_max, go_min};
 use crate::parse::ast::{
@@ -70,74 +70,109 @@ pub(super) fn canonical(expr: &Expr, params: &PlanParams<'_>) -> Built<Canonical
     ] {
         head.push_str(if on { name } else { "" });
     }
+    head.push_str(": ");
     let mut writer = Writer {
         params,
         in_parameter: false,
+        out: head,
     };
-    let form = writer.any(expr)?;
-    Ok(Canonical(format!("{head}: {form}")))
+    writer.write(expr)?;
+    Ok(Canonical(writer.out))
 }
+
+/// Sides of a sum or product of numbers up to so many bytes are put in order. Others would be
+/// copied at each level above.
+const SIDES_BYTES_MAX: usize = 1024;
 
 struct Writer<'a> {
     params: &'a PlanParams<'a>,
     /// In the parameter of an aggregation, where `@` means something else.
     in_parameter: bool,
-}
-
-/// A part of the form; numbers are kept until it is clear that they fold no further.
-enum Form {
-    Number(f64),
-    Text(String),
-}
-
-impl Form {
-    fn text(self) -> String {
-        match self {
-            Form::Number(value) if value.is_nan() => "NaN".to_owned(),
-            // -0 and 0 are not the same.
-            Form::Number(value) => format!("{value:?}"),
-            Form::Text(text) => text,
-        }
-    }
+    out: String,
 }
 
 impl Writer<'_> {
-    fn any(&mut self, expr: &Expr) -> Built<String> {
-        Ok(self.form(expr)?.text())
+    /// The number that an expression is, if it is one at all steps.
+    fn constant(&self, expr: &Expr) -> Option<f64> {
+        match expr {
+            Expr::Number(number) => Some(number.value),
+            Expr::Paren(paren) => self.constant(&paren.expr),
+            Expr::Unary(unary) => {
+                let value = self.constant(&unary.expr)?;
+                Some(if unary.negative { -value } else { value })
+            }
+            Expr::Binary(binary) => {
+                // The right side is the shorter one of a chain.
+                let right = self.constant(&binary.rhs)?;
+                Some(scalar_binary(binary.op, self.constant(&binary.lhs)?, right))
+            }
+            Expr::Call(call) => self.constant_call(call),
+            _ => None,
+        }
     }
 
-    fn form(&mut self, expr: &Expr) -> Built<Form> {
-        Ok(match expr {
-            Expr::Number(number) => Form::Number(number.value),
-            Expr::Paren(paren) => self.form(&paren.expr)?,
-            Expr::Unary(unary) => match self.form(&unary.expr)? {
-                inner if !unary.negative => inner,
-                Form::Number(value) => Form::Number(-value),
-                Form::Text(text) => Form::Text(format!("-({text})")),
-            },
-            Expr::String(string) => Form::Text(match &string.bytes {
-                Some(bytes) => quoted_bytes(bytes),
-                None => quoted(&string.value),
-            }),
-            Expr::VectorSelector(selector) => {
-                let mut text = self.selector(selector);
-                self.times(selector.at, &selector.offset, &mut text)?;
-                Form::Text(text)
-            }
-            Expr::MatrixSelector(matrix) => {
-                let mut text = self.selector(&matrix.selector);
-                let _ = write!(text, "[{}]", self.duration(&matrix.range)?);
-                self.times(matrix.selector.at, &matrix.selector.offset, &mut text)?;
-                Form::Text(text)
-            }
-            Expr::Subquery(subquery) => Form::Text(self.subquery(subquery)?),
-            Expr::Aggregate(aggregate) => Form::Text(self.aggregate(aggregate)?),
-            Expr::Binary(binary) => self.binary(binary)?,
-            Expr::Call(call) => self.call(call)?,
+    fn constant_call(&self, call: &Call) -> Option<f64> {
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        let (start_ms, end_ms) = (self.params.start_ms, self.params.end_ms);
+        Some(match (call.func.name, call.args.as_slice()) {
+            ("pi", []) => std::f64::consts::PI,
+            ("start", []) => seconds(start_ms),
+            ("end", []) => seconds(end_ms),
+            ("range", []) => seconds(end_ms - start_ms),
+            ("step", []) if start_ms == end_ms => 0.0,
+            ("step", []) => seconds(self.params.step_ms),
+            ("max_of", [left, right]) => go_max(self.constant(left)?, self.constant(right)?),
+            ("min_of", [left, right]) => go_min(self.constant(left)?, self.constant(right)?),
+            _ => return None,
         })
     }
 
-    fn selector(&self, selector: &VectorSelector) -> String {
+    fn number(&mut self, value: f64) {
+        if value.is_nan() {
+            self.out.push_str("NaN");
+        } else {
+            // -0 and 0 are not the same, and print so.
+            let _ = write!(self.out, "{value:?}");
+        }
+    }
+
+    fn write(&mut self, expr: &Expr) -> Built<()> {
+        if let Some(value) = self.constant(expr) {
+            self.number(value);
+            return Ok(());
+        }
+        match expr {
+            Expr::Number(_) => {}
+            Expr::Paren(paren) => self.write(&paren.expr)?,
+            Expr::Unary(unary) if !unary.negative => self.write(&unary.expr)?,
+            Expr::Unary(unary) => {
+                self.out.push_str("-(");
+                self.write(&unary.expr)?;
+                self.out.push(')');
+            }
+            Expr::String(string) => match &string.bytes {
+                Some(bytes) => self.out.push_str(&quoted_bytes(bytes)),
+                None => self.out.push_str(&quoted(&string.value)),
+            },
+            Expr::VectorSelector(selector) => {
+                self.selector(selector);
+                self.times(selector.at, &selector.offset)?;
+            }
+            Expr::MatrixSelector(matrix) => {
+                self.selector(&matrix.selector);
+                let range_ms = self.duration(&matrix.range)?;
+                let _ = write!(self.out, "[{range_ms}]");
+                self.times(matrix.selector.at, &matrix.selector.offset)?;
+            }
+            Expr::Subquery(subquery) => self.subquery(subquery)?,
+            Expr::Aggregate(aggregate) => self.aggregate(aggregate)?,
+            Expr::Binary(binary) => self.binary(binary)?,
+            Expr::Call(call) => self.call(call)?,
+        }
+        Ok(())
+    }
+
+    fn selector(&mut self, selector: &VectorSelector) {
         let mut matchers: Vec<String> = selector.matchers.iter().map(|m| m.to_string()).collect();
         matchers.sort_unstable();
         matchers.dedup();
@@ -146,7 +181,7 @@ impl Writer<'_> {
             (_, true) => " smoothed",
             _ => "",
         };
-        format!("{{{}}}{edges}", matchers.join(","))
+        let _ = write!(self.out, "{{{}}}{edges}", matchers.join(","));
     }
 
     fn duration(&self, duration: &Duration) -> Built<i64> {
@@ -157,7 +192,7 @@ impl Writer<'_> {
     }
 
     /// Writes where the steps look.
-    fn times(&self, at: Option<At>, offset: &Offset, text: &mut String) -> Built<()> {
+    fn times(&mut self, at: Option<At>, offset: &Offset) -> Built<()> {
         let at_ms = match at {
             None => None,
             Some(At::Preprocessor(_)) if self.in_parameter => None,
@@ -166,10 +201,10 @@ impl Writer<'_> {
             Some(At::Preprocessor(AtPreprocessor::End)) => Some(self.params.end_ms),
         };
         if let Some(at_ms) = at_ms {
-            let _ = write!(text, " @{at_ms}");
+            let _ = write!(self.out, " @{at_ms}");
             if self.in_parameter {
                 // It fixes only where the first step looks.
-                let _ = write!(text, " from {}", self.params.start_ms);
+                let _ = write!(self.out, " from {}", self.params.start_ms);
             }
         }
         let offset_ms = match &offset.expr {
@@ -177,12 +212,12 @@ impl Writer<'_> {
             None => offset.ms,
         };
         if offset_ms != 0 {
-            let _ = write!(text, " offset {offset_ms}");
+            let _ = write!(self.out, " offset {offset_ms}");
         }
         Ok(())
     }
 
-    fn subquery(&mut self, subquery: &Subquery) -> Built<String> {
+    fn subquery(&mut self, subquery: &Subquery) -> Built<()> {
         let range_ms = self.duration(&subquery.range)?;
         let step_ms = match &subquery.step {
             Some(step) => self.duration(step)?,
@@ -192,94 +227,90 @@ impl Writer<'_> {
             0 => self.params.subquery_step_ms,
             step_ms => step_ms,
         };
-        let inner = self.any(&subquery.expr)?;
-        let mut text = format!("({inner})[{range_ms}:{step_ms}]");
-        self.times(subquery.at, &subquery.offset, &mut text)?;
-        Ok(text)
+        self.out.push('(');
+        self.write(&subquery.expr)?;
+        let _ = write!(self.out, ")[{range_ms}:{step_ms}]");
+        self.times(subquery.at, &subquery.offset)
     }
 
-    fn aggregate(&mut self, aggregate: &Aggregate) -> Built<String> {
-        let mut text = aggregate.op.as_str().to_owned();
+    fn aggregate(&mut self, aggregate: &Aggregate) -> Built<()> {
+        self.out.push_str(aggregate.op.as_str());
         if aggregate.without || !aggregate.grouping.is_empty() {
-            text.push_str(if aggregate.without { " without" } else { " by" });
-            text.push_str(&names(&aggregate.grouping));
+            let by = if aggregate.without { " without" } else { " by" };
+            self.out.push_str(by);
+            self.out.push_str(&names(&aggregate.grouping));
         }
-        text.push('(');
+        self.out.push('(');
         if let Some(param) = &aggregate.param {
             let around = std::mem::replace(&mut self.in_parameter, true);
-            let param = self.any(param);
+            let written = self.write(param);
             self.in_parameter = around;
-            text.push_str(&param?);
-            text.push(',');
+            written?;
+            self.out.push(',');
         }
-        text.push_str(&self.any(&aggregate.expr)?);
-        text.push(')');
-        Ok(text)
+        self.write(&aggregate.expr)?;
+        self.out.push(')');
+        Ok(())
     }
 
-    fn binary(&mut self, binary: &Binary) -> Built<Form> {
+    /// The operator, then the sides.
+    fn binary(&mut self, binary: &Binary) -> Built<()> {
         let op = binary.op;
-        let scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
-        let (scalar_left, scalar_right) = (scalar(&binary.lhs), scalar(&binary.rhs));
-        let (lhs, rhs) = (self.form(&binary.lhs)?, self.form(&binary.rhs)?);
-        if let (Form::Number(left), Form::Number(right)) = (&lhs, &rhs) {
-            return Ok(Form::Number(scalar_binary(op, *left, *right)));
-        }
-        let (mut lhs, mut rhs) = (lhs.text(), rhs.text());
-        // A sum of vectors is not the same the other way round: errors and remarks tell sides.
-        let commutes = match (scalar_left, scalar_right) {
-            (true, true) => matches!(op, BinaryOp::Add | BinaryOp::Mul) && lhs > rhs,
-            (true, false) => op == BinaryOp::Mul,
-            _ => false,
-        };
-        if commutes {
-            std::mem::swap(&mut lhs, &mut rhs);
-        }
         let bool = if binary.return_bool { " bool" } else { "" };
         let matching = binary.matching.as_ref().map_or(String::new(), matching);
-        Ok(Form::Text(format!(
-            "({lhs}) {}{bool}{matching} ({rhs})",
-            op.as_str()
-        )))
+        let _ = write!(self.out, "{}{bool}{matching}(", op.as_str());
+        let scalar = |expr: &Expr| expr.value_type() == ValueType::Scalar;
+        let (first, second) = match (scalar(&binary.lhs), scalar(&binary.rhs)) {
+            // A sum of vectors is not the same the other way round: errors and remarks tell sides.
+            (true, false) if op == BinaryOp::Mul => (&binary.rhs, &binary.lhs),
+            _ => (&binary.lhs, &binary.rhs),
+        };
+        let start = self.out.len();
+        self.write(first)?;
+        let middle = self.out.len();
+        self.out.push(',');
+        self.write(second)?;
+        if matches!(op, BinaryOp::Add | BinaryOp::Mul)
+            && self.out.len() - start <= SIDES_BYTES_MAX
+            && scalar(first)
+            && scalar(second)
+            && self.out[start..middle] > self.out[middle + 1..]
+        {
+            let second = self.out.split_off(middle + 1);
+            self.out.truncate(middle);
+            self.out.insert_str(start, &format!("{second},"));
+        }
+        self.out.push(')');
+        Ok(())
     }
 
-    fn call(&mut self, call: &Call) -> Built<Form> {
+    fn call(&mut self, call: &Call) -> Built<()> {
         let name = call.func.name;
-        let seconds = |ms: i64| Form::Number(ms as f64 / 1000.0);
-        let (start_ms, end_ms) = (self.params.start_ms, self.params.end_ms);
+        self.out.push_str(name);
         let args: Vec<&Expr> = call.args.iter().map(strip).collect();
-        Ok(match (name, args.as_slice()) {
-            ("pi", []) => Form::Number(std::f64::consts::PI),
-            ("start", []) => seconds(start_ms),
-            ("end", []) => seconds(end_ms),
-            ("range", []) => seconds(end_ms - start_ms),
-            ("step", []) if start_ms == end_ms => Form::Number(0.0),
-            ("step", []) => seconds(self.params.step_ms),
-            ("max_of" | "min_of", [left, right]) => match (self.form(left)?, self.form(right)?) {
-                (Form::Number(left), Form::Number(right)) if name == "max_of" => {
-                    Form::Number(go_max(left, right))
-                }
-                (Form::Number(left), Form::Number(right)) => Form::Number(go_min(left, right)),
-                (left, right) => Form::Text(format!("{name}({},{})", left.text(), right.text())),
-            },
-            ("round", [input]) => Form::Text(format!("round({},1.0)", self.any(input)?)),
-            ("absent" | "absent_over_time", [input]) => {
-                // Which labels it gives depends on the order in which the matchers are written.
-                let labels = match input {
-                    Expr::VectorSelector(selector) => absent_labels(&selector.matchers).to_string(),
-                    Expr::MatrixSelector(matrix) => {
-                        absent_labels(&matrix.selector.matchers).to_string()
-                    }
-                    _ => String::new(),
-                };
-                Form::Text(format!("{name}{labels}({})", self.any(input)?))
+        // Which labels it gives depends on the order in which the matchers are written.
+        match (name, args.as_slice()) {
+            ("absent", [Expr::VectorSelector(selector)]) => {
+                let _ = write!(self.out, "{}", absent_labels(&selector.matchers));
             }
-            (_, args) => {
-                let args = args.iter().map(|arg| self.any(arg));
-                let args = args.collect::<Result<Vec<_>, PlanError>>()?;
-                Form::Text(format!("{name}({})", args.join(",")))
+            ("absent_over_time", [Expr::MatrixSelector(matrix)]) => {
+                let _ = write!(self.out, "{}", absent_labels(&matrix.selector.matchers));
             }
-        })
+            _ => {}
+        }
+        self.out.push('(');
+        for (i, arg) in args.iter().enumerate() {
+            if i > 0 {
+                self.out.push(',');
+            }
+            self.write(arg)?;
+        }
+        if let ("round", [_]) = (name, args.as_slice()) {
+            self.out.push(',');
+            self.number(1.0);
+        }
+        self.out.push(')');
+        Ok(())
     }
 }
 
@@ -299,7 +330,7 @@ fn matching(matching: &VectorMatching) -> String {
     }
     for (side, fill) in [("left", matching.fill_left), ("right", matching.fill_right)] {
         if let Some(fill) = fill {
-            let _ = write!(text, " fill_{side}({})", Form::Number(fill).text());
+            let _ = write!(text, " fill_{side}({fill:?})");
         }
     }
     text
@@ -452,18 +483,18 @@ mod tests {
         for (query, text, hash) in [
             (
                 "sum by (job, instance) (rate(http_requests_total{code=~\"5..\"}[5m])) * 100",
-                "v1 range step=60000 lookback=300000: (sum by(\"instance\",\"job\")(rate({__name__=\"http_requests_total\",code=~\"5..\"}[300000]))) * (100.0)",
-                "1d10cff0221fdeb5bebb28b835f861b7",
+                "v1 range step=60000 lookback=300000: *(sum by(\"instance\",\"job\")(rate({__name__=\"http_requests_total\",code=~\"5..\"}[300000])),100.0)",
+                "6950f7be8562526751fc41f2b0b93c7c",
             ),
             (
                 "x @ end() offset 1m unless on (a) -y",
-                "v1 range step=60000 lookback=300000: ({__name__=\"x\"} @3600000 offset 60000) unless on(\"a\") (-({__name__=\"y\"}))",
-                "734b9ccce856553727972f13337bbcdd",
+                "v1 range step=60000 lookback=300000: unless on(\"a\")({__name__=\"x\"} @3600000 offset 60000,-({__name__=\"y\"}))",
+                "8c57f3163b334969257a418b1563da86",
             ),
             (
                 "1 + time()",
-                "v1 range step=60000 lookback=300000: (1.0) + (time())",
-                "8289616f2fc271e913f4502b8c8076b1",
+                "v1 range step=60000 lookback=300000: +(1.0,time())",
+                "385d792489ab97d6be82c56634e04fdf",
             ),
         ] {
             let form = form(query, 0);

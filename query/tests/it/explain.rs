@@ -135,6 +135,19 @@ async fn what_is_not_asked_for_is_not_there() {
     }
 }
 
+#[tokio::test]
+async fn what_nests_deep_is_cut() {
+    let server = Server::new(Memory::hour(1));
+    let sum = vec!["m"; 1_000].join("%2b");
+    for query in [sum, format!("{}m{}", "abs(".repeat(400), ")".repeat(400))] {
+        for path in ["query_explain?", "query?analyze=1&"] {
+            let answer = server.get(&format!("/api/v1/{path}query={query}")).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert!(answer.text().contains("deeper operators are not shown"));
+        }
+    }
+}
+
 /// The requests that were recorded from Thanos, over the blocks that it had.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recorded_shapes_are_met() {

@@ -1,12 +1,13 @@
 //! Generated queries answer the same with each rewrite as without any; and what rewrites save.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use isobar_model::series::{Select, SeriesSource, SeriesStream};
 use isobar_model::{Columns, FloatHistogram, Labels, SelectError};
 
-use super::super::{PlanParams, plan_with};
+use super::super::{Canonical, PlanParams, canonical, plan_with};
 use super::Rewrites;
 use crate::eval::evaluate;
 use crate::eval::testing::Memory;
@@ -340,4 +341,63 @@ fn selects_tell_which_labels_are_looked_at() {
     ] {
         assert_eq!(labels(query), expected, "{query}");
     }
+}
+
+/// Remarks of two texts differ in their places alone.
+fn without_places(answer: &str) -> String {
+    let mut kept = String::new();
+    for part in answer.split_inclusive(')') {
+        let place = part.rfind('(').filter(|at| {
+            let inside = &part[at + 1..part.len() - 1];
+            part.ends_with(')') && inside.contains(':') && !inside.contains(' ')
+        });
+        kept.push_str(place.map_or(part, |at| &part[..at]));
+    }
+    kept
+}
+
+#[test]
+fn queries_of_one_form_answer_the_same() {
+    let mut random = Random(99);
+    let memory = series(&mut random);
+    let times = (60_000, Features::default());
+    let mut by_form: HashMap<Canonical, (String, String)> = HashMap::new();
+    let mut pairs = 0;
+    let mut queries = Vec::new();
+    for _ in 0..4_000 {
+        queries.push(vector(&mut random, 1));
+    }
+    for _ in 0..300 {
+        let query = vector(&mut random, 3);
+        let paraphrase = query
+            .replace("[1m", "[60s")
+            .replace("offset 5m", "offset (4m + 60)")
+            .replace("(x, y)", "(y, x)")
+            .replace("a{", "{__name__=\"a\",")
+            .replace("2m:30s", "120:30");
+        queries.extend([query, format!("(({paraphrase}))")]);
+    }
+    for query in queries {
+        let expr = parse_expr_with(&query, &times.1).expect(&query);
+        let params = PlanParams {
+            start_ms: 400_000,
+            end_ms: 700_000,
+            step_ms: 60_000,
+            ..PlanParams::default()
+        };
+        let form = canonical(&expr, &params).expect(&query);
+        match by_form.get(&form) {
+            Some((known, _)) if *known == query => {}
+            Some((known, expected)) => {
+                let given = answer(&query, &memory, &Rewrites::default(), times).0;
+                assert_eq!(without_places(&given), *expected, "{known} and {query}");
+                pairs += 1;
+            }
+            None => {
+                let given = answer(&query, &memory, &Rewrites::default(), times).0;
+                by_form.insert(form, (query, without_places(&given)));
+            }
+        }
+    }
+    assert!(pairs > 300, "{pairs} pairs of {} forms", by_form.len());
 }
