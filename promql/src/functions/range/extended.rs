@@ -23,14 +23,19 @@ pub(super) fn rate(
     };
     let range_seconds = duration_seconds(windows.range_ms);
     let (mut from, mut to) = (0, 0);
+    let (mut behind_start, mut at_end) = (0, 0);
     for step in 0..windows.count {
         let end_ms = windows.end_ms(step);
         let start_ms = end_ms.saturating_sub(windows.range_ms);
         from = advance(input.timestamps, from, start_ms.saturating_sub(before_ms));
         to = advance(input.timestamps, to, end_ms.saturating_add(after_ms));
+        behind_start = advance(input.timestamps, behind_start, start_ms);
+        at_end = advance(input.timestamps, at_end, end_ms.saturating_sub(1));
         if from >= to {
             continue;
         }
+        let last = to - 1;
+        let edges = (behind_start.min(last) - from, at_end.min(last) - from);
         let window = Window {
             timestamps: &input.timestamps[from..to],
             values: &input.values[from..to],
@@ -39,7 +44,7 @@ pub(super) fn rate(
             smoothed,
             is_counter: func != RangeFn::Delta,
         };
-        if let Some(increase) = window.increase() {
+        if let Some(increase) = window.increase(edges) {
             let is_rate = func == RangeFn::Rate;
             out.set(
                 step,
@@ -115,14 +120,14 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    fn increase(&self) -> Option<f64> {
-        let end = self.timestamps.len() - 1;
-        let after_start = self.timestamps[..end].partition_point(|t| *t <= self.start_ms);
-        let mut first = after_start.saturating_sub(1);
-        let mut last = end;
-        if self.smoothed {
-            last = self.timestamps[..end].partition_point(|t| *t < self.end_ms);
-        }
+    /// Of all samples but the last, `edges` are the first that is later than the start and the
+    /// first that is not before the end, or else the last.
+    fn increase(&self, edges: (usize, usize)) -> Option<f64> {
+        let mut first = edges.0.saturating_sub(1);
+        let last = match self.smoothed {
+            true => edges.1,
+            false => self.timestamps.len() - 1,
+        };
         let starts_late = self.smoothed && self.timestamps[first] > self.end_ms;
         if self.timestamps[last] <= self.start_ms || starts_late {
             return None;
