@@ -1,56 +1,92 @@
-//! Isobar's engine in this process, over a directory of blocks, without HTTP.
+//! Isobar's engine in this process, over a directory of blocks: text in, value out, on the thread of
+//! the caller, as Prometheus measures its own.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use anyhow::Context;
-use isobar_query::engine::{Config, Engine, QueryOptions, Steps};
-use isobar_query::metrics::EngineMetrics;
-use isobar_store::compute::Pool;
-use isobar_store::local::LocalStore;
+use isobar_model::series::Select;
+use isobar_model::{SelectError, Series, SeriesSource, SeriesStream};
+use isobar_promql::eval::evaluate;
+use isobar_promql::limits::{CancelToken, Limits, Threads};
+use isobar_promql::parse::parse_expr;
+use isobar_promql::plan::{PlanParams, plan};
 use isobar_tsdb::db::{Db, DbConfig};
-use prometheus_client::registry::Registry;
-use tokio::runtime::Runtime;
+use isobar_tsdb::merge::{ChunkSamples, SeriesIter};
 
 use crate::cases::Case;
 
-/// An engine that has a runtime and threads of its own.
+/// Series that are read before the first of them is evaluated, as the server does it.
+const BATCH_SERIES: usize = 256;
+
+/// An engine and the database that it asks.
 pub struct Inside {
-    runtime: Runtime,
-    engine: Engine,
+    db: Db,
+    limits: Limits,
 }
 
 impl Inside {
-    /// Opens the database of `folder`. Queries have `threads` threads.
+    /// Opens the database of `folder`. Queries may use `threads` threads.
     pub fn open(folder: &Path, threads: usize) -> anyhow::Result<Inside> {
         let db = Db::open(DbConfig::new(folder)).context("open the blocks")?;
-        let pool = Pool::new("query", threads, 16).context("start threads")?;
-        let store = Arc::new(LocalStore::new(Arc::new(db)));
-        let metrics = EngineMetrics::new(&mut Registry::default());
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .context("start the runtime")?;
-        Ok(Inside {
-            runtime,
-            engine: Engine::new(store, Arc::new(pool), Config::default(), metrics),
-        })
+        let limits = Limits {
+            threads: Threads::new(threads),
+            ..Limits::default()
+        };
+        Ok(Inside { db, limits })
     }
 
     /// Answers the case and forgets the answer.
     pub fn run(&self, case: &Case) -> anyhow::Result<()> {
-        let steps = Steps {
+        let expr = parse_expr(&case.query).context("parse")?;
+        let params = PlanParams {
+            query: &case.query,
             start_ms: case.start_ms,
             end_ms: case.end_ms,
             step_ms: case.step_ms,
+            ..PlanParams::default()
         };
-        let answer = self.engine.run(
-            case.query.clone(),
-            steps,
-            QueryOptions::default(),
-            std::hint::black_box::<isobar_query::engine::Answer>,
-        );
-        self.runtime.block_on(answer).map(drop).context("evaluate")
+        let plan = plan(&expr, &params).context("plan")?;
+        let result = evaluate(
+            &plan,
+            &Blocks(&self.db),
+            &self.limits,
+            &CancelToken::default(),
+        )
+        .context("evaluate")?;
+        std::hint::black_box(result);
+        Ok(())
+    }
+}
+
+/// The series of a database, without a store around it.
+struct Blocks<'a>(&'a Db);
+
+impl SeriesSource for Blocks<'_> {
+    fn open(
+        &self,
+        _index: usize,
+        select: &Select,
+    ) -> Result<Box<dyn SeriesStream + '_>, SelectError> {
+        Ok(Box::new(Stream(self.0.select(
+            None,
+            &select.matchers,
+            select.range,
+        )?)))
+    }
+}
+
+struct Stream(SeriesIter);
+
+impl SeriesStream for Stream {
+    fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError> {
+        let before = batch.len();
+        for series in self.0.by_ref().take(BATCH_SERIES) {
+            let series = series?;
+            batch.push(Series {
+                labels: series.labels,
+                samples: Box::new(ChunkSamples(series.chunks)),
+            });
+        }
+        Ok(batch.len() > before)
     }
 }

@@ -10,14 +10,35 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::server::cpu_seconds;
+
 /// How often memory is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Bytes of a page, on every architecture we run on.
 const PAGE_BYTES: u64 = 4096;
 
-/// CPU time that each thread of the process has used so far.
-pub fn thread_times(pid: u32) -> anyhow::Result<BTreeMap<u32, Duration>> {
+/// What `/proc/PID/stat` may be off by between two readings: it cuts user and system time to
+/// hundredths of a second.
+const STAT_ERROR: Duration = Duration::from_millis(20);
+
+/// CPU time that a process has used so far.
+pub struct CpuTime {
+    /// Of each thread that lives.
+    threads: BTreeMap<u32, Duration>,
+    /// Of all threads, also those that have ended, in hundredths of a second.
+    process: Duration,
+}
+
+/// Reads the CPU time of a process.
+pub fn cpu_time(pid: u32) -> anyhow::Result<CpuTime> {
+    Ok(CpuTime {
+        threads: thread_times(pid)?,
+        process: Duration::from_secs_f64(cpu_seconds(pid)?),
+    })
+}
+
+fn thread_times(pid: u32) -> anyhow::Result<BTreeMap<u32, Duration>> {
     let mut times = BTreeMap::new();
     let folder = format!("/proc/{pid}/task");
     for entry in fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
@@ -36,18 +57,18 @@ pub fn thread_times(pid: u32) -> anyhow::Result<BTreeMap<u32, Duration>> {
     Ok(times)
 }
 
-/// CPU time between two readings: of all threads, and of the one that had most.
-pub fn spent(
-    before: &BTreeMap<u32, Duration>,
-    after: &BTreeMap<u32, Duration>,
-) -> (Duration, Duration) {
-    let each = after.iter().map(|(thread, after)| {
-        let before = before.get(thread).copied().unwrap_or_default();
+/// CPU time between two readings: of all threads, and of the one that had most of those that live.
+/// Where many threads have ended meanwhile, it is only known to a hundredth of a second.
+pub fn spent(before: &CpuTime, after: &CpuTime) -> (Duration, Duration) {
+    let each = after.threads.iter().map(|(thread, after)| {
+        let before = before.threads.get(thread).copied().unwrap_or_default();
         after.saturating_sub(before)
     });
-    each.fold((Duration::ZERO, Duration::ZERO), |(sum, most), it| {
+    let (sum, most) = each.fold((Duration::ZERO, Duration::ZERO), |(sum, most), it| {
         (sum + it, most.max(it))
-    })
+    });
+    let process = after.process.saturating_sub(before.process);
+    (sum.max(process.saturating_sub(STAT_ERROR)), most)
 }
 
 /// Memory that belongs to the process alone (neither mapped files nor shared), in bytes.
@@ -112,10 +133,10 @@ mod tests {
     #[test]
     fn sees_this_process() {
         let pid = std::process::id();
-        let before = thread_times(pid).unwrap();
+        let before = cpu_time(pid).unwrap();
         let watch = MemoryWatch::start(pid);
         let mut sum = 0_u64;
-        while spent(&before, &thread_times(pid).unwrap()).0 < Duration::from_millis(10) {
+        while spent(&before, &cpu_time(pid).unwrap()).0 < Duration::from_millis(10) {
             sum = std::hint::black_box(sum + 1);
         }
         assert!(watch.most() > 0);

@@ -245,9 +245,7 @@ impl Server {
 
     /// CPU time that the process has used so far, in seconds, in all threads, in and out of the kernel.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid))
-            .context("read /proc/PID/stat")?;
-        parse_cpu_seconds(&stat).with_context(|| format!("no CPU time in {stat:?}"))
+        cpu_seconds(self.pid)
     }
 
     /// A line of `/proc/PID/status` that counts in kB, in bytes: `VmRSS` is the memory that is resident
@@ -343,6 +341,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).context("find a free port")?;
     Ok(listener.local_addr().context("read the port")?.port())
+}
+
+/// As [`Server::cpu_seconds`], of any process.
+pub(crate) fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("read /proc/PID/stat")?;
+    parse_cpu_seconds(&stat).with_context(|| format!("no CPU time in {stat:?}"))
 }
 
 /// Fields 14 and 15, counted after the name, which may hold spaces and brackets.

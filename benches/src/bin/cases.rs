@@ -30,7 +30,7 @@ use isobar_benches::cases::{Case, cases};
 use isobar_benches::client;
 use isobar_benches::host::{first_line, machine, stop_servers_on_signals};
 use isobar_benches::inside::Inside;
-use isobar_benches::probe::{MemoryWatch, own_memory, spent, thread_times};
+use isobar_benches::probe::{MemoryWatch, cpu_time, own_memory, spent};
 use isobar_benches::server::{Kind, Peer, Server};
 use isobar_benches::sets::{BEGIN_MS, Set, SetKind};
 use tempfile::TempDir;
@@ -332,13 +332,13 @@ fn repeat(
     enough: Duration,
     mut work: impl FnMut() -> anyhow::Result<()>,
 ) -> anyhow::Result<Cost> {
-    let before = thread_times(pid)?;
+    let before = cpu_time(pid)?;
     let mut walls = Vec::new();
     loop {
         let began = Instant::now();
         work()?;
         walls.push(began.elapsed());
-        let (cpu, longest) = spent(&before, &thread_times(pid)?);
+        let (cpu, longest) = spent(&before, &cpu_time(pid)?);
         let waited = walls.iter().sum::<Duration>() > 20 * enough;
         if (cpu >= enough && walls.len() >= 3) || waited {
             let count = walls.len() as f64;

@@ -22,7 +22,7 @@ use isobar_benches::client::{self, Load};
 use isobar_benches::dashboards::dashboards;
 use isobar_benches::data::SERIES_PER_POD;
 use isobar_benches::host::{first_line, in_path, machine, stop_servers_on_signals};
-use isobar_benches::probe::{MemoryWatch, own_memory, spent, thread_times};
+use isobar_benches::probe::{MemoryWatch, cpu_time, own_memory, spent};
 use isobar_benches::queries::{Question, count_samples, questions};
 use isobar_benches::report::{Row, table};
 use isobar_benches::server::{Kind, Peer, Server};
@@ -30,6 +30,10 @@ use isobar_model::Clock;
 
 /// Servers flush and collect in the background; what that costs belongs to the samples that were sent.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// A question is asked until the server has used this much CPU time, or for so long.
+const CPU_ENOUGH: Duration = Duration::from_millis(200);
+const ASK_MAX: Duration = Duration::from_secs(2);
 
 /// No server waits as long as this before it writes the next block that is due.
 const BLOCKS_QUIET: Duration = Duration::from_secs(75);
@@ -58,7 +62,8 @@ struct Arguments {
     /// Decides all labels and values.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// How often each query is asked; the table gives the median. One more run before is not counted.
+    /// How often each query is asked at least; the table gives the median. One more run before is not
+    /// counted.
     #[arg(long, default_value_t = 7)]
     runs: usize,
     /// The isobar program; by default the one that was built beside this program.
@@ -105,7 +110,6 @@ struct Figures {
     blocks: Option<(u64, u64)>,
     samples: f64,
     queries: Vec<Result<Asked, String>>,
-    queries_cpu: f64,
     queries_memory: u64,
 }
 
@@ -249,14 +253,12 @@ fn measure(
             .single()
             .unwrap_or(0.0);
     }
-    let before_queries = server.cpu_seconds()?;
     let idle = own_memory(server.pid())?;
     let watch = MemoryWatch::start(server.pid());
     let queries = questions
         .iter()
         .map(|it| ask_often(&http, &server, it, arguments.runs).map_err(|err| format!("{err:#}")))
         .collect();
-    let queries_cpu = server.cpu_seconds()? - before_queries;
     let queries_memory = watch.most().saturating_sub(idle);
     drop(watch);
     let blocks = server.blocks()?;
@@ -270,7 +272,6 @@ fn measure(
         blocks,
         samples,
         queries,
-        queries_cpu,
         queries_memory,
     })
 }
@@ -300,7 +301,8 @@ fn ask_once(
     Ok((took, Answer::parse(&body)?))
 }
 
-/// The first run, which opens and warms up, is not counted.
+/// The first run, which opens and warms up, is not counted. Asks until the server has used enough
+/// CPU time to say what one answer costs.
 fn ask_often(
     http: &reqwest::blocking::Client,
     server: &Server,
@@ -309,12 +311,17 @@ fn ask_often(
 ) -> anyhow::Result<Asked> {
     let (_, answer) = ask_once(http, server, question)?;
     let url = format!("{}{}", server.url, question.path);
-    let before = thread_times(server.pid())?;
+    let before = cpu_time(server.pid())?;
     let mut times = Vec::new();
-    for _ in 0..runs.max(1) {
+    let began = Instant::now();
+    let cpu = loop {
         times.push(client::ask(http, &url, &question.parameters)?.1);
-    }
-    let (cpu, _) = spent(&before, &thread_times(server.pid())?);
+        let (cpu, _) = spent(&before, &cpu_time(server.pid())?);
+        let enough = cpu >= CPU_ENOUGH || began.elapsed() >= ASK_MAX || runs < 2;
+        if times.len() >= runs && enough {
+            break cpu;
+        }
+    };
     times.sort();
     Ok(Asked {
         took: times[times.len() / 2],
@@ -389,7 +396,10 @@ fn print_table(
         row("… in blocks", &|it| {
             it.blocks.map(|(bytes, count)| bytes as f64 / count as f64)
         }),
-        row("queries: CPU s, all runs", &|it| Some(it.queries_cpu)),
+        row("queries: CPU s, each once", &|it| {
+            let each = it.queries.iter().filter_map(|it| it.as_ref().ok());
+            Some(each.map(|it| it.cpu.as_secs_f64()).sum())
+        }),
         row("… peak memory over idle, MB", &|it| {
             Some(it.queries_memory as f64 / 1e6)
         }),
