@@ -361,6 +361,7 @@ impl Job {
             range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
             lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
             series_max: self.config.limits.series_max,
+            memory: Arc::clone(&self.config.limits.memory),
         };
         let source = StoreSource::new(
             Arc::clone(&self.store),

@@ -12,11 +12,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use isobar_model::series::Select;
-use isobar_model::{SelectError, Series, SeriesSource, SeriesStream, TimeRange, Warnings};
+use isobar_model::{
+    Budget, Reservation, SelectError, Series, SeriesSource, SeriesStream, TimeRange, Warnings,
+};
 use isobar_promql::limits::CancelToken;
 use isobar_store::api::{SeriesBatch, SeriesStream as StoreStream};
 use isobar_store::{SeriesRequest, Store, StoreError};
 use isobar_tsdb::SeriesChunks;
+use isobar_tsdb::chunks::Chunk;
 use isobar_tsdb::merge::splice::ReadFor;
 use tokio::runtime::Handle;
 
@@ -44,6 +47,8 @@ pub(crate) struct Replicas {
     pub(crate) lookback_ms: i64,
     /// Most series of a select that are collected.
     pub(crate) series_max: u64,
+    /// Where the memory of those comes from.
+    pub(crate) memory: Arc<Budget>,
 }
 
 impl StoreSource {
@@ -83,6 +88,10 @@ impl SeriesSource for StoreSource {
             replicas: self.replicas.clone(),
             function: ReadFor::new(&select.hints, self.replicas.lookback_ms),
             done: false,
+            memory: self
+                .replicas
+                .memory
+                .reservation("the series of a selector with replicas"),
             warnings: Warnings::default(),
         }))
     }
@@ -93,6 +102,7 @@ struct SelectStream {
     replicas: Replicas,
     function: ReadFor,
     done: bool,
+    memory: Reservation,
     warnings: Warnings,
 }
 
@@ -112,8 +122,17 @@ impl SelectStream {
 
     /// All series of the store.
     fn collect(&mut self) -> Result<Vec<SeriesChunks>, SelectError> {
-        let mut all = Vec::new();
+        let mut all: Vec<SeriesChunks> = Vec::new();
+        let mut bytes = 0;
         while let Some(series) = self.next_series()? {
+            let size = |it: &SeriesChunks| {
+                let chunks = it.chunks.len() * size_of::<Chunk>();
+                // Sorting makes labels anew.
+                size_of::<Series>() + 2 * it.labels.as_bytes().len() + chunks
+            };
+            bytes += series.iter().map(size).sum::<usize>();
+            let memory = self.memory.grow_to(bytes);
+            memory.map_err(|error| SelectError::LimitExceeded(error.to_string()))?;
             all.extend(series);
             let most = self.replicas.series_max;
             if all.len() as u64 > most {

@@ -99,7 +99,7 @@ impl<'r> WindowRows<'r> {
             range: samples_needed(&call.windows, call.edges),
             names: NameDrop::new(Removal::of(run)),
             columns: Columns::default(),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(run),
             scratch: Scratch::default(),
             memory: run.memory(SAMPLES),
         })
@@ -333,7 +333,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             range: self.range,
             names: self.names.clone(),
             columns: Columns::default(),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(self.what.run),
             scratch: Scratch::default(),
             memory: self.what.run.memory(SAMPLES),
         }))

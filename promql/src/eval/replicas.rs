@@ -18,22 +18,24 @@
 //! All replicas are computed only where there is reason to: one without gaps is not left, and
 //! then the others are not decoded. So it costs hardly more than one collector.
 
-use isobar_model::Columns;
 use isobar_model::series::Samples;
+use isobar_model::{Columns, Reservation};
 
 use super::EvalError;
 use super::coverage::{Choice, Coverage, Measure, choose, is_complete};
+use super::run::Run;
 use super::tile::HistogramRow;
 use crate::functions::row::{Row, Windows};
 
 /// Reads the replicas of one series after the other. One for each thread.
-#[derive(Default)]
 pub(super) struct Replicas {
     /// All but the first; only `count` of them are of this series.
     others: Vec<Columns>,
     count: usize,
     choice: Choice,
     rows: Vec<ReplicaRow>,
+    /// Of all of this.
+    memory: Reservation,
 }
 
 /// What one replica gives for all steps.
@@ -48,12 +50,27 @@ struct ReplicaRow {
     histograms: HistogramRow,
 }
 
+/// What a sample of a replica takes: itself, its time once more, and what was lost before it.
+const SAMPLE_BYTES: usize = 32;
+/// What a step of a replica's row takes: a value, its part of the choice, and bits.
+const STEP_BYTES: usize = 16;
+
 impl Replicas {
+    pub(super) fn new(run: &Run<'_>) -> Self {
+        Replicas {
+            others: Vec::new(),
+            count: 0,
+            choice: Choice::default(),
+            rows: Vec::new(),
+            memory: run.memory("the replicas of a series"),
+        }
+    }
+
     /// Reads a series into `columns` by `read`: its samples, or those of its first replica, and
     /// then the other replicas as far as they are needed.
     ///
     /// # Errors
-    /// Those of `read`.
+    /// Those of `read`, and when there is no memory for them.
     pub(super) fn read(
         &mut self,
         samples: &dyn Samples,
@@ -70,6 +87,11 @@ impl Replicas {
         if is_complete(columns, windows, measure) {
             return Ok(());
         }
+        let samples = samples.count_estimate().saturating_mul(SAMPLE_BYTES);
+        let steps = windows
+            .count
+            .saturating_mul(STEP_BYTES * (1 + others.len()));
+        self.memory.grow_to(samples.saturating_add(steps))?;
         if self.others.len() < others.len() {
             self.others.resize_with(others.len(), Columns::default);
         }
@@ -107,6 +129,7 @@ impl Replicas {
             count,
             choice,
             rows,
+            memory: _,
         } = self;
         let all: Vec<&Columns> = std::iter::once(first).chain(&others[..*count]).collect();
         let coverages: Vec<_> = all.iter().map(|columns| Coverage::new(columns)).collect();

@@ -67,7 +67,7 @@ impl<'r> InstantRows<'r> {
             shown,
             names: (shown != Shown::Value).then(|| NameDrop::new(Removal::of(run))),
             columns: Columns::default(),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(run),
             memory: run.memory(SAMPLES),
         })
     }
@@ -184,7 +184,7 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             feed: Feed::empty(self.run),
             names: self.names.clone(),
             columns: Columns::default(),
-            replicas: Replicas::default(),
+            replicas: Replicas::new(self.run),
             memory: self.run.memory(SAMPLES),
             ..*self
         }))

@@ -135,11 +135,11 @@ impl Spliced {
 }
 
 impl Samples for Spliced {
+    /// A sample is held in its part, in what the parts give together, and in the columns.
     fn count_estimate(&self) -> usize {
         let chunks = self.parts.iter().flatten();
-        chunks
-            .map(|it| it.sample_count().map_or(0, usize::from))
-            .sum()
+        let count = chunks.map(|it| it.sample_count().map_or(0, usize::from));
+        4 * count.sum::<usize>()
     }
 
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
