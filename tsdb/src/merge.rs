@@ -14,7 +14,8 @@ use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, SelectError, TimeRange};
 
 use crate::Error;
-use crate::chunks::{Chunk, Scratch, XorAppender, sort_from};
+use crate::chunks::histogram::{self, Counts};
+use crate::chunks::{Chunk, Encoding, Scratch, XorAppender, sort_from};
 
 /// The most samples of a chunk that is written here, as in Prometheus.
 pub const CHUNK_SAMPLES_MAX: usize = 120;
@@ -183,7 +184,7 @@ pub fn read_samples(
 /// the others are passed on. The input is ordered by first time.
 ///
 /// # Errors
-/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where histograms would have to be encoded.
+/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where start times would have to be encoded.
 pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
     if chunks
         .windows(2)
@@ -201,31 +202,67 @@ pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
         columns.clear();
         group.iter().try_for_each(Chunk::check_encodable)?;
         read_samples(group, TimeRange::ALL, &mut columns)?;
-        result.extend(encode(&columns));
+        result.extend(encode(&columns, counts_of(group)));
     }
     Ok(result)
 }
 
-/// The float samples as chunks of at most [`CHUNK_SAMPLES_MAX`].
-pub fn encode(columns: &Columns) -> Vec<Chunk> {
-    let times = columns.timestamps.chunks(CHUNK_SAMPLES_MAX);
-    let chunks = times
-        .zip(columns.values.chunks(CHUNK_SAMPLES_MAX))
+/// How the counts of histograms that were decoded from `chunks` are written again.
+fn counts_of(chunks: &[Chunk]) -> Counts {
+    let any_float = |chunk: &Chunk| chunk.encoding == Encoding::FloatHistogram;
+    match chunks.iter().any(any_float) {
+        true => Counts::Float,
+        false => Counts::Integer,
+    }
+}
+
+/// The samples as chunks of at most [`CHUNK_SAMPLES_MAX`]. Where floats and histograms alternate,
+/// so do their chunks.
+pub fn encode(columns: &Columns, counts: Counts) -> Vec<Chunk> {
+    let (mut times, mut values) = (columns.timestamps.as_slice(), columns.values.as_slice());
+    let mut histograms = columns.histograms.as_slice();
+    let mut chunks = Vec::new();
+    while !times.is_empty() || !histograms.is_empty() {
+        let first_histogram = histograms.first().map_or(i64::MAX, |it| it.0);
+        let floats = match histograms.is_empty() {
+            true => times.len(),
+            false => times.partition_point(|time_ms| *time_ms < first_histogram),
+        };
+        let (now, later) = times.split_at(floats);
+        let (values_now, values_later) = values.split_at(floats);
+        chunks.extend(encode_floats(now, values_now));
+        (times, values) = (later, values_later);
+        let first_float = times.first().copied();
+        let run = histograms.partition_point(|it| first_float.is_none_or(|time_ms| it.0 < time_ms));
+        let (now, later) = histograms.split_at(run);
+        chunks.extend(histogram::encode(now, counts, CHUNK_SAMPLES_MAX));
+        histograms = later;
+        if floats == 0 && run == 0 {
+            // A float and a histogram of one time, which columns do not hold: the float stays.
+            histograms = histograms.get(1..).unwrap_or_default();
+        }
+    }
+    chunks
+}
+
+fn encode_floats(times: &[i64], values: &[f64]) -> impl Iterator<Item = Chunk> {
+    let parts = times.chunks(CHUNK_SAMPLES_MAX);
+    parts
+        .zip(values.chunks(CHUNK_SAMPLES_MAX))
         .filter_map(|(times, values)| {
             let mut appender = XorAppender::new();
             for (timestamp_ms, value) in times.iter().zip(values) {
                 appender.append(*timestamp_ms, *value);
             }
             appender.into_chunk()
-        });
-    chunks.collect()
+        })
 }
 
 /// A chunk without the samples of deleted times: nothing when none is left, and the chunk itself,
 /// not decoded, when all are.
 ///
 /// # Errors
-/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where histograms would have to be encoded.
+/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where start times would have to be encoded.
 pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error> {
     if deleted
         .iter()
@@ -245,7 +282,10 @@ pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error
             kept.push(timestamp_ms, value);
         }
     }
-    Ok(encode(&kept))
+    kept.histograms = all.histograms;
+    kept.histograms
+        .retain(|(timestamp_ms, _)| !deleted.iter().any(|it| it.contains(*timestamp_ms)));
+    Ok(encode(&kept, counts_of(std::slice::from_ref(chunk))))
 }
 
 /// Divides chunks, ordered by first time, where one begins behind all before it.
@@ -410,5 +450,53 @@ mod tests {
         let mut merged = merge(vec![fail, Box::new(std::iter::empty())]);
         assert!(merged.next().unwrap().is_err());
         assert!(merged.next().is_none());
+    }
+
+    #[test]
+    fn histograms_are_merged_cut_and_written_again() {
+        use isobar_model::FloatHistogram;
+        let sample = |time: i64, count: f64| {
+            let histogram = FloatHistogram {
+                count,
+                zero_count: count,
+                ..FloatHistogram::default()
+            };
+            (time, std::sync::Arc::new(histogram))
+        };
+        let histograms = |points: &[(i64, f64)]| {
+            let columns = Columns {
+                histograms: points.iter().map(|(t, c)| sample(*t, *c)).collect(),
+                ..Columns::default()
+            };
+            encode(&columns, Counts::Integer)
+        };
+        let told = |chunks: &[Chunk]| {
+            let mut columns = Columns::default();
+            read_samples(chunks, TimeRange::ALL, &mut columns).unwrap();
+            let floats = columns.timestamps.iter().zip(&columns.values);
+            let floats = floats.map(|(t, v)| format!("{t}={v}"));
+            let samples = columns.histograms.iter();
+            let samples = samples.map(|(t, it)| format!("{t}:{}", it.count));
+            let names = chunks.iter().map(|it| it.encoding.name().to_owned());
+            floats
+                .chain(samples)
+                .chain(names)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let mut chunks = histograms(&[(10, 1.0), (30, 3.0), (50, 5.0)]);
+        chunks.extend(histograms(&[(20, 2.0), (40, 4.0)]));
+        chunks.push(chunk(&[(35, 0.5)]));
+        chunks.sort_by_key(|it| it.min_ms);
+        let merged = without_overlap(chunks).unwrap();
+        assert_eq!(
+            told(&merged),
+            "35=0.5 10:1 20:2 30:3 40:4 50:5 histogram XOR histogram"
+        );
+        let cut = without(
+            &histograms(&[(10, 1.0), (30, 3.0), (50, 5.0)])[0],
+            &[TimeRange::new(20, 30)],
+        );
+        assert_eq!(told(&cut.unwrap()), "10:1 50:5 histogram");
     }
 }

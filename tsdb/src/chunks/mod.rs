@@ -164,7 +164,7 @@ impl Chunk {
     /// [`Error::Unsupported`]
     pub(crate) fn check_encodable(&self) -> Result<(), Error> {
         match self.encoding {
-            Encoding::Xor => Ok(()),
+            Encoding::Xor | Encoding::Histogram | Encoding::FloatHistogram => Ok(()),
             _ => Err(Error::Unsupported(format!(
                 "chunk encoding {} ({}) is not encoded yet",
                 self.encoding as u8,

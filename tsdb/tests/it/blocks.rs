@@ -155,11 +155,13 @@ fn nothing_is_left_of_a_block_that_was_not_finished() {
     assert_eq!(entries(), 0);
 
     let mut writer = create();
-    let chunks = isobar_tsdb::merge::encode(&isobar_model::Columns {
+    let columns = isobar_model::Columns {
         timestamps: vec![1],
         values: vec![1.0],
         ..isobar_model::Columns::default()
-    });
+    };
+    let counts = isobar_tsdb::chunks::histogram::Counts::Integer;
+    let chunks = isobar_tsdb::merge::encode(&columns, counts);
     let unknown = writer.add(&Labels::from_pairs([("a", "c")]), &chunks);
     assert!(matches!(unknown, Err(Error::Corrupt { .. })));
     let mut writer = create();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use isobar_model::{Columns, Labels, TimeRange};
 use isobar_tsdb::block::{BlockMeta, BlockReader, BlockWriter};
+use isobar_tsdb::chunks::histogram::Counts;
 use isobar_tsdb::merge::{encode, read_samples};
 use ulid::Ulid;
 
@@ -64,7 +65,9 @@ pub(crate) fn write_block(parent: &Path, ulid: Ulid, data: &Data) -> Option<Arc<
         for (timestamp_ms, bits) in samples {
             columns.push(*timestamp_ms, f64::from_bits(*bits));
         }
-        writer.add(labels, &encode(&columns)).unwrap();
+        writer
+            .add(labels, &encode(&columns, Counts::Integer))
+            .unwrap();
     }
     let meta = writer.finish().unwrap()?;
     Some(BlockReader::open(parent.join(meta.ulid.to_string())).unwrap())

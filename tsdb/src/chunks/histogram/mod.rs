@@ -22,10 +22,12 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 mod bits;
+mod encode;
 mod layout;
 mod samples;
 
 pub(super) use bits::{VARBIT_WIDTHS, varbit_signed};
+pub use encode::encode;
 pub use samples::{Counts, Kind, decode};
 
 use crate::Error;
