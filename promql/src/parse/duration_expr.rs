@@ -75,8 +75,17 @@ impl Parser<'_> {
                 DurationExpr::Number(number),
             ));
         }
-        if sign(self.peek()?.kind).is_none() {
+        let next = self.peek()?.kind;
+        if sign(next).is_none() {
             let operand = self.duration_operand(CONTEXT)?;
+            if matches!(next, Kind::Preprocessor(_)) && !negative {
+                // Only here Prometheus keeps a plus.
+                let span = Span {
+                    start: first.span.start,
+                    end: operand.span().end,
+                };
+                return Ok(operation(DurationOp::Add, None, Some(operand), span));
+            }
             return Ok(signed(negative, first.span.start, operand));
         }
         let operand = self.duration_expr(POWER_POW, CONTEXT)?;

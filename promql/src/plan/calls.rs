@@ -4,18 +4,18 @@ use isobar_model::labels::METRIC_NAME;
 use isobar_model::{Labels, LabelsBuilder, MatchOp, Matcher};
 
 use super::PlanError;
-use super::build::{Around, Builder, Built, names_of, not_evaluated};
+use super::build::{Around, Builder, Built, clamp_time, names_of, not_evaluated};
 use super::invariant::strip;
 use super::node::{
-    BucketFunc, Buckets, Change, Grid, Kind, Map, MapFn, Names, Node, RangeCall, Relabel, Scalar,
-    Sort, WindowSource,
+    BucketFunc, Buckets, Change, Grid, InstantSelect, Kind, Map, MapFn, Names, Node, RangeCall,
+    Relabel, Scalar, Sort, WindowSource,
 };
 use super::rewrite;
 use crate::functions::histogram::HistogramFn;
 use crate::functions::labels::{LabelFnError, LabelJoin, LabelReplace};
 use crate::functions::range::{Edges, RangeFn};
 use crate::functions::scalar::ScalarFn;
-use crate::parse::ast::{Call, Expr, StringLiteral};
+use crate::parse::ast::{At, Call, Expr, StringLiteral, VectorSelector};
 
 impl Builder<'_> {
     pub(super) fn call(&mut self, call: &Call, grid: Grid, around: &Around) -> Built<Node> {
@@ -39,10 +39,9 @@ impl Builder<'_> {
                 Ok(self.node(Kind::Empty, grid, Names::None))
             }
             ("timestamp" | "start_timestamp", [Expr::VectorSelector(selector)]) => {
-                let mut select = self.instant_select(selector, grid, around)?;
-                if select.until_ms.take().is_some() {
-                    select.step_ms = 0;
-                }
+                let Some(select) = self.time_select(selector, grid, around)? else {
+                    return Ok(self.node(Kind::Empty, grid, Names::None));
+                };
                 let kind = match name {
                     "timestamp" => Kind::SampleTime(select),
                     _ => Kind::StartTime(select),
@@ -127,6 +126,39 @@ impl Builder<'_> {
                 _ => Err(not_evaluated(name)),
             },
         }
+    }
+
+    /// The select of `timestamp(selector)`; `None` when it can see nothing.
+    ///
+    /// Under `@` Prometheus forgets the offset when it looks for the sample, but not when it
+    /// reads: it looks at the time that `@` says, and sees what an offset would have let it see.
+    fn time_select(
+        &mut self,
+        selector: &VectorSelector,
+        grid: Grid,
+        around: &Around,
+    ) -> Built<Option<InstantSelect>> {
+        let mut select = self.instant_select(selector, grid, around)?;
+        let is_fixed = match selector.at {
+            None => false,
+            Some(At::Timestamp(_)) => true,
+            Some(At::Preprocessor(_)) => !self.in_parameter,
+        };
+        if !is_fixed {
+            return Ok(Some(select));
+        }
+        select.step_ms = 0;
+        select.until_ms = None;
+        let offset_ms = self.offset_ms(&selector.offset)?;
+        let mut read_until_ms = select.first_ms;
+        if std::mem::replace(&mut select.smoothed, false) {
+            read_until_ms = read_until_ms.saturating_add(select.lookback_ms);
+        }
+        select.first_ms = clamp_time(select.first_ms.saturating_add(offset_ms));
+        select.until_ms = Some(read_until_ms.min(select.first_ms));
+        select.lookback_ms += offset_ms.min(0);
+        let sees = select.first_ms.saturating_sub(select.lookback_ms) < read_until_ms;
+        Ok((sees && select.lookback_ms > 0).then_some(select))
     }
 
     fn label_call(

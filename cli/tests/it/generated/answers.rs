@@ -96,7 +96,8 @@ pub(super) fn compare(
     ];
     for (counter, _) in counters.iter().filter(|it| it.1) {
         let count = |answer: &Value| answer["data"]["stats"]["samples"][*counter].clone();
-        if count(ours) != count(theirs) {
+        // Isobar leaves out what cannot matter: one side of a join when the other is empty.
+        if count(ours).as_u64() > count(theirs).as_u64() {
             let text = |answer| format!("{counter} {}", count(answer));
             return difference("statistics", text(ours), text(theirs));
         }

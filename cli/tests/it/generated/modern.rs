@@ -35,7 +35,7 @@ const QUANTILES: [&str; 8] = ["0", "0.25", "0.5", "0.9", "0.99", "1", "NaN", "-0
 impl Writer<'_> {
     /// An instant vector of parts that came with 3.0 or later.
     pub(super) fn modern_vector(&mut self, depth: u64) -> String {
-        match self.random.below(16) {
+        match self.random.below(17) {
             0 => self.extended(),
             1 => self.filled(depth),
             2 => self.trimmed(depth),
@@ -51,6 +51,7 @@ impl Writer<'_> {
             12 => self.changing_parameter(depth),
             13 => self.shouted(depth),
             14 => self.joined_names(),
+            15 => self.times(),
             _ => self.sorted(depth),
         }
     }
@@ -297,6 +298,21 @@ impl Writer<'_> {
             _ => format!(
                 "rate({left}[5m]) {op} on (job) group_left (__name__) max by (job, __name__) ({right})"
             ),
+        }
+    }
+
+    fn times(&mut self) -> String {
+        let (selector, at, offset) = (
+            self.selector(),
+            *self.random.pick(&["", "@ start()", "@ end()"]),
+            *self
+                .random
+                .pick(&["", "offset 15s", "offset 1m", "offset -1m", "offset 6m"]),
+        );
+        match self.random.below(3) {
+            0 => format!("timestamp({selector} smoothed {at} {offset})"),
+            1 => format!("timestamp(({selector} {at} {offset}))"),
+            _ => format!("timestamp({selector} {at} {offset})"),
         }
     }
 
