@@ -170,6 +170,13 @@ fn duration_prints_back(duration: &Duration) -> bool {
 fn expr_prints_back(expr: &DurationExpr) -> bool {
     match expr {
         DurationExpr::Number(number) => number_prints_back(number),
+        // A plus in front of an offset stands in the tree but is not printed.
+        DurationExpr::Op {
+            op: DurationOp::Add,
+            lhs: None,
+            wrapped: false,
+            ..
+        } => false,
         DurationExpr::Op { lhs, rhs, .. } => lhs
             .iter()
             .chain(rhs)
