@@ -202,21 +202,23 @@ impl<'a> Decoder<'a> {
         Some(joined(word & (last ^ (last - 1))))
     }
 
-    /// Three unsigned varints that end within the next eight bytes, where there are eight.
+    /// Three unsigned varints that take `LEN` bytes together, 3 to 8, where there are eight. That
+    /// the length is given breaks the chain of reads that wait for each other: a processor guesses
+    /// that it will be the same again and reads on.
     #[inline(always)]
-    pub(crate) fn three_uvarints_in_word(&mut self) -> Option<[u64; 3]> {
+    pub(crate) fn three_uvarints<const LEN: usize>(&mut self) -> Option<[u64; 3]> {
+        const { assert!(3 <= LEN && LEN <= 8) }
         let word = u64::from_le_bytes(*self.rest.first_chunk()?);
-        let ends = !word & 0x8080_8080_8080_8080;
-        // The high bits of the last bytes of the first, the second and the third.
+        let ends = !word & 0x8080_8080_8080_8080 & (u64::MAX >> (64 - 8 * LEN));
+        // The high bits of the last bytes of the first and of the second; the third has the rest.
         let first = ends & ends.wrapping_neg();
-        let ends = ends ^ first;
-        let second = ends & ends.wrapping_neg();
-        let ends = ends ^ second;
-        let third = ends & ends.wrapping_neg();
-        if third == 0 {
+        let behind = ends ^ first;
+        let second = behind & behind.wrapping_neg();
+        let third = behind ^ second;
+        if third != 1 << (8 * LEN - 1) {
             return None;
         }
-        self.rest = self.rest.get(third.trailing_zeros() as usize / 8 + 1..)?;
+        self.rest = self.rest.get(LEN..)?;
         // Neither end is in the highest byte, so these shifts are less than 64.
         let behind_first = first.trailing_zeros() + 1;
         let behind_second = second.trailing_zeros() + 1;
@@ -408,6 +410,18 @@ mod tests {
 
     #[test]
     fn three_varints_are_those_one_after_the_other() {
+        fn check<const LEN: usize>(three: [u64; 3], bytes: &[u8], len: usize) {
+            let mut decoder = Decoder::new(bytes);
+            let at_once = decoder.three_uvarints::<LEN>();
+            assert_eq!(
+                at_once.is_some(),
+                len == LEN && bytes.len() >= 8,
+                "{three:?}"
+            );
+            if let Some(at_once) = at_once {
+                assert_eq!((at_once, decoder.len()), (three, bytes.len() - len));
+            }
+        }
         let values = [
             0,
             1,
@@ -426,14 +440,14 @@ mod tests {
                     let three = [first, second, third];
                     three.iter().for_each(|value| put_uvarint(&mut out, *value));
                     let len = out.len();
-                    for more in [0, 8] {
-                        out.resize(len + more, 0x80);
-                        let mut decoder = Decoder::new(&out);
-                        let at_once = decoder.three_uvarints_in_word();
-                        assert_eq!(at_once.is_some(), len <= 8 && len + more >= 8, "{three:?}");
-                        if let Some(at_once) = at_once {
-                            assert_eq!((at_once, decoder.len()), (three, more));
-                        }
+                    for (more, byte) in [(0, 0), (8, 0x80), (8, 0)] {
+                        out.truncate(len);
+                        out.resize(len + more, byte);
+                        check::<3>(three, &out, len);
+                        check::<5>(three, &out, len);
+                        check::<6>(three, &out, len);
+                        check::<7>(three, &out, len);
+                        check::<8>(three, &out, len);
                     }
                 }
             }

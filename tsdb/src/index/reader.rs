@@ -212,23 +212,22 @@ impl SeriesEntry {
         let count = content.uvarint()?;
         let (mut last_ms, mut reference) = (0i64, 0i64);
         for i in 0..count {
-            // For all but the first the three are small, and at hand.
-            let at_once = (i > 0).then(|| content.three_uvarints_in_word()).flatten();
-            let (min_ms, len_ms) = match at_once {
-                Some([gap_ms, len_ms, _]) => (add(last_ms, gap_ms)?, len_ms),
-                None if i == 0 => (content.varint()?, content.uvarint()?),
-                None => (add(last_ms, content.uvarint()?)?, content.uvarint()?),
+            let (min_ms, len_ms) = match i {
+                0 => (content.varint()?, content.uvarint()?),
+                _ => {
+                    let [gap_ms, len_ms, distance] = three_numbers(content)?;
+                    reference = reference.wrapping_add(unzigzag(distance));
+                    (add(last_ms, gap_ms)?, len_ms)
+                }
             };
             if min_ms > range.max_ms {
                 // Those behind it begin later still.
                 break;
             }
             last_ms = add(min_ms, len_ms)?;
-            reference = match at_once {
-                Some([_, _, distance]) => reference.wrapping_add(unzigzag(distance)),
-                None if i == 0 => content.uvarint()?.cast_signed(),
-                None => reference.wrapping_add(content.varint()?),
-            };
+            if i == 0 {
+                reference = content.uvarint()?.cast_signed();
+            }
             if last_ms >= range.min_ms {
                 self.chunks.push(ChunkMeta {
                     reference: ChunkRef::from_u64(reference.cast_unsigned()),
@@ -239,6 +238,21 @@ impl SeriesEntry {
         }
         Ok(())
     }
+}
+
+/// The three numbers of a chunk that is not the first: they take about 7 bytes.
+#[inline(always)]
+fn three_numbers(content: &mut Decoder<'_>) -> Result<[u64; 3], DecodeError> {
+    if let Some(three) = content.three_uvarints::<7>() {
+        return Ok(three);
+    }
+    if let Some(three) = content.three_uvarints::<6>() {
+        return Ok(three);
+    }
+    if let Some(three) = content.three_uvarints::<8>() {
+        return Ok(three);
+    }
+    Ok([content.uvarint()?, content.uvarint()?, content.uvarint()?])
 }
 
 fn add(time_ms: i64, distance_ms: u64) -> Result<i64, DecodeError> {
