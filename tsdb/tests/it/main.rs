@@ -9,6 +9,8 @@ mod damage;
 #[cfg(test)]
 mod data;
 #[cfg(test)]
+mod estimates;
+#[cfg(test)]
 mod head_basics;
 #[cfg(test)]
 mod head_faults;
