@@ -316,6 +316,27 @@ fn each_value_is_one_that_a_collector_alone_gives() {
     assert!(values > 50_000 && switched > 10_000);
 }
 
+/// The samples of a range selector that stands alone are those of the collector that has most.
+#[test]
+fn samples_are_those_of_one_collector() {
+    for seed in 0..100 {
+        let mut random = Random(seed);
+        let target = Target::new(&mut random);
+        let replicas = [(); 3].map(|()| collect(&target, &mut random, false));
+        let at_ms = random.below(HOUR_MS);
+        let samples = |replicas: &[Columns]| ask("x[10m]", (at_ms, at_ms, 0), replicas);
+        let given = samples(&replicas);
+        let real = replicas
+            .each_ref()
+            .map(|it| samples(std::slice::from_ref(it)));
+        assert!(real.contains(&given), "seed {seed} at {at_ms}: {given:?}");
+        assert!(
+            !given.is_empty() || real.iter().all(BTreeMap::is_empty),
+            "seed {seed}"
+        );
+    }
+}
+
 /// A counter that two collectors see restart at different moments falls once in each, and so once
 /// in what is shown, where all their samples in one row would fall again and again.
 #[test]

@@ -255,4 +255,29 @@ mod tests {
             refused("strconv.Atoi: parsing \"99999999999999999999\": value out of range")
         );
     }
+
+    #[test]
+    fn replica_labels_of_a_request() {
+        let check = |encoded: &str, expected: Result<Option<&[&str]>, &str>| {
+            let labels = params(&[encoded]).replica_labels();
+            let labels = labels.map_err(|error| error.text);
+            let expected = expected
+                .map(|labels| labels.map(|it| it.iter().map(|it| (*it).to_owned()).collect()))
+                .map_err(str::to_owned);
+            assert_eq!(labels, expected, "{encoded}");
+        };
+        check("", Ok(None));
+        check("dedup=", Ok(None));
+        check("dedup=1", Ok(None));
+        check(
+            "dedup=true&replicaLabels[]=a&replicaLabels[]=b",
+            Ok(Some(&["a", "b"])),
+        );
+        check("dedup=false&replicaLabels[]=a", Ok(Some(&[])));
+        check("dedup=F", Ok(Some(&[])));
+        check(
+            "dedup=maybe",
+            Err("'dedup' parameter: strconv.ParseBool: parsing \"maybe\": invalid syntax"),
+        );
+    }
 }
