@@ -20,6 +20,7 @@ use isobar_store::compute::Pool;
 use isobar_store::metadata::{Metadata, MetadataStore};
 use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError};
 use isobar_tsdb::SeriesChunks;
+use isobar_tsdb::chunks::histogram::Counts;
 use isobar_tsdb::merge::encode;
 use prometheus_client::registry::Registry;
 use serde_json::Value as Json;
@@ -220,7 +221,7 @@ impl Memory {
                 let labels = Labels::from_pairs([("__name__", "m"), ("i", &format!("{i:05}"))]);
                 SeriesChunks {
                     labels,
-                    chunks: encode(&columns),
+                    chunks: encode(&columns, Counts::Integer),
                 }
             })
             .collect();

@@ -38,8 +38,18 @@ fn estimates_are_near_what_comes() {
         let name = Matcher::equal("__name__", "m");
         let half = Matcher::equal("half", "1");
         let first = TimeRange::new(0, SAMPLES as i64 * 7_500);
-        check(&[name.clone()], TimeRange::ALL, SERIES, SERIES * SAMPLES);
-        check(&[name.clone()], first, SERIES, SERIES * SAMPLES / 2);
+        check(
+            std::slice::from_ref(&name),
+            TimeRange::ALL,
+            SERIES,
+            SERIES * SAMPLES,
+        );
+        check(
+            std::slice::from_ref(&name),
+            first,
+            SERIES,
+            SERIES * SAMPLES / 2,
+        );
         check(
             &[name, half],
             TimeRange::ALL,
