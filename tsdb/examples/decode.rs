@@ -1,13 +1,14 @@
 //! How fast are XOR chunks decoded?
 //!
-//! `cargo run --release -p isobar-tsdb --example decode -- BLOCK_DIR` decodes the XOR chunks of a
-//! block, series by series as queries do, again and again on one core, and prints million samples
-//! per second for each kind of series and for all. The time is the sum of the shortest times of
-//! groups of series, so that other work on the machine does not count.
+//! `cargo run --release -p isobar-tsdb --example decode -- BLOCK_DIR` goes through the XOR chunks of
+//! a block again and again on one core, and prints million samples per second for each kind of
+//! series and for all: chunks decoded one by one, and series read as queries read them. The time is
+//! the sum of the shortest times of groups of series, so that other work on the machine does not
+//! count.
 //!
-//! `--dump FILE` writes the chunks to a file instead, for the same measurement of another reader:
-//! of each the number of the series and of the kind and the length, 32 bits each, little-endian, and
-//! the bytes.
+//! `--dump FILE` behind the directory writes the chunks to a file instead, for the same measurement
+//! of another reader (`benches/peers/xoriter.go` for Prometheus'): of each the number of the series
+//! and of the kind and the length, 32 bits each, little-endian, and the bytes.
 
 #![expect(clippy::print_stdout, reason = "a program that prints figures")]
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 use isobar_model::{Columns, TimeRange};
 use isobar_tsdb::Error;
 use isobar_tsdb::block::BlockReader;
-use isobar_tsdb::chunks::{Chunk, Encoding};
+use isobar_tsdb::chunks::{Chunk, Encoding, Scratch, xor};
 use isobar_tsdb::merge::read_samples;
 
 /// For each kind.
@@ -84,6 +85,32 @@ fn measure(name: &str, series: &[&Series]) -> Result<(), Error> {
     }
     let chunks = || series.iter().flat_map(|it| &it.chunks);
     let bytes: usize = chunks().map(|chunk| chunk.data.len()).sum();
+    let mut scratch = Scratch::default();
+    let decoded = seconds(series, |series, columns| {
+        for chunk in &series.chunks {
+            xor::decode_with(&chunk.data, columns, &mut scratch)?;
+        }
+        Ok(())
+    })?;
+    let read = seconds(series, |series, columns| {
+        read_samples(&series.chunks, TimeRange::ALL, columns)
+    })?;
+    println!(
+        "{name:15} {:6} chunks {samples:8} samples {:5.2} bytes a sample, \
+         M samples/s: {:6.1} decoded {:6.1} read",
+        chunks().count(),
+        bytes as f64 / samples as f64,
+        samples as f64 / decoded / 1e6,
+        samples as f64 / read / 1e6,
+    );
+    Ok(())
+}
+
+/// The shortest time for all series, group by group.
+fn seconds(
+    series: &[&Series],
+    mut read: impl FnMut(&Series, &mut Columns) -> Result<(), Error>,
+) -> Result<f64, Error> {
     let mut shortest = vec![Duration::MAX; series.len().div_ceil(GROUP)];
     let mut columns = Columns::default();
     let begin = Instant::now();
@@ -92,19 +119,12 @@ fn measure(name: &str, series: &[&Series]) -> Result<(), Error> {
             let begin = Instant::now();
             for series in group {
                 columns.clear();
-                read_samples(&series.chunks, TimeRange::ALL, &mut columns)?;
+                read(series, &mut columns)?;
             }
             *shortest = begin.elapsed().min(*shortest);
         }
     }
-    let seconds = shortest.iter().sum::<Duration>().as_secs_f64();
-    println!(
-        "{name:15} {:6} chunks {samples:8} samples {:5.2} bytes a sample {:7.1} M samples/s",
-        chunks().count(),
-        bytes as f64 / samples as f64,
-        samples as f64 / seconds / 1e6,
-    );
-    Ok(())
+    Ok(shortest.iter().sum::<Duration>().as_secs_f64())
 }
 
 fn dumped(all: &[Series]) -> Vec<u8> {

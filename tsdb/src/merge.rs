@@ -3,6 +3,7 @@
 //! Where two chunks have a sample for the same time, that of the chunk that begins first is
 //! taken, and of chunks that begin together that of the earlier source.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
@@ -142,6 +143,11 @@ impl Iterator for Merge {
     }
 }
 
+thread_local! {
+    /// Where chunks are decoded. Kept, because filling it with zeros for each series is felt.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// Appends the samples of chunks, ordered by their first time, that lie in `range`, with one
 /// value for each time.
 ///
@@ -152,16 +158,24 @@ pub fn read_samples(
     range: TimeRange,
     columns: &mut Columns,
 ) -> Result<(), Error> {
+    SCRATCH.with_borrow_mut(|scratch| read_into(chunks, range, columns, scratch))
+}
+
+fn read_into(
+    chunks: &[Chunk],
+    range: TimeRange,
+    columns: &mut Columns,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
     let start = columns.len();
     let mut rising = true;
     let histograms_start = columns.histograms.len();
     // Where the histograms of each chunk end, for chunks that have any.
     let mut histogram_ends: Vec<usize> = Vec::new();
-    let mut scratch = Scratch::default();
     for chunk in chunks.iter().filter(|chunk| chunk.range().overlaps(&range)) {
         let at = columns.len();
         let histograms_at = columns.histograms.len();
-        chunk.decode_with(range, columns, &mut scratch)?;
+        chunk.decode_with(range, columns, scratch)?;
         if columns.histograms.len() > histograms_at {
             histogram_ends.push(columns.histograms.len());
         }
