@@ -230,7 +230,10 @@ fn ask(
             &ours,
             &theirs,
             setting.modern,
-            largest(peer, setting, query),
+            match largest(peer, setting, query) {
+                largest if query.contains("stdvar") => largest * largest,
+                largest => largest,
+            },
         );
         rounded = found.is_none();
     }

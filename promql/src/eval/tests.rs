@@ -4,6 +4,7 @@
 
 use super::testing::Memory;
 use super::{EvalError, evaluate};
+use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limits};
 use crate::parse::parse_expr;
 use crate::plan::{Plan, PlanError, PlanParams, plan};
@@ -130,6 +131,60 @@ fn functions_of_thanos_see_the_sample_before_the_window() {
          with xdelta",
     );
     check("xdelta(g[1m:])", "xdelta is not supported on subqueries");
+}
+
+#[test]
+fn range_vectors_reach_to_their_edges() {
+    check(
+        r#"g{a="1"}[45s] anchored"#,
+        r#"{__name__="g", a="1"} 2@15 4@45 4@60"#,
+    );
+    check(
+        r#"g{a="1"}[15s] smoothed offset 15s"#,
+        r#"{__name__="g", a="1"} 3@30 4@45"#,
+    );
+}
+
+#[test]
+fn delayed_names_go_when_the_query_is_done() {
+    let features = Features {
+        delayed_name_removal: true,
+        ..Features::default()
+    };
+    for (query, expected) in [
+        (
+            r#"max_over_time(m_total{a="1",b="1"}[1m]) > 0"#,
+            r#"{a="1", b="1"} 60"#,
+        ),
+        (
+            r#"sum by (__name__) (max_over_time(m_total{a="1"}[1m]))"#,
+            "{} 180",
+        ),
+        (
+            r#"label_replace(-g, "was", "$1", "__name__", "(.*)")"#,
+            r#"{a="2", was="g"} -5"#,
+        ),
+        (
+            r#"label_replace(-g, "__name__", "new", "", "")"#,
+            r#"{__name__="new", a="2"} -5"#,
+        ),
+        (r#"-g or -{__name__="g",a="2"}"#, r#"{a="2"} -5"#),
+        (
+            r#"-{a="2",__name__=~"g|m_total"} or on (b) -m_total"#,
+            "{a=\"2\"} -5\n{a=\"2\", b=\"1\"} -15\n{a=\"1\", b=\"2\"} -120",
+        ),
+    ] {
+        let params = PlanParams {
+            query,
+            start_ms: 60_000,
+            end_ms: 60_000,
+            features,
+            ..PlanParams::default()
+        };
+        let plan = plan(&parse_expr(query).expect(query), &params).expect(query);
+        let got = ask(&plan, &Limits::default()).map_or_else(|e| e.to_string(), |it| print(&it));
+        assert_eq!(got, expected, "{query}");
+    }
 }
 
 #[test]

@@ -365,6 +365,20 @@ mod tests {
     }
 
     #[test]
+    fn what_precedes_is_no_order() {
+        for (a, b, forth, back) in [
+            ("a", "b", true, false),
+            ("n9", "n10", true, false),
+            ("a", "a1", true, false),
+            ("", "a", false, false),
+            ("1", "01", true, true),
+            ("99999999999999999999", "5", false, true),
+        ] {
+            assert_eq!((precedes(a, b), precedes(b, a)), (forth, back), "{a} {b}");
+        }
+    }
+
+    #[test]
     fn natural_order_compares_numbers() {
         let mut names = ["n10", "n9", "n", "n09", "1", "a2b10", "a2b9", ""];
         names.sort_by(|a, b| natural_order(a, b));
