@@ -133,15 +133,14 @@ impl FloatHistogram {
             if own_by > 0 {
                 (*own, *carry) = own.coarser_with(carry, own_by);
             }
-            let coarse = match other_by {
-                0 => None,
-                by => Some(others.coarser_with(&others.zeros(), by)),
-            };
-            let (others, lost) = match &coarse {
-                None => (others, None),
-                Some((coarse, lost)) => (coarse, Some(lost)),
-            };
-            own.add_with(carry, others, lost, within_zero(others, schema, threshold));
+            if other_by == 0 {
+                let from = within_zero(others, schema, threshold);
+                own.add_with(carry, others, None, from);
+                continue;
+            }
+            let (coarse, lost) = others.coarser_with(&others.zeros(), other_by);
+            let from = within_zero(&coarse, schema, threshold);
+            own.add_with(carry, &coarse, Some(&lost), from);
         }
     }
 

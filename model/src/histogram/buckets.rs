@@ -92,7 +92,7 @@ impl Buckets {
             .ok_or(HistogramError::SpansMismatch { spans, buckets })
     }
 
-    fn of_pairs(pairs: impl IntoIterator<Item = (i32, f64)>) -> Self {
+    pub(super) fn of_pairs(pairs: impl IntoIterator<Item = (i32, f64)>) -> Self {
         let (indexes, counts): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         Buckets {
             indexes: indexes.into(),
@@ -149,7 +149,10 @@ impl Buckets {
     /// Drops the empty buckets.
     pub(super) fn compact(&mut self) {
         if self.counts.contains(&0.0) {
-            *self = Buckets::of_pairs(self.iter().filter(|it| it.1 != 0.0));
+            let kept = self.iter().filter(|it| it.1 != 0.0);
+            let indexes = kept.map(|it| it.0).collect();
+            self.counts.retain(|count| *count != 0.0);
+            self.indexes = indexes;
         }
     }
 
@@ -229,19 +232,43 @@ impl Buckets {
             }
             return;
         }
-        let merged = merge(self.iter(), other.iter().skip(from));
-        *self = Buckets::of_pairs(merged.into_iter().map(|(index, a, b)| {
+        if self.has_all(other, from) {
+            let mut own = self.indexes.iter().zip(&mut self.counts);
+            for (index, more) in other.iter().skip(from) {
+                if let Some((_, count)) = own.find(|it| *it.0 == index) {
+                    *count += more * sign;
+                }
+            }
+            return;
+        }
+        let mut indexes = Vec::with_capacity(self.len() + other.len());
+        let mut counts = Vec::with_capacity(self.len() + other.len());
+        merge(self.iter(), other.iter().skip(from), |index, a, b| {
             let count = match (a, b) {
                 (Some(a), Some(b)) => a + b * sign,
                 (Some(a), None) => a,
                 (None, b) => b.unwrap_or_default() * sign,
             };
-            (index, count)
-        }));
+            indexes.push(index);
+            counts.push(count);
+        });
+        let indexes = indexes.into();
+        *self = Buckets { indexes, counts };
+    }
+
+    /// Whether all buckets of `other` from position `from` on are here.
+    fn has_all(&self, other: &Self, from: usize) -> bool {
+        let mut own = self.indexes.iter();
+        let others = other.indexes.iter().skip(from);
+        other.len().saturating_sub(from) <= self.len()
+            && others.into_iter().all(|index| {
+                // What is passed over is smaller than all that follow.
+                own.find(|own| *own >= index) == Some(index)
+            })
     }
 
     /// As [`Buckets::add`], with what rounding lost going to `carry`, which has the same buckets;
-    /// `lost` is what rounding has lost of `other` before.
+    /// `lost` is what rounding has lost of `other` before, if anything.
     pub(super) fn add_with(
         &mut self,
         carry: &mut Self,
@@ -249,36 +276,46 @@ impl Buckets {
         lost: Option<&Self>,
         from: usize,
     ) {
-        if from == 0 && self.same_layout(other) {
-            let sums = self.counts.iter_mut().zip(&mut carry.counts);
-            for (at, ((count, carry), more)) in sums.zip(&other.counts).enumerate() {
-                let lost = lost.and_then(|lost| lost.counts.get(at));
-                (*count, *carry) = add_both(*more, lost.copied(), (*count, *carry));
+        if lost.is_none() && from == 0 && self.same_layout(other) {
+            let own = self.counts.iter_mut().zip(&mut carry.counts);
+            for ((count, carry), more) in own.zip(&other.counts) {
+                (*count, *carry) = add_kahan(*more, (*count, *carry));
             }
             return;
         }
-        let zeros;
-        let lost = match lost {
-            Some(lost) => lost,
-            None => {
-                zeros = other.zeros();
-                &zeros
+        if lost.is_none() && self.has_all(other, from) {
+            let own = self.counts.iter_mut().zip(&mut carry.counts);
+            let mut own = self.indexes.iter().zip(own);
+            for (index, more) in other.iter().skip(from) {
+                if let Some((_, (count, carry))) = own.find(|it| *it.0 == index) {
+                    (*count, *carry) = add_kahan(more, (*count, *carry));
+                }
             }
-        };
+            return;
+        }
         let own = self.iter().zip(&carry.counts);
         let own = own.map(|((index, count), carry)| (index, (count, *carry)));
-        let more = other.iter().zip(&lost.counts).skip(from);
-        let more = more.map(|((index, count), lost)| (index, (count, *lost)));
-        let mut indexes = Vec::with_capacity(self.len());
-        let mut sums = Vec::with_capacity(self.len());
-        for (index, a, b) in merge(own, more) {
+        let lost_at = |at: usize| lost.and_then(|lost| lost.counts.get(at)).copied();
+        let more = other.iter().enumerate().skip(from);
+        let more =
+            more.map(|(at, (index, count))| (index, (count, lost_at(at).unwrap_or_default())));
+        let mut indexes = Vec::with_capacity(self.len() + other.len());
+        let mut sums = Vec::with_capacity(self.len() + other.len());
+        merge(own, more, |index, a, b| {
             indexes.push(index);
             sums.push(match (a, b) {
-                (Some(a), Some((count, lost))) => add_both(count, Some(lost), a),
+                (Some(a), Some((count, lost))) => {
+                    let sum = add_kahan(count, a);
+                    if lost == 0.0 {
+                        sum
+                    } else {
+                        add_kahan(lost, sum)
+                    }
+                }
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => (0.0, 0.0),
             });
-        }
+        });
         (*self, *carry) = Buckets::pair(indexes, sums);
     }
 
@@ -312,36 +349,27 @@ impl Buckets {
     }
 }
 
-/// Adds a count, and what rounding has lost of it, to a sum and its carry.
-fn add_both(count: f64, lost: Option<f64>, sum: (f64, f64)) -> (f64, f64) {
-    let sum = add_kahan(count, sum);
-    match lost {
-        Some(lost) if lost != 0.0 => add_kahan(lost, sum),
-        _ => sum,
-    }
-}
-
 /// The index in a schema coarser by `by` of the bucket that holds bucket `index`.
 pub(super) fn coarser_index(index: i32, by: u32) -> i32 {
     ((index - 1) >> by.min(31)) + 1
 }
 
-/// Both inputs by index, with what each of them has there.
+/// Visits both inputs by index, with what each of them has there.
 fn merge<T>(
     a: impl Iterator<Item = (i32, T)>,
     b: impl Iterator<Item = (i32, T)>,
-) -> Vec<(i32, Option<T>, Option<T>)> {
+    mut visit: impl FnMut(i32, Option<T>, Option<T>),
+) {
     let (mut a, mut b) = (a.peekable(), b.peekable());
-    let mut merged = Vec::new();
     loop {
         let index = match (a.peek(), b.peek()) {
             (Some(a), Some(b)) => a.0.min(b.0),
             (Some(it), None) | (None, Some(it)) => it.0,
-            (None, None) => return merged,
+            (None, None) => return,
         };
         let left = a.next_if(|it| it.0 == index).map(|it| it.1);
         let right = b.next_if(|it| it.0 == index).map(|it| it.1);
-        merged.push((index, left, right));
+        visit(index, left, right);
     }
 }
 
@@ -414,6 +442,11 @@ mod tests {
             let mut sum = make(&a);
             let mut carry = sum.zeros();
             sum.add_with(&mut carry, &make(&b), None, 0);
+            let mut with_lost = make(&a);
+            let mut lost_carry = with_lost.zeros();
+            let other = make(&b);
+            with_lost.add_with(&mut lost_carry, &other, Some(&other.zeros()), 0);
+            assert_eq!((&with_lost, &lost_carry), (&sum, &carry));
             let mut plain = make(&a);
             plain.add(&make(&b), 0, 1.0);
             assert_eq!(sum, plain);

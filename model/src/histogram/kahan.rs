@@ -2,16 +2,14 @@
 //! (`util/kahansum`).
 
 /// Adds `value` to a sum and its carry.
+#[inline(always)]
 pub fn add_kahan(value: f64, (sum, carry): (f64, f64)) -> (f64, f64) {
     let total = sum + value;
-    let carry = if total.is_infinite() {
-        0.0
-    } else if sum.abs() >= value.abs() {
-        carry + ((sum - total) + value)
-    } else {
-        carry + ((value - total) + sum)
-    };
-    (total, carry)
+    // Written as choices between values, so that loops over buckets can be vectorised.
+    let larger = sum.abs() >= value.abs();
+    let (large, small) = if larger { (sum, value) } else { (value, sum) };
+    let carry = carry + ((large - total) + small);
+    (total, if total.is_infinite() { 0.0 } else { carry })
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub(super) fn evaluate(
     };
     let mut groups = Groups::new(&aggregation.grouping, aggregation.without);
     let mut cells = Cells::new(aggregation.op);
-    let mut histograms = HistogramFold::new(aggregation.op);
+    let mut histograms = HistogramFold::new(aggregation.op, run.memory("an aggregation"));
     let mut memory = run.memory("an aggregation");
     let mut names = DroppedNames::default();
     for_each_tile(run, &aggregation.input, |tile| {
@@ -50,7 +50,7 @@ pub(super) fn evaluate(
             names.add(group, row);
             if !row.histograms.is_empty() {
                 cells.count_histograms(group, steps, row);
-                histograms.add(group, row, |step| cells.has(group, steps, step));
+                histograms.add(group, row, |step| cells.has(group, steps, step))?;
             }
         }
         Ok(())

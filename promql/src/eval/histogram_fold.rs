@@ -1,11 +1,10 @@
 //! Sums and means of native histograms, and aggregations that meet some.
 
-use std::collections::BTreeMap;
-
-use isobar_model::FloatHistogram;
 use isobar_model::histogram::{CounterReset, HistogramError};
 use isobar_model::labels::METRIC_NAME;
+use isobar_model::{FloatHistogram, Reservation};
 
+use super::EvalError;
 use super::histogram_windows::{Remarks, collision, reconciled};
 use super::remarks::quoted;
 use super::tile::{RowRef, Tile};
@@ -115,15 +114,22 @@ struct Cell {
 /// What an aggregation makes of histograms, beside what it makes of floats.
 pub(super) struct HistogramFold {
     op: AggregateOp,
-    cells: BTreeMap<(usize, usize), Cell>,
+    /// For each group its steps, empty where the group has no histogram at all.
+    cells: Vec<Vec<Option<Box<Cell>>>>,
+    /// Bytes of the cells.
+    bytes: usize,
+    memory: Reservation,
     remarks: Remarks,
 }
 
 impl HistogramFold {
-    pub(super) fn new(op: AggregateOp) -> Self {
+    /// `memory` is that of the sums.
+    pub(super) fn new(op: AggregateOp, memory: Reservation) -> Self {
         HistogramFold {
             op,
-            cells: BTreeMap::new(),
+            cells: Vec::new(),
+            bytes: 0,
+            memory,
             remarks: Remarks::new(),
         }
     }
@@ -133,27 +139,54 @@ impl HistogramFold {
     }
 
     /// Adds the histograms of a row; `has_float` says whether a float came before at a step.
-    pub(super) fn add(&mut self, group: usize, row: RowRef<'_>, has_float: impl Fn(usize) -> bool) {
+    ///
+    /// # Errors
+    /// When there is no memory for the sums.
+    pub(super) fn add(
+        &mut self,
+        group: usize,
+        row: RowRef<'_>,
+        has_float: impl Fn(usize) -> bool,
+    ) -> Result<(), EvalError> {
         if matches!(self.op, AggregateOp::Count | AggregateOp::Group) {
-            return;
+            return Ok(());
         }
         if !self.sums() {
             let text = format!("ignored histogram in {} aggregation", self.op.as_str());
             self.remarks.push((false, text));
-            return;
+            return Ok(());
         }
         let mean = self.op == AggregateOp::Avg;
+        let steps = row.values.len();
+        if self.cells.len() <= group {
+            self.cells.resize_with(group + 1, Vec::new);
+        }
+        let cells = &mut self.cells[group];
+        if cells.is_empty() {
+            self.bytes += steps * size_of::<Option<Box<Cell>>>();
+            self.memory.grow_to(self.bytes)?;
+            cells.resize_with(steps, || None);
+        }
         for (step, histogram) in row.histograms {
-            let Some(cell) = self.cells.get_mut(&(group, *step)) else {
+            let Some(cell) = &mut cells[*step] else {
+                // The sum and what rounding lost of it.
+                self.bytes += size_of::<Cell>() + 2 * histogram.bytes();
+                self.memory.grow_to(self.bytes)?;
                 let fold = (!has_float(*step)).then(|| Fold::new(histogram, mean));
-                self.cells
-                    .insert((group, *step), Cell { fold, failed: None });
+                cells[*step] = Some(Box::new(Cell { fold, failed: None }));
                 continue;
             };
             let Some(fold) = cell.fold.as_mut().filter(|_| cell.failed.is_none()) else {
                 continue;
             };
-            if fold.add(histogram).is_err() {
+            let before = fold.value.bytes();
+            let added = fold.add(histogram);
+            let more = fold.value.bytes().saturating_sub(before);
+            if more > 0 {
+                self.bytes += 2 * more;
+                self.memory.grow_to(self.bytes)?;
+            }
+            if added.is_err() {
                 cell.failed = Some(has_float(*step));
                 let name = quoted(row.labels.get(METRIC_NAME));
                 let text = "vector contains a mix of histograms with exponential and custom \
@@ -161,11 +194,17 @@ impl HistogramFold {
                 self.remarks.push((true, format!("{text} {name}")));
             }
         }
+        Ok(())
     }
 
     /// Puts the results into the rows of the groups, in place of numbers that are none.
     pub(super) fn finish(&mut self, rows: &mut Tile) {
-        for ((group, step), cell) in std::mem::take(&mut self.cells) {
+        let groups = std::mem::take(&mut self.cells).into_iter().enumerate();
+        let cells = groups.flat_map(|(group, steps)| {
+            let steps = steps.into_iter().enumerate();
+            steps.filter_map(move |(step, cell)| Some((group, step, cell?)))
+        });
+        for (group, step, cell) in cells {
             let (_, row) = rows.row_mut(group);
             let has_float = row.get(step).is_some();
             row.present[step / 64] &= !(1 << (step % 64));
