@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::histogram::PackedHistograms;
 use crate::{FloatHistogram, Labels, Matcher, TimeRange, Warnings};
 
 /// The samples of one series, floats in columns of equal length and histograms apart from them,
@@ -19,6 +20,8 @@ pub struct Columns {
     pub values: Vec<f64>,
     /// Histograms with their unix times in milliseconds, staleness markers included.
     pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+    /// All histograms, instead of `histograms`: only after [`Samples::read_packed`].
+    pub packed: PackedHistograms,
     /// Since when each float sample counts, in unix milliseconds, 0 where that is not known. It may
     /// end before the samples do: nothing is known of the rest. Empty as a rule, so it costs nothing.
     pub start_times: Vec<i64>,
@@ -32,6 +35,7 @@ impl Columns {
         self.timestamps.clear();
         self.values.clear();
         self.histograms.clear();
+        self.packed.clear();
         self.forget_start_times();
     }
 
@@ -63,7 +67,17 @@ impl Columns {
             + self.start_times.capacity()
             + self.histogram_start_times.capacity();
         let histograms = self.histograms.iter().map(|(_, it)| it.bytes() + 32);
-        8 * columns + histograms.sum::<usize>()
+        8 * columns + histograms.sum::<usize>() + self.packed.bytes()
+    }
+
+    /// Whether there is any histogram.
+    pub fn has_histograms(&self) -> bool {
+        !self.histograms.is_empty() || !self.packed.is_empty()
+    }
+
+    /// The number of samples of all kinds.
+    pub fn sample_count(&self) -> usize {
+        self.len() + self.histograms.len() + self.packed.len()
     }
 
     /// Gives back the memory that no sample takes.
@@ -100,6 +114,24 @@ pub trait Samples: Send + Sync {
     /// # Errors
     /// When the encoded bytes are corrupt or of a kind that is not understood.
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError>;
+
+    /// As [`Samples::read`] for empty columns when all samples are histograms, which come packed and
+    /// without start times; false, and nothing read, when some are not or it cannot be done.
+    ///
+    /// With `stats` they are left their counts and sums, and their hints say of each whether its
+    /// counter was reset since the one before it, as far as that was read: without buckets nobody
+    /// else could.
+    ///
+    /// # Errors
+    /// As [`Samples::read`].
+    fn read_packed(
+        &self,
+        _range: TimeRange,
+        _stats: bool,
+        _columns: &mut Columns,
+    ) -> Result<bool, SelectError> {
+        Ok(false)
+    }
 
     /// About how many samples reading takes a look at.
     fn count_estimate(&self) -> usize;
@@ -306,6 +338,7 @@ mod tests {
             histograms: vec![(15, histogram.clone()), (25, histogram)],
             start_times: vec![0, 15, 25],
             histogram_start_times: vec![0, 21],
+            ..Columns::default()
         };
         let mut read = Columns::default();
         all.read(TimeRange::new(0, 10), &mut read).unwrap();

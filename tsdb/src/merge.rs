@@ -11,11 +11,12 @@ use std::collections::binary_heap::PeekMut;
 mod histograms;
 pub mod splice;
 
+use isobar_model::histogram::PackedHistograms;
 use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, SelectError, TimeRange};
 
 use crate::Error;
-use crate::chunks::histogram::{self, Counts};
+use crate::chunks::histogram::{self, Counts, Stats};
 use crate::chunks::{Chunk, Encoding, Scratch, XorAppender, sort_from};
 
 /// The most samples of a chunk that is written here, as in Prometheus.
@@ -194,6 +195,31 @@ fn read_into(
     Ok(())
 }
 
+/// As [`read_samples`] where all chunks hold histograms and follow each other: these come packed, see
+/// [`Samples::read_packed`]. False when they do not; what was read until then is of no use.
+fn read_packed(
+    chunks: &[Chunk],
+    range: TimeRange,
+    stats: bool,
+    packed: &mut PackedHistograms,
+) -> Result<bool, Error> {
+    let mut before = stats.then(Stats::default);
+    let needed = || chunks.iter().filter(|chunk| chunk.range().overlaps(&range));
+    if needed().any(|chunk| chunk.histogram_kind().is_none()) {
+        return Ok(false);
+    }
+    for (chunk, kind) in needed().filter_map(|chunk| Some((chunk, chunk.histogram_kind()?))) {
+        let at = packed.len();
+        let rising = histogram::decode_packed(&chunk.data, kind, range, before.as_mut(), packed)?;
+        let times = packed.times();
+        let follows = at == 0 || at == times.len() || times.get(at - 1) < times.get(at);
+        if !rising || !follows {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// The chunks without overlap: those that overlap others are decoded, joined and written anew,
 /// the others are passed on. The input is ordered by first time.
 ///
@@ -318,6 +344,19 @@ pub struct ChunkSamples(pub Vec<Chunk>);
 impl Samples for ChunkSamples {
     fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
         Ok(read_samples(&self.0, range, columns)?)
+    }
+
+    fn read_packed(
+        &self,
+        range: TimeRange,
+        stats: bool,
+        columns: &mut Columns,
+    ) -> Result<bool, SelectError> {
+        let done = read_packed(&self.0, range, stats, &mut columns.packed)?;
+        if !done {
+            columns.packed.clear();
+        }
+        Ok(done)
     }
 
     fn count_estimate(&self) -> usize {

@@ -3,7 +3,7 @@
 //! Exponential schemas divide each power of two into `2^schema` buckets, for positive and
 //! negative values apart; schema -53 has bounds of its own ("custom buckets", NHCB). What an
 //! evaluator does with histograms is here: [`bounds`], [`walk`] over buckets, [`add`] and subtract,
-//! [`reset`]s of counters, [`trim`] and [`text`]. Encodings are not.
+//! [`reset`]s of counters, [`trim`] and [`text`]; [`packed`] is how many are kept. Encodings are not.
 //!
 //! A value holds each bucket by its index ([`Buckets`]), not in spans, so two histograms with the
 //! same buckets are equal however the spans were cut. Semantics are those of Prometheus 3.14
@@ -13,6 +13,7 @@ pub mod add;
 pub mod bounds;
 pub mod buckets;
 pub mod kahan;
+pub mod packed;
 mod reset;
 pub mod text;
 mod trim;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use add::Added;
 pub use buckets::{Buckets, Span};
+pub use packed::{Layout, PackedHistograms};
 pub use walk::Bucket;
 
 use crate::sample::is_stale;

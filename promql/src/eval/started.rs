@@ -82,6 +82,7 @@ mod tests {
             ],
             start_times: vec![5, 15],
             histogram_start_times: vec![6, 16, 26],
+            ..Columns::default()
         }
     }
 

@@ -127,35 +127,40 @@ impl Chunk {
         columns: &mut Columns,
         scratch: &mut Scratch,
     ) -> Result<(), Error> {
-        let start = columns.len();
-        let (counts, start_times) = match self.encoding {
-            Encoding::Xor | Encoding::Xor2 => {
-                let rising = match self.encoding {
-                    Encoding::Xor => xor::decode_with(&self.data, columns, scratch)?,
-                    _ => xor2::decode(&self.data, columns)?,
-                };
-                if !rising {
-                    sort_from(start, columns);
-                }
-                trim_from(start, range, columns);
-                return Ok(());
+        if let Some(kind) = self.histogram_kind() {
+            let start = columns.histograms.len();
+            let rising = histogram::decode(&self.data, kind, range, columns)?;
+            if !rising {
+                sort_histograms_from(start, columns);
             }
+            return Ok(());
+        }
+        let start = columns.len();
+        let rising = match self.encoding {
+            Encoding::Xor => xor::decode_with(&self.data, columns, scratch)?,
+            Encoding::Xor2 => xor2::decode(&self.data, columns)?,
+            _ => return Err(self.unsupported()),
+        };
+        if !rising {
+            sort_from(start, columns);
+        }
+        trim_from(start, range, columns);
+        Ok(())
+    }
+
+    /// What a chunk of histograms holds; `None` for any other.
+    pub(crate) fn histogram_kind(&self) -> Option<Kind> {
+        let (counts, start_times) = match self.encoding {
             Encoding::Histogram => (Counts::Integer, false),
             Encoding::FloatHistogram => (Counts::Float, false),
             Encoding::HistogramSt => (Counts::Integer, true),
             Encoding::FloatHistogramSt => (Counts::Float, true),
-            Encoding::Aggregate => return Err(self.unsupported()),
+            Encoding::Xor | Encoding::Xor2 | Encoding::Aggregate => return None,
         };
-        let kind = Kind {
+        Some(Kind {
             counts,
             start_times,
-        };
-        let start = columns.histograms.len();
-        let rising = histogram::decode(&self.data, kind, range, columns)?;
-        if !rising {
-            sort_histograms_from(start, columns);
-        }
-        Ok(())
+        })
     }
 
     /// Fails when the samples, decoded, could not be encoded again.

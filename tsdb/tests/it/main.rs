@@ -21,6 +21,8 @@ mod head_peers;
 #[cfg(test)]
 mod matching;
 #[cfg(test)]
+mod packed;
+#[cfg(test)]
 mod promtool;
 #[cfg(test)]
 mod round_trip;

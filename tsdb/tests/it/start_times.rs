@@ -8,13 +8,13 @@ use isobar_tsdb::Error;
 use isobar_tsdb::chunks::{Chunk, Encoding};
 
 /// A chunk with its name and its samples in the words of the file.
-struct Golden {
+pub(crate) struct Golden {
     name: &'static str,
-    chunk: Chunk,
+    pub(crate) chunk: Chunk,
     samples: Vec<&'static str>,
 }
 
-fn goldens() -> Vec<Golden> {
+pub(crate) fn goldens() -> Vec<Golden> {
     let text = include_str!("../golden/start_times/chunks.txt");
     let lines = text.lines().filter(|line| !line.starts_with('#'));
     let goldens = lines.map(|line| {

@@ -25,21 +25,23 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next 64 bits, zeros behind the end.
-    #[inline]
+    #[inline(always)]
     fn peek(&self) -> u64 {
         let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
         let shift = self.at % 8;
-        let mut word = [0; 9];
-        match rest.first_chunk::<9>() {
-            Some(nine) => word = *nine,
-            None => word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from),
-        }
-        let [first @ .., last] = word;
+        let [first @ .., last] = match rest.first_chunk::<9>() {
+            Some(nine) => *nine,
+            None => {
+                let mut word = [0; 9];
+                word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+                word
+            }
+        };
         let high = u64::from_be_bytes(first) << shift;
         high | u64::from(last) >> (8 - shift)
     }
 
-    #[inline]
+    #[inline(always)]
     fn skip(&mut self, bits: u32) -> Result<(), Error> {
         let bits = bits as usize;
         if bits > self.left() {
@@ -50,7 +52,6 @@ impl<'a> BitReader<'a> {
     }
 
     /// The next `count` bits, at most 64.
-    #[inline]
     pub(super) fn read(&mut self, count: u32) -> Result<u64, Error> {
         let word = self.peek();
         self.skip(count)?;
@@ -63,26 +64,46 @@ impl<'a> BitReader<'a> {
     }
 
     /// An unsigned varbit number with its width.
-    #[inline]
+    #[inline(always)]
     fn varbit(&mut self) -> Result<(u64, u32), Error> {
         let word = self.peek();
-        let ones = word.leading_ones();
-        if ones < 7 {
-            // Prefix and number are at most 32 bits, and at hand.
-            let width = VARBIT_WIDTHS.get(ones as usize).copied().unwrap_or(0);
-            self.skip(ones + 1 + width)?;
-            let behind = word << (ones + 1);
-            return Ok((behind.checked_shr(64 - width).unwrap_or(0), width));
-        }
-        self.long_varbit(ones.min(8))
+        self.varbit_of(word)
     }
 
-    /// As [`BitReader::varbit`], with this many leading ones.
-    fn long_varbit(&mut self, ones: u32) -> Result<(u64, u32), Error> {
+    /// As `varbit`, when the next bits are known.
+    #[inline(always)]
+    fn varbit_of(&mut self, word: u64) -> Result<(u64, u32), Error> {
+        let ones = word.leading_ones().min(8);
         // A zero ends the ones unless there are eight.
-        self.skip((ones + 1).min(8))?;
+        let prefix = (ones + 1).min(8);
         let width = VARBIT_WIDTHS.get(ones as usize).copied().unwrap_or(64);
+        if prefix + width <= 64 {
+            self.skip(prefix + width)?;
+            let number = (word << prefix).checked_shr(64 - width).unwrap_or(0);
+            return Ok((number, width));
+        }
+        self.skip(prefix)?;
         Ok((self.read(width)?, width))
+    }
+
+    /// Reads a signed varbit number for each of `deltas` and adds it. Counts mostly go on as they
+    /// went, so most of the numbers are zeros, one bit each: these are passed over at once.
+    pub(super) fn add_to_each(&mut self, deltas: &mut [i64]) -> Result<(), Error> {
+        let mut at = 0;
+        while let Some(delta) = deltas.get_mut(at) {
+            let word = self.peek();
+            let zeros = word.leading_zeros();
+            if zeros == 0 {
+                let (bits, width) = self.varbit_of(word)?;
+                *delta = delta.wrapping_add(varbit_signed(bits, width));
+                at += 1;
+                continue;
+            }
+            let left = u32::try_from(deltas.len() - at).unwrap_or(u32::MAX);
+            self.skip(zeros.min(left))?;
+            at += zeros.min(left) as usize;
+        }
+        Ok(())
     }
 
     pub(super) fn varbit_uint(&mut self) -> Result<u64, Error> {
@@ -139,15 +160,17 @@ impl XorFloat {
     }
 
     /// Reads the next one.
+    #[inline]
     pub(super) fn read(&mut self, bits: &mut BitReader<'_>) -> Result<(), Error> {
-        if bits.read(1)? == 0 {
-            return Ok(());
+        let word = bits.peek();
+        if word >> 63 == 0 {
+            return bits.skip(1);
         }
-        if bits.read(1)? == 1 {
-            let window = bits.peek();
-            bits.skip(11)?;
-            self.leading = (window >> 59) as u32 & 0x1f;
-            let significant = match (window >> 53) as u32 & 0x3f {
+        let mut prefix = 2;
+        if word >> 62 == 3 {
+            prefix = 13;
+            self.leading = (word >> 57) as u32 & 0x1f;
+            let significant = match (word >> 51) as u32 & 0x3f {
                 0 => 64,
                 count => count,
             };
@@ -155,7 +178,14 @@ impl XorFloat {
                 .checked_sub(self.leading + significant)
                 .ok_or_else(|| corrupt("a float has more than 64 bits"))?;
         }
-        let change = bits.read(64 - self.leading - self.trailing)?;
+        let width = 64 - self.leading - self.trailing;
+        let change = if prefix + width <= 64 {
+            bits.skip(prefix + width)?;
+            (word << prefix).checked_shr(64 - width).unwrap_or(0)
+        } else {
+            bits.skip(prefix)?;
+            bits.read(width)?
+        };
         self.value = f64::from_bits(self.value.to_bits() ^ change << self.trailing);
         Ok(())
     }
@@ -164,6 +194,28 @@ impl XorFloat {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_of_zeros_are_passed_over() {
+        // Ten zeros, 4, five zeros, -3, one zero.
+        let bits = "0".repeat(10) + "10100" + "00000" + "10101" + "0";
+        let mut bytes = Vec::new();
+        for byte in bits.as_bytes().chunks(8) {
+            let text = format!("{:0<8}", std::str::from_utf8(byte).unwrap());
+            bytes.push(u8::from_str_radix(&text, 2).unwrap());
+        }
+        let mut want = vec![1_i64; 18];
+        (want[10], want[16]) = (5, -2);
+        for cut in 0..=17 {
+            let mut deltas = vec![1; 18];
+            let mut reader = BitReader::new(&bytes);
+            let (head, rest) = deltas.split_at_mut(cut);
+            reader.add_to_each(head).unwrap();
+            reader.add_to_each(rest).unwrap();
+            assert_eq!((deltas, reader.at), (want.clone(), 26));
+            assert!(reader.add_to_each(&mut [0; 7]).is_err());
+        }
+    }
 
     #[test]
     fn varbit_numbers() {

@@ -3,42 +3,31 @@
 use std::sync::Arc;
 
 use isobar_model::histogram::buckets::layout;
-use isobar_model::histogram::{CUSTOM_SCHEMA, Span};
+use isobar_model::histogram::{CUSTOM_SCHEMA, Layout, Span};
 
 use super::bits::BitReader;
 use super::corrupt;
 use crate::Error;
 
-/// Schema, zero bucket and buckets of all samples.
-pub(super) struct Layout {
-    pub(super) schema: i32,
-    pub(super) zero_threshold: f64,
-    /// Indexes of the buckets of each side.
-    pub(super) positive: Arc<[i32]>,
-    pub(super) negative: Arc<[i32]>,
-    pub(super) custom: Arc<[f64]>,
-}
-
-impl Layout {
-    pub(super) fn decode(bits: &mut BitReader<'_>) -> Result<Self, Error> {
-        let zero_threshold = zero_threshold(bits)?;
-        let schema = bits.varbit_int()?;
-        let schema = i32::try_from(schema)
-            .map_err(|_| corrupt(format!("histogram has an unknown schema {schema}")))?;
-        let positive = indexes(bits)?;
-        let negative = indexes(bits)?;
-        let custom = match schema {
-            CUSTOM_SCHEMA => custom_bounds(bits)?,
-            _ => [].into(),
-        };
-        Ok(Layout {
-            schema,
-            zero_threshold,
-            positive,
-            negative,
-            custom,
-        })
-    }
+/// Reads schema, zero bucket and buckets of all samples.
+pub(super) fn decode(bits: &mut BitReader<'_>) -> Result<Layout, Error> {
+    let zero_threshold = zero_threshold(bits)?;
+    let schema = bits.varbit_int()?;
+    let schema = i32::try_from(schema)
+        .map_err(|_| corrupt(format!("histogram has an unknown schema {schema}")))?;
+    let positive = indexes(bits)?;
+    let negative = indexes(bits)?;
+    let custom = match schema {
+        CUSTOM_SCHEMA => custom_bounds(bits)?,
+        _ => [].into(),
+    };
+    Ok(Layout {
+        schema,
+        zero_threshold,
+        positive,
+        negative,
+        custom,
+    })
 }
 
 /// One byte: 0 for zero, 255 for eight bytes that follow, else a power of two.

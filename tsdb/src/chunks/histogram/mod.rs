@@ -28,7 +28,7 @@ mod samples;
 
 pub(super) use bits::{VARBIT_WIDTHS, varbit_signed};
 pub use encode::encode;
-pub use samples::{Counts, Kind, decode};
+pub use samples::{Counts, Kind, Stats, decode, decode_packed};
 
 use crate::Error;
 

@@ -1,14 +1,11 @@
 //! The samples of a chunk.
 
-use std::sync::Arc;
-
-use isobar_model::histogram::{Buckets, CounterReset};
+use isobar_model::histogram::{CUSTOM_SCHEMA, CounterReset, Layout, PackedHistograms, SCHEMA_MAX};
 use isobar_model::sample::is_stale;
 use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use super::bits::{BitReader, XorFloat};
-use super::layout::Layout;
-use super::{HEADER_BYTES, corrupt};
+use super::{HEADER_BYTES, corrupt, layout};
 use crate::Error;
 use crate::chunks::start_times::StartTimes;
 
@@ -41,112 +38,223 @@ pub fn decode(
     range: TimeRange,
     columns: &mut Columns,
 ) -> Result<bool, Error> {
-    let start = columns.histograms.len();
-    let starts = columns.histogram_start_times.len();
-    let result = decode_all(data, kind, range, columns);
-    if result.is_err() {
-        columns.histograms.truncate(start);
-        columns.histogram_start_times.truncate(starts);
+    let mut packed = PackedHistograms::default();
+    let mut start_times = Vec::new();
+    let mut into = Into {
+        packed: &mut packed,
+        start_times: Some(&mut start_times),
+        stats: None,
+    };
+    let rising = into.decode(data, kind, range)?;
+    if !start_times.is_empty() {
+        // What is missing in front stands for unknown ones.
+        let before = columns.histograms.len();
+        columns.histogram_start_times.resize(before, 0);
+        columns.histogram_start_times.append(&mut start_times);
     }
-    result
+    columns.histograms.extend(packed.iter());
+    Ok(rising)
 }
 
-fn decode_all(
+/// As [`decode`], without start times, to packed histograms; with `stats` only counts and sums.
+///
+/// # Errors
+/// [`Error::Corrupt`] when the bytes are no such chunk; then `packed` is of no use any more.
+pub fn decode_packed(
     data: &[u8],
     kind: Kind,
     range: TimeRange,
-    columns: &mut Columns,
+    stats: Option<&mut Stats>,
+    packed: &mut PackedHistograms,
 ) -> Result<bool, Error> {
-    let Some(([count_high, count_low, third], rest)) = data.split_first_chunk::<HEADER_BYTES>()
-    else {
-        return Err(corrupt("the header is cut"));
+    let mut into = Into {
+        packed,
+        start_times: None,
+        stats,
     };
-    let (count_high, flags, mut start_times) = match kind.start_times {
-        true => (count_high & 0x3f, count_high, StartTimes::new(*third)),
-        false => (*count_high, third, None),
-    };
-    let count = u16::from_be_bytes([count_high, *count_low]);
-    if count == 0 {
-        return Ok(true);
-    }
-    if start_times.is_some() {
-        let before = columns.histograms.len();
-        columns.histogram_start_times.resize(before, 0);
-    }
-    let gauge = flags & 0xc0 == 0xc0;
-    let mut bits = BitReader::new(rest);
-    let layout = Layout::decode(&mut bits)?;
-    let mut state = State::new(&layout, kind.counts);
-    let mut rising = true;
-    let mut last = None;
-    for number in 0..count {
-        match number {
-            0 => state.first(&mut bits)?,
-            _ => state.next(&mut bits)?,
+    into.decode(data, kind, range)
+}
+
+/// For histograms that are left only counts and sums: what was before the next chunk. With it the
+/// hints can say of each sample whether there was a reset.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// The last one that was no staleness marker, with its buckets.
+    before: Option<FloatHistogram>,
+}
+
+/// Where samples go.
+struct Into<'a> {
+    packed: &'a mut PackedHistograms,
+    start_times: Option<&'a mut Vec<i64>>,
+    stats: Option<&'a mut Stats>,
+}
+
+impl Into<'_> {
+    fn decode(&mut self, data: &[u8], kind: Kind, range: TimeRange) -> Result<bool, Error> {
+        let Some(([count_high, count_low, third], rest)) = data.split_first_chunk::<HEADER_BYTES>()
+        else {
+            return Err(corrupt("the header is cut"));
+        };
+        let (count_high, flags, mut start_times) = match kind.start_times {
+            true => (count_high & 0x3f, count_high, StartTimes::new(*third)),
+            false => (*count_high, third, None),
+        };
+        let count = u16::from_be_bytes([count_high, *count_low]);
+        if count == 0 {
+            return Ok(true);
         }
-        let time_ms = state.time_ms;
-        if let Some(start_times) = &mut start_times {
-            match last {
-                None => start_times.first(time_ms, || bits.varint())?,
-                Some(before_ms) => {
-                    start_times.next(number.into(), before_ms, || bits.varbit_int())?;
+        let gauge = flags & 0xc0 == 0xc0;
+        let mut bits = BitReader::new(rest);
+        let mut layout = layout::decode(&mut bits)?;
+        if layout.schema == CUSTOM_SCHEMA {
+            layout.zero_threshold = 0.0;
+        }
+        let layout = layout;
+        let mut run = OpenRun {
+            rest: match gauge {
+                true => CounterReset::Gauge,
+                false => CounterReset::NotReset,
+            },
+            has_zero: layout.schema != CUSTOM_SCHEMA,
+            layout: &layout,
+            begun: false,
+            live: None,
+        };
+        let mut state = State::new(&layout, kind.counts);
+        let mut rising = true;
+        let mut last = None;
+        for number in 0..count {
+            match number {
+                0 => state.first(&mut bits)?,
+                _ => state.next(&mut bits)?,
+            }
+            let time_ms = state.time_ms;
+            if let Some(start_times) = &mut start_times {
+                match last {
+                    None => start_times.first(time_ms, || bits.varint())?,
+                    Some(before_ms) => {
+                        start_times.next(number.into(), before_ms, || bits.varbit_int())?;
+                    }
+                }
+            }
+            rising &= last.is_none_or(|last| last < time_ms);
+            last = Some(time_ms);
+            if !range.contains(time_ms) {
+                continue;
+            }
+            if let (Some(into), Some(start_times)) = (&mut self.start_times, &start_times) {
+                into.push(start_times.start_ms);
+            }
+            self.push(&state, &mut run, number == 0)?;
+        }
+        if let (Some(stats), Some(totals)) = (&mut self.stats, run.live) {
+            stats.before = Some(state.histogram(&layout, totals));
+        }
+        Ok(rising)
+    }
+
+    /// Adds the sample that was read last.
+    fn push(&mut self, state: &State, run: &mut OpenRun<'_>, first: bool) -> Result<(), Error> {
+        let stale = is_stale(state.sum.value);
+        let totals = match stale {
+            true => [0.0, 0.0, state.sum.value],
+            false => state.totals(run.has_zero),
+        };
+        if !stale && run.live.is_none() {
+            let empty = run.layout.histogram([0.0; 3], Vec::new(), Vec::new());
+            empty
+                .checked()
+                .map_err(|error| corrupt(error.to_string()))?;
+        }
+        if !run.begun {
+            run.begun = true;
+            // Whether the chunk before this one is the one that was before it when it was written
+            // is not known, so nothing is known of the first sample.
+            let hint = match run.rest {
+                CounterReset::NotReset if first => CounterReset::Unknown,
+                rest => rest,
+            };
+            match &self.stats {
+                None => self.packed.begin(run.layout.clone(), hint, run.rest),
+                Some(stats) => {
+                    let layout = Layout {
+                        schema: run.layout.schema.min(SCHEMA_MAX),
+                        ..Layout::default()
+                    };
+                    let hint = match &stats.before {
+                        Some(before) if hint == CounterReset::Unknown && !stale => {
+                            match state.histogram(run.layout, totals).detect_reset(before) {
+                                true => CounterReset::Reset,
+                                false => CounterReset::NotReset,
+                            }
+                        }
+                        _ => hint,
+                    };
+                    self.packed.begin(layout, hint, run.rest);
                 }
             }
         }
-        rising &= last.is_none_or(|last| last < time_ms);
-        last = Some(time_ms);
-        if !range.contains(time_ms) {
-            continue;
+        if !stale {
+            run.live = Some(totals);
         }
-        // Whether the chunk before this one is the one that was before it when it was written
-        // is not known, so nothing is known of the first sample.
-        let hint = match (gauge, number) {
-            (true, _) => CounterReset::Gauge,
-            (false, 0) => CounterReset::Unknown,
-            (false, _) => CounterReset::NotReset,
-        };
-        let histogram = Arc::new(state.histogram(&layout, hint)?);
-        columns.histograms.push((time_ms, histogram));
-        if let Some(start_times) = &start_times {
-            columns.histogram_start_times.push(start_times.start_ms);
+        if self.stats.is_some() {
+            let totals = [totals[0], 0.0, totals[2]];
+            let none = std::iter::empty;
+            self.packed.push(state.time_ms, totals, none(), none());
+            return Ok(());
         }
+        let middle = run.layout.positive.len();
+        match &state.numbers {
+            Numbers::Integer { buckets, .. } => {
+                let (positive, negative) = buckets.split_at_checked(middle).unwrap_or_default();
+                let (positive, negative) = (running(positive), running(negative));
+                self.packed.push(state.time_ms, totals, positive, negative);
+            }
+            Numbers::Float { buckets, .. } => {
+                // Both sides one after the other, as they lie in a row.
+                let counts = buckets.iter().map(|it| it.value);
+                self.packed
+                    .push(state.time_ms, totals, counts, std::iter::empty());
+            }
+        }
+        Ok(())
     }
-    Ok(rising)
+}
+
+/// What is told of the samples of a chunk that lie in the range.
+struct OpenRun<'a> {
+    layout: &'a Layout,
+    /// The hint of all but the first sample.
+    rest: CounterReset,
+    has_zero: bool,
+    begun: bool,
+    /// Count, zero count and sum of the last sample that was no staleness marker.
+    live: Option<[f64; 3]>,
 }
 
 /// The last sample read.
 struct State {
     time_ms: i64,
-    time_delta: i64,
     sum: XorFloat,
     numbers: Numbers,
 }
 
-/// Count, zero count, and the buckets of both sides one after the other.
+/// Count, zero count, and the buckets of both sides one after the other; with the distances, by
+/// which they changed last, apart.
 enum Numbers {
     Integer {
-        totals: [Delta; 2],
-        buckets: Vec<Delta>,
+        totals: [i64; 2],
+        /// Of the time, the count and the zero count.
+        total_deltas: [i64; 3],
+        buckets: Vec<i64>,
+        deltas: Vec<i64>,
     },
     Float {
+        time_delta: i64,
         totals: [XorFloat; 2],
         buckets: Vec<XorFloat>,
     },
-}
-
-/// An integer and how it last changed.
-#[derive(Debug, Clone, Copy, Default)]
-struct Delta {
-    value: i64,
-    delta: i64,
-}
-
-impl Delta {
-    fn read(&mut self, bits: &mut BitReader<'_>) -> Result<(), Error> {
-        self.delta = self.delta.wrapping_add(bits.varbit_int()?);
-        self.value = self.value.wrapping_add(self.delta);
-        Ok(())
-    }
 }
 
 impl State {
@@ -154,14 +262,16 @@ impl State {
         let buckets = layout.positive.len() + layout.negative.len();
         State {
             time_ms: 0,
-            time_delta: 0,
             sum: XorFloat::default(),
             numbers: match counts {
                 Counts::Integer => Numbers::Integer {
-                    totals: [Delta::default(); 2],
-                    buckets: vec![Delta::default(); buckets],
+                    totals: [0; 2],
+                    total_deltas: [0; 3],
+                    buckets: vec![0; buckets],
+                    deltas: vec![0; buckets],
                 },
                 Counts::Float => Numbers::Float {
+                    time_delta: 0,
                     totals: [XorFloat::default(); 2],
                     buckets: vec![XorFloat::default(); buckets],
                 },
@@ -172,16 +282,20 @@ impl State {
     fn first(&mut self, bits: &mut BitReader<'_>) -> Result<(), Error> {
         self.time_ms = bits.varbit_int()?;
         match &mut self.numbers {
-            Numbers::Integer { totals, buckets } => {
+            Numbers::Integer {
+                totals, buckets, ..
+            } => {
                 for total in totals {
-                    total.value = bits.varbit_uint()?.cast_signed();
+                    *total = bits.varbit_uint()?.cast_signed();
                 }
                 self.sum = XorFloat::of(bits.float()?);
                 for bucket in buckets {
-                    bucket.value = bits.varbit_int()?;
+                    *bucket = bits.varbit_int()?;
                 }
             }
-            Numbers::Float { totals, buckets } => {
+            Numbers::Float {
+                totals, buckets, ..
+            } => {
                 for total in totals {
                     *total = XorFloat::of(bits.float()?);
                 }
@@ -194,19 +308,37 @@ impl State {
         Ok(())
     }
 
+    #[inline]
     fn next(&mut self, bits: &mut BitReader<'_>) -> Result<(), Error> {
-        self.time_delta = self.time_delta.wrapping_add(bits.varbit_int()?);
-        self.time_ms = self.time_ms.wrapping_add(self.time_delta);
         match &mut self.numbers {
-            Numbers::Integer { totals, buckets } => {
-                totals.iter_mut().try_for_each(|it| it.read(bits))?;
+            Numbers::Integer {
+                totals,
+                total_deltas,
+                buckets,
+                deltas,
+            } => {
+                bits.add_to_each(total_deltas)?;
+                let [time, count, zero_count] = *total_deltas;
+                self.time_ms = self.time_ms.wrapping_add(time);
+                totals[0] = totals[0].wrapping_add(count);
+                totals[1] = totals[1].wrapping_add(zero_count);
                 self.sum.read(bits)?;
                 if is_stale(self.sum.value) {
                     return Ok(());
                 }
-                buckets.iter_mut().try_for_each(|it| it.read(bits))
+                bits.add_to_each(deltas)?;
+                for (bucket, delta) in buckets.iter_mut().zip(&*deltas) {
+                    *bucket = bucket.wrapping_add(*delta);
+                }
+                Ok(())
             }
-            Numbers::Float { totals, buckets } => {
+            Numbers::Float {
+                time_delta,
+                totals,
+                buckets,
+            } => {
+                *time_delta = time_delta.wrapping_add(bits.varbit_int()?);
+                self.time_ms = self.time_ms.wrapping_add(*time_delta);
                 totals.iter_mut().try_for_each(|it| it.read(bits))?;
                 self.sum.read(bits)?;
                 if is_stale(self.sum.value) {
@@ -217,60 +349,40 @@ impl State {
         }
     }
 
-    fn histogram(&self, layout: &Layout, hint: CounterReset) -> Result<FloatHistogram, Error> {
-        if is_stale(self.sum.value) {
-            return Ok(FloatHistogram::stale());
-        }
+    /// Count, zero count and sum.
+    fn totals(&self, has_zero: bool) -> [f64; 3] {
+        let [count, zero_count] = match &self.numbers {
+            Numbers::Integer { totals, .. } => totals.map(|it| it.cast_unsigned() as f64),
+            Numbers::Float { totals, .. } => totals.map(|it| it.value),
+        };
+        let zero_count = if has_zero { zero_count } else { 0.0 };
+        [count, zero_count, self.sum.value]
+    }
+
+    /// The last sample that was no staleness marker, when `totals` are its.
+    fn histogram(&self, layout: &Layout, totals: [f64; 3]) -> FloatHistogram {
         let middle = layout.positive.len();
-        let (count, zero_count, positive, negative) = match &self.numbers {
-            Numbers::Integer {
-                totals: [count, zero],
-                buckets,
-            } => {
-                let (positive, negative) = buckets.split_at(middle);
-                let total = |it: &Delta| it.value.cast_unsigned() as f64;
-                (
-                    total(count),
-                    total(zero),
-                    running(positive),
-                    running(negative),
-                )
+        let (positive, negative) = match &self.numbers {
+            Numbers::Integer { buckets, .. } => {
+                let (positive, negative) = buckets.split_at_checked(middle).unwrap_or_default();
+                (running(positive).collect(), running(negative).collect())
             }
-            Numbers::Float {
-                totals: [count, zero],
-                buckets,
-            } => {
-                let (positive, negative) = buckets.split_at(middle);
-                let side = |it: &[XorFloat]| it.iter().map(|it| it.value).collect();
-                (count.value, zero.value, side(positive), side(negative))
+            Numbers::Float { buckets, .. } => {
+                let mut counts = buckets.iter().map(|it| it.value);
+                (counts.by_ref().take(middle).collect(), counts.collect())
             }
         };
-        let side = |indexes: &Arc<[i32]>, counts| {
-            Buckets::of_layout(Arc::clone(indexes), counts)
-                .ok_or_else(|| corrupt("not one count for each bucket"))
-        };
-        let histogram = FloatHistogram {
-            hint,
-            schema: layout.schema,
-            zero_threshold: layout.zero_threshold,
-            zero_count,
-            count,
-            sum: self.sum.value,
-            positive: side(&layout.positive, positive)?,
-            negative: side(&layout.negative, negative)?,
-            custom: Arc::clone(&layout.custom),
-        };
+        let mut histogram = layout.histogram(totals, positive, negative);
+        histogram.reduce_to(SCHEMA_MAX);
         histogram
-            .checked()
-            .map_err(|error| corrupt(error.to_string()))
     }
 }
 
 /// Counts of which each is given by its distance to the one before.
-fn running(buckets: &[Delta]) -> Vec<f64> {
-    let counts = buckets.iter().scan(0_i64, |count, it| {
-        *count = count.wrapping_add(it.value);
-        Some(*count as f64)
-    });
-    counts.collect()
+fn running(buckets: &[i64]) -> impl Iterator<Item = f64> + '_ {
+    let mut count = 0_i64;
+    buckets.iter().map(move |distance| {
+        count = count.wrapping_add(*distance);
+        count as f64
+    })
 }
