@@ -7,9 +7,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use isobar_model::histogram::{CounterReset, HistogramError};
+use isobar_model::histogram::CounterReset;
 use isobar_model::{Columns, FloatHistogram};
 
+use super::histogram_rates::{self, Rates};
 use super::remarks::quoted;
 use super::tile::HistogramRow;
 use crate::functions::range::started::Started;
@@ -64,6 +65,16 @@ pub(super) fn apply(
     row: &mut Row<'_>,
     remarks: &mut Remarks,
 ) -> HistogramRow {
+    if !columns.packed.is_empty() {
+        return histogram_rates::apply(func, &columns.packed, windows, name, remarks);
+    }
+    let is_rate = matches!(func, RangeFn::Rate | RangeFn::Increase | RangeFn::Delta);
+    let all: &[Point] = match is_rate && edges == Edges::Plain {
+        true => &columns.histograms,
+        false => &[],
+    };
+    let start_times = &columns.histogram_start_times;
+    let rates = Rates::new(all, start_times, func, windows.range_ms, name);
     let mut result = HistogramRow::new();
     let mut floats = 0..0;
     let mut histograms = 0..0;
@@ -96,7 +107,7 @@ pub(super) fn apply(
             name,
         };
         let outcome = match edges {
-            Edges::Plain => window.outcome(func, windows.range_ms, remarks),
+            Edges::Plain => window.outcome(func, &rates, histograms.clone(), remarks),
             _ if matches!(func, RangeFn::Changes | RangeFn::Resets) => window.anchored(func),
             _ if !window.values.is_empty() => {
                 remarks.push((true, window.mixed()));
@@ -129,7 +140,7 @@ fn entries<'a>(column: &'a [i64], range: &Range<usize>) -> &'a [i64] {
 }
 
 /// Moves a range over samples to those with `start_ms < t <= end_ms`.
-fn slide(
+pub(super) fn slide(
     range: &mut Range<usize>,
     len: usize,
     start_ms: i64,
@@ -145,7 +156,14 @@ fn slide(
 }
 
 impl Window<'_> {
-    fn outcome(&self, func: RangeFn, range_ms: i64, remarks: &mut Remarks) -> Outcome {
+    /// `rates` are those of the series, of which the window has the histograms `at`.
+    fn outcome(
+        &self,
+        func: RangeFn,
+        rates: &Rates<'_, &[Point]>,
+        at: Range<usize>,
+        remarks: &mut Remarks,
+    ) -> Outcome {
         let mixed = !self.values.is_empty();
         let first = &self.histograms[0];
         let last = &self.histograms[self.histograms.len() - 1];
@@ -171,7 +189,11 @@ impl Window<'_> {
                 Outcome::Nothing
             }
             RangeFn::Rate | RangeFn::Increase | RangeFn::Delta => {
-                self.extrapolated(func, range_ms, remarks)
+                let times = (self.start_ms, self.end_ms);
+                match rates.window(at, times, remarks) {
+                    Some(histogram) => Outcome::Histogram(histogram),
+                    None => Outcome::Nothing,
+                }
             }
             RangeFn::Sum | RangeFn::Avg => self.fold(func == RangeFn::Avg, remarks),
             RangeFn::Deriv
@@ -207,8 +229,7 @@ impl Window<'_> {
     }
 
     pub(super) fn not_a(&self, kind: &str) -> String {
-        let text = format!("this native histogram metric is not a {kind}:");
-        format!("{text} {}", quoted(self.name))
+        not_a(kind, self.name)
     }
 
     /// The time of a float and since when it counts.
@@ -339,147 +360,6 @@ impl Window<'_> {
         Outcome::Histogram(result)
     }
 
-    /// `rate`, `increase` and `delta`.
-    fn extrapolated(&self, func: RangeFn, range_ms: i64, remarks: &mut Remarks) -> Outcome {
-        let is_counter = func != RangeFn::Delta;
-        let begin = self.histogram(0);
-        let from_zero = is_counter && begin.begins_within(self.start_ms);
-        let (first, last) = (
-            &self.histograms[0],
-            &self.histograms[self.histograms.len() - 1],
-        );
-        let alone = self.histograms.len() == 1;
-        if alone && !from_zero {
-            return Outcome::Nothing;
-        }
-        let mut result = match alone {
-            true => FloatHistogram::clone(&first.1),
-            false => match self.difference(is_counter, remarks) {
-                Some(result) => result,
-                None => return Outcome::Nothing,
-            },
-        };
-        let seconds = |ms: i64| ms as f64 / 1000.0;
-        let mut to_start = seconds(first.0 - self.start_ms);
-        let mut to_end = seconds(self.end_ms - last.0);
-        let mut sampled = seconds(last.0 - first.0);
-        let average = match alone {
-            true => 0.0,
-            false => sampled / (self.histograms.len() - 1) as f64,
-        };
-        let threshold = average * 1.1;
-        if from_zero {
-            to_start = 0.0;
-            sampled = seconds(last.0 - begin.start_ms);
-            if !alone {
-                match result.add(&first.1) {
-                    Err(_) => {
-                        remarks.push((true, self.mixed_schemas()));
-                        return Outcome::Nothing;
-                    }
-                    Ok(added) if added.bounds_reconciled => remarks.push(reconciled("addition")),
-                    Ok(_) => {}
-                }
-            }
-        } else if to_start >= threshold {
-            to_start = average / 2.0;
-        }
-        // A counter was not below zero before its first sample.
-        if is_counter && !from_zero && result.count > 0.0 && first.1.count >= 0.0 {
-            let to_zero = sampled * (first.1.count / result.count);
-            if to_zero < to_start {
-                to_start = to_zero;
-            }
-        }
-        if to_end >= threshold {
-            to_end = average / 2.0;
-        }
-        let mut factor = 1.0;
-        if sampled != 0.0 {
-            factor = (sampled + to_start + to_end) / sampled;
-        }
-        if func == RangeFn::Rate {
-            factor /= seconds_of_range(range_ms);
-        }
-        result.mul(factor);
-        Outcome::Histogram(result)
-    }
-
-    /// The last histogram less the first, with what resets took away.
-    fn difference(&self, is_counter: bool, remarks: &mut Remarks) -> Option<FloatHistogram> {
-        let points = self.histograms;
-        let (first, last) = (&points.first()?.1, &points.last()?.1);
-        let gauge = |it: &FloatHistogram| it.hint == CounterReset::Gauge;
-        let mut own = Remarks::new();
-        if is_counter && (gauge(first) || gauge(last)) {
-            own.push((true, self.not_a("counter")));
-        }
-        // Behind a reset nothing of the first one counts, not even its layout.
-        let second = &points.get(1)?.1;
-        let nothing;
-        let mut before: &FloatHistogram = first;
-        if is_counter && self.is_reset(1, first) {
-            nothing = FloatHistogram {
-                schema: second.schema,
-                custom: Arc::clone(&second.custom),
-                ..FloatHistogram::default()
-            };
-            before = &nothing;
-        }
-        let custom = before.is_custom();
-        if last.is_custom() != custom {
-            remarks.append(&mut own);
-            remarks.push((true, self.mixed_schemas()));
-            return None;
-        }
-        let mut schema = last.schema.min(before.schema);
-        if is_counter {
-            for (_, current) in &points[1..points.len() - 1] {
-                if gauge(current) {
-                    own.push((true, self.not_a("counter")));
-                }
-                schema = schema.min(current.schema);
-                if current.is_custom() != custom {
-                    remarks.push((true, self.mixed_schemas()));
-                    return None;
-                }
-            }
-        }
-        let mut result = last.copy_to_schema(schema);
-        let failed = |_: HistogramError| vec![(true, self.mixed_schemas())];
-        let mut combine = || -> Result<(), Remarks> {
-            if result.sub(before).map_err(failed)?.bounds_reconciled {
-                own.push(reconciled("subtraction"));
-            }
-            if is_counter {
-                let mut overlaps = false;
-                for (at, (_, current)) in points.iter().enumerate().skip(1) {
-                    overlaps |= self.histogram(at).overlaps(self.histogram(at - 1));
-                    if self.is_reset(at, before)
-                        && result.add(before).map_err(failed)?.bounds_reconciled
-                    {
-                        own.push(reconciled("addition"));
-                    }
-                    before = current;
-                }
-                if overlaps {
-                    own.push((true, super::remarks::overlap(self.name)));
-                }
-            } else if !gauge(first) || !gauge(last) {
-                own.push((true, self.not_a("gauge")));
-            }
-            Ok(())
-        };
-        if let Err(mut only) = combine() {
-            remarks.append(&mut only);
-            return None;
-        }
-        remarks.append(&mut own);
-        result.hint = CounterReset::Gauge;
-        result.compact();
-        Some(result)
-    }
-
     /// `sum_over_time` and `avg_over_time`.
     fn fold(&self, mean: bool, remarks: &mut Remarks) -> Outcome {
         let mut fold = super::histogram_fold::Fold::new(&self.histograms[0].1, mean);
@@ -509,6 +389,12 @@ pub(super) fn mixed(name: &str) -> String {
 pub(super) fn mixed_schemas(name: &str) -> String {
     let text = "vector contains a mix of histograms with exponential and custom buckets schemas \
                 for metric name";
+    format!("{text} {}", quoted(name))
+}
+
+/// The warning about histograms that are no counters, or no gauges.
+pub(super) fn not_a(kind: &str, name: &str) -> String {
+    let text = format!("this native histogram metric is not a {kind}:");
     format!("{text} {}", quoted(name))
 }
 

@@ -30,7 +30,13 @@ impl Looked {
         };
         let times = columns.timestamps.as_slice();
         let between = |after_ms, until_ms| count_between(times, after_ms, until_ms);
-        let floats = Looked::of(&windows, samples_in_windows(times, &windows), between);
+        let mut floats = Looked::of(&windows, samples_in_windows(times, &windows), between);
+        for (times, weight) in columns.packed.weights() {
+            let between = |after_ms, until_ms| count_between(times, after_ms, until_ms);
+            let run = Looked::of(&windows, samples_in_windows(times, &windows), between);
+            floats.all += weight * run.all;
+            floats.new += weight * run.new;
+        }
         if columns.histograms.is_empty() {
             return floats;
         }

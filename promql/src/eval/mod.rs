@@ -23,6 +23,7 @@ mod group;
 mod histogram_edges;
 mod histogram_fold;
 mod histogram_ops;
+mod histogram_rates;
 mod histogram_windows;
 mod info;
 mod join;

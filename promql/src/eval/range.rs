@@ -11,7 +11,7 @@ use super::names::{NameDrop, Removal};
 use super::remarks::go_g;
 use super::replicas::Replicas;
 use super::run::{Feed, Run};
-use super::select::{SAMPLES, keep_stats, read, remove_stale};
+use super::select::{Needed, SAMPLES, read, remove_stale};
 use super::tile::{HistogramRow, Tile, for_each};
 use super::{EvalError, Operator};
 use crate::functions::range::{Edges, Param, RangeArgs, RangeFn, Scratch, apply};
@@ -114,19 +114,26 @@ impl<'r> WindowRows<'r> {
             Input::Select(feed) => {
                 let (range, call) = (self.range, self.what.call);
                 let (replicas, memory) = (&mut self.replicas, &mut self.memory);
+                let is_rate = matches!(
+                    call.func,
+                    RangeFn::Rate | RangeFn::Increase | RangeFn::Delta
+                );
+                let packs = is_rate && call.edges == Edges::Plain && !call.start_times;
                 feed.next(|series| {
                     let samples = series.samples.as_ref();
                     let windows = &call.windows;
+                    let needed = Needed {
+                        range,
+                        stats: call.stats,
+                        packed: packs && samples.replicas().is_empty(),
+                    };
                     replicas.read(
                         samples,
                         columns,
                         windows,
                         Measure::All,
                         |samples, columns| {
-                            read(samples, range, columns, memory)?;
-                            if call.stats {
-                                keep_stats(columns);
-                            }
+                            read(samples, needed, columns, memory)?;
                             match call.start_times {
                                 true => columns.level_start_times(),
                                 false => columns.forget_start_times(),
@@ -198,7 +205,7 @@ impl Calculation<'_> {
         let (rank, at, name) = (self.node.rank, self.call.range_at, labels.metric_name());
         let mut histograms = HistogramRow::new();
         let mut any_result = notes.any_result;
-        if !columns.histograms.is_empty() {
+        if columns.has_histograms() {
             let mut remarks = Vec::new();
             histograms =
                 histogram_windows::apply(func, columns, windows, edges, name, row, &mut remarks);
@@ -264,7 +271,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
             let Some((labels, drops_name)) = self.next_series()? else {
                 break;
             };
-            let count = self.columns.len() + self.columns.histograms.len();
+            let count = self.columns.sample_count();
             let count = (count + self.replicas.others_len()) as u64;
             read += count;
             if count == 0 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use isobar_model::histogram::CounterReset;
+use isobar_model::histogram::{CounterReset, PackedHistograms};
 use isobar_model::sample::is_stale;
 use isobar_model::series::Samples;
 use isobar_model::{Columns, FloatHistogram, Labels, Reservation, TimeRange};
@@ -83,6 +83,7 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             self.shown == Shown::Time,
             select.smoothed && self.shown == Shown::Value,
         );
+        let packed = !smoothed && self.shown != Shown::StartTime;
         let replicas = &mut self.replicas;
         let windows = Windows {
             first_end_ms: select.first_ms,
@@ -93,7 +94,9 @@ impl<'r> Operator<'r> for InstantRows<'r> {
         let show = |labels: &Labels, columns: &Columns, row: &mut Row<'_>| {
             let steps = self.grid.count;
             let mut histograms = HistogramRow::new();
-            if columns.histograms.is_empty() {
+            if !columns.packed.is_empty() {
+                look_at_packed(&columns.packed, select, times, row, &mut histograms);
+            } else if columns.histograms.is_empty() {
                 match (smoothed, select.step_ms) {
                     (true, _) => smooth(columns, select, steps, row),
                     (_, 0) => held(columns, select, times, steps, row),
@@ -120,16 +123,18 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             let more = self.feed.next(|series| {
                 columns.clear();
                 let (labels, samples) = (&series.labels, series.samples.as_ref());
+                let needed = Needed {
+                    range,
+                    stats: select.stats,
+                    packed: packed && samples.replicas().is_empty(),
+                };
                 replicas.read(
                     samples,
                     columns,
                     &windows,
                     Measure::Newest,
                     |samples, columns| {
-                        self::read(samples, range, columns, memory)?;
-                        if select.stats {
-                            keep_stats(columns);
-                        }
+                        self::read(samples, needed, columns, memory)?;
                         if self.shown == Shown::StartTime {
                             super::started::into_values(columns);
                         }
@@ -139,7 +144,7 @@ impl<'r> Operator<'r> for InstantRows<'r> {
                         Ok(())
                     },
                 )?;
-                let count = columns.len() + columns.histograms.len() + replicas.others_len();
+                let count = columns.sample_count() + replicas.others_len();
                 read += count as u64;
                 if count == 0 {
                     return Ok(());
@@ -191,16 +196,36 @@ impl<'r> Operator<'r> for InstantRows<'r> {
     }
 }
 
-/// Reads the samples whose time lies in `range`.
+/// What is needed of a series.
+#[derive(Clone, Copy)]
+pub(super) struct Needed {
+    pub(super) range: TimeRange,
+    /// Counts and sums of histograms will do ([`keep_stats`]).
+    pub(super) stats: bool,
+    /// Histograms may come packed. Not for replicas, which are compared sample by sample.
+    pub(super) packed: bool,
+}
+
+/// Reads what is needed.
 pub(super) fn read(
     samples: &dyn Samples,
-    range: TimeRange,
+    needed: Needed,
     columns: &mut Columns,
     memory: &mut Reservation,
 ) -> Result<(), EvalError> {
+    let Needed {
+        range,
+        stats,
+        packed,
+    } = needed;
     memory.grow_to(16 * samples.count_estimate())?;
-    samples.read(range, columns)?;
-    if !columns.histograms.is_empty() {
+    if !packed || !samples.read_packed(range, stats, columns)? {
+        samples.read(range, columns)?;
+        if stats {
+            keep_stats(columns);
+        }
+    }
+    if columns.has_histograms() {
         // How large they are shows when they are read.
         memory.grow_to(columns.bytes())?;
     }
@@ -268,6 +293,41 @@ fn look_at_both(
             }
             _ => {}
         }
+    }
+}
+
+/// As [`look`] and [`held`] for a series with nothing but histograms.
+fn look_at_packed(
+    packed: &PackedHistograms,
+    select: &InstantSelect,
+    times: bool,
+    row: &mut Row<'_>,
+    histograms: &mut HistogramRow,
+) {
+    let all = packed.times();
+    let mut next = 0;
+    let mut shown: Option<(usize, Arc<FloatHistogram>)> = None;
+    for step in 0..row.values.len() {
+        let at_ms = select.first_ms + select.step_ms * step as i64;
+        while all.get(next).is_some_and(|t| *t <= at_ms) {
+            next += 1;
+        }
+        let Some(at) = next.checked_sub(1) else {
+            continue;
+        };
+        if all[at] <= at_ms - select.lookback_ms || packed.is_stale(at) {
+            continue;
+        }
+        if times {
+            row.set(step, all[at] as f64 / 1000.0);
+            continue;
+        }
+        let histogram = match shown {
+            Some((shown, histogram)) if shown == at => histogram,
+            _ => Arc::new(packed.get(at)),
+        };
+        histograms.push((step, Arc::clone(&histogram)));
+        shown = Some((at, histogram));
     }
 }
 
@@ -393,7 +453,12 @@ pub(super) fn samples(
         let more = feed.next(|series| {
             let mut columns = Columns::default();
             let mut reading = run.memory(SAMPLES);
-            read(series.samples.as_ref(), range, &mut columns, &mut reading)?;
+            let needed = Needed {
+                range,
+                stats: false,
+                packed: false,
+            };
+            read(series.samples.as_ref(), needed, &mut columns, &mut reading)?;
             columns.shrink_to_fit();
             bytes += columns.bytes() + size_of::<MatrixSeries>() + series.labels.as_bytes().len();
             memory.grow_to(bytes)?;
@@ -462,6 +527,7 @@ pub(super) fn remove_stale(columns: &mut Columns) {
         return super::started::remove_stale(columns);
     }
     columns.histograms.retain(|it| !it.1.is_stale());
+    columns.packed.remove_stale();
     // Looking through all without an early exit is vectorised; finding one is rare.
     if !columns
         .values

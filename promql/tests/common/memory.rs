@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use isobar_model::series::{Select, Series, SeriesSource, SeriesStream};
-use isobar_model::{Columns, FloatHistogram, Labels, SelectError};
+use isobar_model::histogram::{CounterReset, Layout, PackedHistograms};
+use isobar_model::sample::STALE_NAN;
+use isobar_model::series::{self, Select, Series, SeriesSource, SeriesStream};
+use isobar_model::{Columns, FloatHistogram, Labels, SelectError, TimeRange};
 use isobar_promql::parse::series::SequenceValue;
 
 use super::script::Load;
@@ -25,6 +27,8 @@ pub(crate) struct Memory {
     series: BTreeMap<Labels, Samples>,
     /// By series and sample, since when the sample counts.
     start_times: BTreeMap<Labels, BTreeMap<i64, i64>>,
+    /// Whether histograms come packed to those who take them so.
+    pub(crate) packs: bool,
 }
 
 impl Memory {
@@ -119,12 +123,99 @@ impl SeriesSource for Memory {
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 batch.push(Series {
                     labels: labels.clone(),
-                    samples: Box::new(columns),
+                    samples: match self.packs {
+                        true => Box::new(Packing(columns)),
+                        false => Box::new(columns),
+                    },
                 });
             }
         }
         Ok(Box::new(Stream(batch)))
     }
+}
+
+/// Samples that come packed where that can be.
+struct Packing(Columns);
+
+impl series::Samples for Packing {
+    fn read(&self, range: TimeRange, columns: &mut Columns) -> Result<(), SelectError> {
+        self.0.read(range, columns)
+    }
+
+    fn read_packed(
+        &self,
+        range: TimeRange,
+        stats: bool,
+        columns: &mut Columns,
+    ) -> Result<bool, SelectError> {
+        let mut all = Columns::default();
+        self.0.read(range, &mut all)?;
+        if all.is_empty() {
+            columns.packed = pack(&all.histograms, stats);
+        }
+        Ok(all.is_empty())
+    }
+
+    fn count_estimate(&self) -> usize {
+        self.0.count_estimate()
+    }
+}
+
+fn pack(histograms: &[(i64, Arc<FloatHistogram>)], stats: bool) -> PackedHistograms {
+    let mut packed = PackedHistograms::default();
+    let mut run: Option<(Layout, CounterReset)> = None;
+    let mut before: Option<&FloatHistogram> = None;
+    for (time_ms, histogram) in histograms {
+        let whole = Layout {
+            schema: histogram.schema,
+            zero_threshold: histogram.zero_threshold,
+            positive: Arc::clone(histogram.positive.indexes()),
+            negative: Arc::clone(histogram.negative.indexes()),
+            custom: Arc::clone(&histogram.custom),
+        };
+        let layout = match stats {
+            false => whole,
+            true => Layout {
+                schema: histogram.schema,
+                ..Layout::default()
+            },
+        };
+        let hint = match before {
+            Some(before) if stats && histogram.hint == CounterReset::Unknown => {
+                match histogram.detect_reset(before) {
+                    true => CounterReset::Reset,
+                    false => CounterReset::NotReset,
+                }
+            }
+            _ => histogram.hint,
+        };
+        let continues = matches!(&run, Some((open, rest)) if *open == layout && *rest == hint);
+        let stays = continues || histogram.is_stale() && run.is_some();
+        if !stays {
+            let rest = match hint {
+                CounterReset::Gauge => CounterReset::Gauge,
+                _ => CounterReset::NotReset,
+            };
+            packed.begin(layout.clone(), hint, rest);
+            run = Some((layout, rest));
+        }
+        let stale = [0.0, 0.0, STALE_NAN];
+        let zero_count = if stats { 0.0 } else { histogram.zero_count };
+        let totals = match histogram.is_stale() {
+            true => stale,
+            false => [histogram.count, zero_count, histogram.sum],
+        };
+        let positive = histogram.positive.counts().iter().copied();
+        let negative = histogram.negative.counts().iter().copied();
+        match stats || histogram.is_stale() {
+            true => packed.push(*time_ms, totals, std::iter::empty(), std::iter::empty()),
+            false => packed.push(*time_ms, totals, positive, negative),
+        }
+        if !histogram.is_stale() {
+            before = Some(histogram);
+        }
+    }
+    packed
 }
 
 struct Stream(Vec<Series>);

@@ -30,7 +30,7 @@ use isobar_promql::parse::ast::At;
 use isobar_promql::parse::series::SequenceValue;
 use isobar_promql::parse::{Expr, parse_expr};
 use isobar_promql::plan::{PlanParams, plan};
-use isobar_promql::value::{MatrixSeries, QueryResult, Value, VectorSample};
+use isobar_promql::value::{MatrixSeries, QueryResult, QueryStats, Value, VectorSample};
 
 /// Functions whose value depends on more than the samples that `@` pins.
 const TIME_DEPENDENT: &[&str] = &[
@@ -88,7 +88,8 @@ fn run_script(name: &str, text: &str) -> (usize, usize) {
             Command::Load(load) => memory.load(&load),
             Command::Eval(eval) => {
                 evals += 1;
-                match catch_unwind(AssertUnwindSafe(|| run(&eval, &memory))) {
+                let mut both = || run(&eval, &memory).and_then(|()| run_packed(&eval, &mut memory));
+                match catch_unwind(AssertUnwindSafe(&mut both)) {
                     Ok(Ok(())) => passed += 1,
                     Ok(Err(e)) => println!("{name}:{}: {}: {e}", eval.line, eval.query),
                     Err(_) => println!("{name}:{}: {}: PANIC", eval.line, eval.query),
@@ -99,8 +100,43 @@ fn run_script(name: &str, text: &str) -> (usize, usize) {
     (passed, evals)
 }
 
+/// Histograms that come packed give what single ones give, remarks and counts included.
+fn run_packed(eval: &Eval, memory: &mut Memory) -> Result<(), String> {
+    let times = match eval.is_range {
+        true => (eval.start_ms, eval.end_ms, eval.step_ms),
+        false => (eval.end_ms - 120_000, eval.end_ms + 60_000, 60_000),
+    };
+    let mut ask = |packs| {
+        memory.packs = packs;
+        let answer = with_features(&eval.query, memory, times, Features::default());
+        let counts = |it: QueryStats| (it.samples_queryable, it.samples_read, it.samples_new);
+        let told = |it: QueryResult| (it.value, it.warnings, counts(it.stats));
+        format!("{:?}", answer.map(told))
+    };
+    let (packed, single) = (ask(true), ask(false));
+    match packed == single {
+        true => Ok(()),
+        false => Err(format!("packed {packed}, single {single}")),
+    }
+}
+
 /// Evaluates at the times given: the first, the last and the step.
 fn query(text: &str, memory: &Memory, times: (i64, i64, i64)) -> Result<QueryResult, String> {
+    // As Prometheus' runner has it.
+    let features = Features {
+        delayed_name_removal: true,
+        start_timestamps: true,
+        ..Features::default()
+    };
+    with_features(text, memory, times, features)
+}
+
+fn with_features(
+    text: &str,
+    memory: &Memory,
+    times: (i64, i64, i64),
+    features: Features,
+) -> Result<QueryResult, String> {
     let (start_ms, end_ms, step_ms) = times;
     let expr = parse_expr(text).map_err(|e| e.to_string())?;
     let params = PlanParams {
@@ -108,12 +144,7 @@ fn query(text: &str, memory: &Memory, times: (i64, i64, i64)) -> Result<QueryRes
         start_ms,
         end_ms,
         step_ms,
-        // As Prometheus' runner has it.
-        features: Features {
-            delayed_name_removal: true,
-            start_timestamps: true,
-            ..Features::default()
-        },
+        features,
         ..PlanParams::default()
     };
     let plan = plan(&expr, &params).map_err(|e| e.to_string())?;
