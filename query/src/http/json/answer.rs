@@ -57,7 +57,7 @@ enum State {
 enum Items {
     None,
     Vector(std::vec::IntoIter<VectorSample>),
-    Matrix(MatrixItems),
+    Matrix(Box<MatrixItems>),
     Series(std::vec::IntoIter<Labels>),
     Names(std::vec::IntoIter<String>),
 }
@@ -175,11 +175,11 @@ fn query_head(head: &mut Vec<u8>, tail: &mut Vec<u8>, value: Value) -> Items {
             Items::None
         }
         Value::Vector(samples) => Items::Vector(samples.into_iter()),
-        Value::Matrix(series) => Items::Matrix(MatrixItems {
+        Value::Matrix(series) => Items::Matrix(Box::new(MatrixItems {
             rest: series.into_iter(),
             open: None,
             times: Times::default(),
-        }),
+        })),
     }
 }
 
