@@ -1,11 +1,15 @@
 //! Any bytes decode to the announced number of samples or to an error, in every encoding; what
-//! decodes as XOR can be appended to.
+//! decodes as XOR can be appended to, and histograms can be written again.
 //!
 //! Run with `cargo +nightly fuzz run chunk_decode` in `tsdb/`.
 #![no_main]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use isobar_model::{Columns, TimeRange};
+use isobar_model::histogram::Buckets;
+use isobar_model::{Columns, FloatHistogram, TimeRange};
+use isobar_tsdb::chunks::histogram::{Counts, encode};
 use isobar_tsdb::chunks::{Chunk, Encoding, XorAppender, xor, xor2};
 use libfuzzer_sys::fuzz_target;
 
@@ -74,4 +78,34 @@ fn decode(encoding: Encoding, data: &[u8]) {
     assert!(histograms.iter().all(|it| range.contains(it.0)));
     assert!(columns.start_times.len() <= times.len());
     assert!(columns.histogram_start_times.len() <= histograms.len());
+    write_again(histograms);
+}
+
+/// Histograms that are written again are the same, but for buckets that are empty.
+fn write_again(histograms: &[(i64, Arc<FloatHistogram>)]) {
+    for counts in [Counts::Integer, Counts::Float] {
+        let mut again = Columns::default();
+        for chunk in encode(histograms, counts, 120) {
+            chunk.decode_into(TimeRange::ALL, &mut again).unwrap();
+        }
+        assert_eq!(again.histograms.len(), histograms.len());
+        for ((time, got), (wanted_time, wanted)) in again.histograms.iter().zip(histograms) {
+            assert_eq!((time, told(got)), (wanted_time, told(wanted)));
+        }
+    }
+}
+
+fn told(histogram: &FloatHistogram) -> String {
+    let side = |buckets: &Buckets| {
+        let full = buckets.iter().filter(|(_, count)| count.to_bits() != 0);
+        full.map(|(index, count)| format!("{index}:{:x} ", count.to_bits()))
+            .collect::<String>()
+    };
+    let numbers = [histogram.count, histogram.zero_count, histogram.sum];
+    format!(
+        "{:x?} {} {}",
+        numbers.map(f64::to_bits),
+        side(&histogram.positive),
+        side(&histogram.negative)
+    )
 }

@@ -202,7 +202,8 @@ fn to_uint(value: f64) -> u64 {
 }
 
 fn is_integer(value: f64) -> bool {
-    (0.0..INTEGER_MAX).contains(&value) && value.fract() == 0.0
+    // A negative zero is none: its sign would be lost.
+    value.is_sign_positive() && value < INTEGER_MAX && value.fract() == 0.0
 }
 
 fn all_integers(run: &[Sample]) -> bool {
