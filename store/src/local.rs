@@ -13,8 +13,9 @@ use crate::api::{
     StoreError,
 };
 
-/// Series per batch: enough to make the cost of a batch small beside that of its series.
-const BATCH_SERIES: usize = 256;
+/// Series per batch: enough to make the cost of a batch small beside that of its series, and few
+/// enough that threads that share a query do not wait for one of them to read it.
+const BATCH_SERIES: usize = 64;
 
 /// What Prometheus says when a limit cut an answer.
 pub const TRUNCATED: &str = "results truncated due to limit";

@@ -193,6 +193,8 @@ struct Progress {
     visited: usize,
     /// What came of morsels, where it is there yet.
     done: VecDeque<Option<Result<Vec<Tile>, EvalError>>>,
+    /// Tiles that were visited, for their memory.
+    spare: Vec<Tile>,
     /// How many morsels there are, once that is known.
     count: Option<usize>,
     /// Nobody needs more.
@@ -243,10 +245,12 @@ impl Crew<'_> {
             loop {
                 match shared.next_done() {
                     Next::Tiles(tiles) => {
-                        for tile in &tiles? {
+                        let mut tiles = tiles?;
+                        for tile in &tiles {
                             run.check()?;
                             visit(tile)?;
                         }
+                        shared.progress().spare.append(&mut tiles);
                     }
                     Next::End => return Ok(()),
                     Next::Nothing { may_work } => {
@@ -286,7 +290,7 @@ impl<'r> Shared<'r> {
 
     /// Takes a morsel and computes it; false when there is none left.
     fn work(&self, operator: &mut (dyn Operator<'r> + 'r), steps: usize) -> bool {
-        let (number, morsel) = {
+        let (number, morsel, spare) = {
             let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
             if self.progress().count.is_some() {
                 return false;
@@ -307,9 +311,10 @@ impl<'r> Shared<'r> {
                     progress.count = Some(number + 1);
                 }
             }
-            (number, morsel)
+            (number, morsel, progress.spare.pop())
         };
-        let tiles = morsel.and_then(|morsel| tiles_of(operator, morsel.unwrap_or_default()));
+        let spare = spare.unwrap_or_default();
+        let tiles = morsel.and_then(|morsel| tiles_of(operator, morsel.unwrap_or_default(), spare));
         let mut progress = self.progress();
         if let Some(at) = number.checked_sub(progress.visited)
             && let Some(done) = progress.done.get_mut(at)
@@ -367,11 +372,12 @@ impl<'r> Shared<'r> {
 fn tiles_of<'r>(
     operator: &mut (dyn Operator<'r> + 'r),
     morsel: Morsel,
+    spare: Tile,
 ) -> Result<Vec<Tile>, EvalError> {
     let mut tiles = Vec::new();
     if let Some(feed) = operator.feed() {
         feed.refill(morsel);
-        let mut tile = Tile::default();
+        let mut tile = spare;
         while operator.next_tile(&mut tile)? {
             tiles.push(std::mem::take(&mut tile));
         }
