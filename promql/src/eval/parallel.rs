@@ -174,16 +174,23 @@ fn ahead(helpers: usize) -> usize {
 
 /// What the threads share.
 struct Shared<'r> {
+    /// Where series come from. Of the locks, the first to be taken; whoever reads keeps nobody from
+    /// the morsels that are there.
+    feed: Mutex<Feed<'r>>,
     /// Taken before `progress` where both are.
-    source: Mutex<Source<'r>>,
+    source: Mutex<Source>,
     progress: Mutex<Progress>,
     changed: Condvar,
     ahead: usize,
 }
 
-struct Source<'r> {
-    feed: Feed<'r>,
-    /// The number of the next morsel.
+#[derive(Default)]
+struct Source {
+    /// The next morsels in order, and the error that ended reading.
+    ready: VecDeque<Result<Morsel, EvalError>>,
+    /// There is no more to read.
+    read: bool,
+    /// The number of the first of them.
     next: usize,
 }
 
@@ -218,10 +225,8 @@ impl Crew<'_> {
         let _memory = self.memory;
         let shared = Shared {
             ahead: ahead(self.helpers.len()),
-            source: Mutex::new(Source {
-                feed: self.feed,
-                next: 0,
-            }),
+            feed: Mutex::new(self.feed),
+            source: Mutex::default(),
             progress: Mutex::default(),
             changed: Condvar::new(),
         };
@@ -288,33 +293,69 @@ impl<'r> Shared<'r> {
         !progress.stopped
     }
 
+    fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads ahead when there is little to do, unless another thread is doing so; waits for that
+    /// one when there is nothing.
+    fn read_ahead(&self, steps: usize) {
+        let (left, read) = {
+            let source = self.source();
+            (source.ready.len(), source.read)
+        };
+        if read || left >= self.ahead {
+            return;
+        }
+        let feed = match left {
+            0 => Some(self.feed.lock().unwrap_or_else(PoisonError::into_inner)),
+            _ => self.feed.try_lock().ok(),
+        };
+        let Some(mut feed) = feed else { return };
+        if left == 0 && !self.source().ready.is_empty() {
+            // Another thread has read meanwhile.
+            return;
+        }
+        let morsels = feed.take_batch(MORSEL_COST, steps);
+        let mut source = self.source();
+        match morsels {
+            Ok(morsels) if morsels.is_empty() => source.read = true,
+            Ok(morsels) => source.ready.extend(morsels.into_iter().map(Ok)),
+            Err(error) => {
+                source.ready.push_back(Err(error));
+                source.read = true;
+            }
+        }
+    }
+
     /// Takes a morsel and computes it; false when there is none left.
     fn work(&self, operator: &mut (dyn Operator<'r> + 'r), steps: usize) -> bool {
-        let (number, morsel, spare) = {
-            let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.progress().count.is_some() {
+        let (number, morsel, spare) = loop {
+            self.read_ahead(steps);
+            let mut source = self.source();
+            let mut progress = self.progress();
+            if progress.count.is_some() {
                 return false;
             }
             let number = source.next;
-            source.next += 1;
-            let morsel = source.feed.take(MORSEL_COST, steps);
-            let mut progress = self.progress();
-            match &morsel {
-                Ok(Some(_)) => progress.done.push_back(None),
-                Ok(None) => {
+            match source.ready.pop_front() {
+                Some(morsel) => {
+                    source.next += 1;
+                    progress.done.push_back(None);
+                    if morsel.is_err() {
+                        progress.count = Some(number + 1);
+                    }
+                    break (number, morsel, progress.spare.pop());
+                }
+                None if source.read => {
                     progress.count = Some(number);
                     self.changed.notify_all();
                     return false;
                 }
-                Err(_) => {
-                    progress.done.push_back(None);
-                    progress.count = Some(number + 1);
-                }
+                None => {}
             }
-            (number, morsel, progress.spare.pop())
         };
-        let spare = spare.unwrap_or_default();
-        let tiles = morsel.and_then(|morsel| tiles_of(operator, morsel.unwrap_or_default(), spare));
+        let tiles = morsel.and_then(|morsel| tiles_of(operator, morsel, spare.unwrap_or_default()));
         let mut progress = self.progress();
         if let Some(at) = number.checked_sub(progress.visited)
             && let Some(done) = progress.done.get_mut(at)

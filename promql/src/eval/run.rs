@@ -358,6 +358,23 @@ impl<'r> Feed<'r> {
         Ok(Some(self.ready.split_off(cost, steps)))
     }
 
+    /// Takes off all series of the next batch, in parts as [`Feed::take`]. None when there is none
+    /// left.
+    pub(crate) fn take_batch(
+        &mut self,
+        cost: usize,
+        steps: usize,
+    ) -> Result<Vec<Morsel>, EvalError> {
+        let mut morsels = Vec::new();
+        if let Some(first) = self.take(cost, steps)? {
+            morsels.push(first);
+            while !self.ready.is_empty() {
+                morsels.push(self.ready.split_off(cost, steps));
+            }
+        }
+        Ok(morsels)
+    }
+
     /// Puts back what was taken off, in the same order; nothing else was taken since.
     pub(crate) fn give_back(&mut self, morsels: impl IntoIterator<Item = Morsel>) {
         let rest = std::mem::take(&mut self.ready);
