@@ -3,6 +3,8 @@
 //! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, and at the end of the block range
 //! it began in, so that no chunk crosses the border between two blocks.
 
+mod sealed;
+
 use isobar_model::{Columns, TimeRange};
 
 use crate::Error;
@@ -10,6 +12,7 @@ use crate::chunks::xor::{self, XorAppender};
 use crate::chunks::{Chunk, Encoding, Scratch};
 
 use super::incoming::RejectReason;
+use sealed::Sealed;
 
 /// The length of a block in milliseconds: two hours, aligned to the unix epoch.
 pub const BLOCK_RANGE_MS: i64 = 2 * 60 * 60 * 1000;
@@ -46,7 +49,7 @@ pub(crate) struct Bounds {
 #[derive(Debug, Default)]
 pub(crate) struct MemSeries {
     open: XorAppender,
-    sealed: Vec<Chunk>,
+    sealed: Sealed,
 }
 
 const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active series");
@@ -54,9 +57,7 @@ const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active serie
 impl MemSeries {
     /// The time of the newest sample.
     pub(crate) fn last_ms(&self) -> Option<i64> {
-        self.open
-            .last_ms()
-            .or_else(|| self.sealed.last().map(|chunk| chunk.max_ms))
+        self.open.last_ms().or_else(|| self.sealed.last_ms())
     }
 
     /// Whether there is no sample.
@@ -66,18 +67,15 @@ impl MemSeries {
 
     /// The time of the oldest sample.
     pub(crate) fn first_ms(&self) -> Option<i64> {
-        self.sealed
-            .first()
-            .map(|chunk| chunk.min_ms)
-            .or_else(|| self.open.first_ms())
+        self.sealed.first_ms().or_else(|| self.open.first_ms())
     }
 
     /// The time of the oldest sample among chunks that begin at `from_ms` or later.
     pub(crate) fn first_from(&self, from_ms: i64) -> Option<i64> {
-        let sealed = self.sealed.iter().map(|chunk| chunk.min_ms);
-        sealed
-            .chain(self.open.first_ms())
-            .find(|min_ms| *min_ms >= from_ms)
+        let open = self.open.first_ms();
+        self.sealed
+            .first_from(from_ms)
+            .or(open.filter(|min_ms| *min_ms >= from_ms))
     }
 
     /// The number of chunks, the open one included.
@@ -123,7 +121,6 @@ impl MemSeries {
     fn seal(&mut self) {
         let open = std::mem::take(&mut self.open);
         if let Some(chunk) = open.into_chunk() {
-            self.sealed.reserve_exact(1);
             self.sealed.push(chunk);
         }
     }
@@ -147,7 +144,7 @@ impl MemSeries {
     fn value_at(&self, timestamp_ms: i64) -> Option<f64> {
         let at = TimeRange::new(timestamp_ms, timestamp_ms);
         let (mut columns, mut scratch) = (Columns::default(), Scratch::default());
-        for chunk in self.sealed.iter().filter(|chunk| overlaps(chunk, at)) {
+        for chunk in self.sealed.overlapping(at) {
             // Only XOR chunks that were encoded or checked here are in a head.
             xor::decode_with(&chunk.data, &mut columns, &mut scratch).ok()?;
         }
@@ -165,12 +162,7 @@ impl MemSeries {
     /// Appends the chunks that overlap `range` to `chunks`. Sealed ones share their bytes, the
     /// open one is copied.
     pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Chunk>) {
-        chunks.extend(
-            self.sealed
-                .iter()
-                .filter(|chunk| overlaps(chunk, range))
-                .cloned(),
-        );
+        chunks.extend(self.sealed.overlapping(range));
         let open_overlaps = match (self.open.first_ms(), self.open.last_ms()) {
             (Some(first), Some(last)) => range.overlaps(&TimeRange::new(first, last)),
             _ => false,
@@ -183,8 +175,7 @@ impl MemSeries {
     /// Drops all chunks that end before `before_ms`, and says whether there were any.
     pub(crate) fn truncate(&mut self, before_ms: i64) -> bool {
         let chunks = self.chunk_count();
-        self.sealed.retain(|chunk| chunk.max_ms >= before_ms);
-        self.sealed.shrink_to_fit();
+        self.sealed.truncate(before_ms);
         if self
             .open
             .last_ms()
@@ -236,13 +227,8 @@ impl MemSeries {
 
     /// The memory that the series holds outside of itself, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let sealed: usize = self.sealed.iter().map(|chunk| chunk.data.len()).sum();
-        self.open.heap_bytes() + self.sealed.capacity() * size_of::<Chunk>() + sealed
+        self.open.heap_bytes() + self.sealed.heap_bytes()
     }
-}
-
-fn overlaps(chunk: &Chunk, range: TimeRange) -> bool {
-    range.overlaps(&TimeRange::new(chunk.min_ms, chunk.max_ms))
 }
 
 #[cfg(test)]
