@@ -112,6 +112,9 @@ fn all(seed: u64) -> Vec<(Labels, Columns)> {
             add("odd_values", Shape::Odd, &[("job", job), ("which", which)]);
         }
     }
+    // A head reads its series in the order in which they came, a block and Isobar in that of
+    // their labels, and sums depend on it.
+    series.sort_by(|a, b| a.0.cmp(&b.0));
     series
 }
 
