@@ -27,7 +27,7 @@ use crate::mmap::map_file;
 
 const MAGIC: u32 = 0x85bd_40dd;
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 8;
+pub(crate) const HEADER_BYTES: usize = 8;
 /// The most that the length in front of a chunk can take.
 const LENGTH_BYTES_MAX: u64 = 5;
 const ENCODING_BYTES: u64 = 1;
@@ -149,13 +149,7 @@ impl SegmentWriter {
             .map_err(|_| Error::LimitExceeded("a segment file is longer than 4 GiB".into()))?;
         let reference = ChunkRef::new(self.segments.saturating_sub(1), offset);
         self.scratch.clear();
-        put_uvarint(&mut self.scratch, chunk.data.len() as u64);
-        let checked_from = self.scratch.len();
-        self.scratch.push(chunk.encoding as u8);
-        self.scratch.extend_from_slice(&chunk.data);
-        let mut crc = Crc32c::new();
-        crc.update(self.scratch.get(checked_from..).unwrap_or_default());
-        put_be32(&mut self.scratch, crc.finish());
+        put_chunk(&mut self.scratch, chunk);
         if let Some(file) = &mut self.current {
             file.write_all(&self.scratch)
                 .map_err(|e| Error::io("write", path(), e))?;
@@ -170,8 +164,7 @@ impl SegmentWriter {
         let path = segment_path(&self.dir, self.segments);
         let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
-        let [a, b, c, d] = MAGIC.to_be_bytes();
-        file.write_all(&[a, b, c, d, VERSION, 0, 0, 0])
+        file.write_all(&header())
             .map_err(|e| Error::io("write", &path, e))?;
         self.current = Some(file);
         self.position = HEADER_BYTES as u64;
@@ -303,7 +296,28 @@ impl SegmentReader {
     }
 }
 
-fn read_chunk(segment: &[u8], offset: u32) -> Result<(u8, &[u8]), DecodeError> {
+/// What a segment file begins with.
+pub(crate) fn header() -> [u8; HEADER_BYTES] {
+    let [a, b, c, d] = MAGIC.to_be_bytes();
+    [a, b, c, d, VERSION, 0, 0, 0]
+}
+
+/// Appends a chunk as it stands in a segment file.
+pub(crate) fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
+    put_uvarint(out, chunk.data.len() as u64);
+    let checked_from = out.len();
+    out.push(chunk.encoding as u8);
+    out.extend_from_slice(&chunk.data);
+    let mut crc = Crc32c::new();
+    crc.update(out.get(checked_from..).unwrap_or_default());
+    put_be32(out, crc.finish());
+}
+
+/// The number of the encoding and the bytes of the chunk at `offset`, its checksum verified.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn read_chunk(segment: &[u8], offset: u32) -> Result<(u8, &[u8]), DecodeError> {
     let mut decoder = Decoder::at(segment, u64::from(offset))?;
     let len = decoder.uvarint_len()?;
     let checked = decoder.bytes(len.checked_add(1).ok_or(DecodeError::Truncated)?)?;

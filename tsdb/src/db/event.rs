@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use isobar_model::TimeRange;
+
 /// Called from any thread with what has happened; must not block.
 pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
 
@@ -40,6 +42,13 @@ pub enum Event {
         offset: u64,
         /// What is wrong.
         why: String,
+    },
+    /// A chunk of the head lies in a damaged file; the block that is cut is without it.
+    ChunkLost {
+        /// The file, where in it, and what is wrong.
+        why: String,
+        /// The times of its first and last sample, unix milliseconds.
+        range: TimeRange,
     },
     /// A block cannot be read and is left out; nothing in its directory was changed.
     BlockQuarantined {
@@ -81,6 +90,7 @@ impl Event {
             | Event::WalLeftover { .. }
             | Event::WalTornTail { .. }
             | Event::WalDamage { .. }
+            | Event::ChunkLost { .. }
             | Event::BlockQuarantined { .. } => true,
             Event::WalRecovered
             | Event::BlockCut { .. }
@@ -116,6 +126,13 @@ impl fmt::Display for Event {
             }
             Event::WalDamage { path, offset, why } => {
                 write!(f, "damage in {} at offset {offset}: {why}", path.display())
+            }
+            Event::ChunkLost { why, range } => {
+                let TimeRange { min_ms, max_ms } = range;
+                write!(
+                    f,
+                    "samples of a series between {min_ms} and {max_ms} are lost: {why}"
+                )
             }
             Event::BlockQuarantined { path, why } => {
                 write!(f, "block {} is left out: {why}", path.display())

@@ -14,12 +14,15 @@ use crate::block::{BlockMeta, BlockWriter};
 use crate::head::{BLOCK_RANGE_MS, TenantState, block_end_ms};
 use crate::wal::snapshot;
 
+use super::Db;
 use super::blocks::{Block, meta_fields};
 use super::event::Event;
-use super::{Db, files};
 
 /// A block is cut when the head holds one and a half times its range.
 const CUT_AT_MS: i64 = BLOCK_RANGE_MS / 2 * 3;
+
+/// Sealed chunks are moved to files when they take this many bytes.
+const FILE_BYTES_MIN: usize = 1 << 20;
 
 /// What maintenance has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -72,6 +75,9 @@ impl Db {
         let mut agenda = self.agenda.lock();
         let steps = [
             self.blocks.reload(),
+            self.head
+                .file_chunks(&self.chunk_files, FILE_BYTES_MIN)
+                .map(|_| ()),
             self.cut(Cut::Due, &mut agenda, &mut done),
             self.clear_head(&mut agenda, &mut done),
             self.expire(&mut done),
@@ -99,7 +105,27 @@ impl Db {
     /// When log or snapshot cannot be written; the log is as long as before then.
     pub fn shorten_log(&self) -> Result<(), Error> {
         let _agenda = self.agenda.lock();
-        snapshot::replace_log(&self.wal_dir, &self.head, &self.log, &self.config.events)
+        self.replace_log()
+    }
+
+    /// Moves sealed chunks from memory to files: what maintenance does when there are enough of
+    /// them.
+    ///
+    /// # Errors
+    /// When a file cannot be written; the chunks stay in memory then.
+    pub fn file_chunks(&self) -> Result<u64, Error> {
+        let _agenda = self.agenda.lock();
+        self.head.file_chunks(&self.chunk_files, 0)
+    }
+
+    fn replace_log(&self) -> Result<(), Error> {
+        snapshot::replace_log(
+            &self.wal_dir,
+            &self.head,
+            &self.log,
+            &self.chunk_files,
+            &self.config.events,
+        )
     }
 
     fn cut(&self, cut: Cut, agenda: &mut Agenda, done: &mut Maintenance) -> Result<(), Error> {
@@ -167,6 +193,7 @@ impl Db {
         let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
         meta.other = meta_fields(&tenant.name);
         let series = self.head.select(Some(tenant.id), &[], range);
+        let series = series.leaving_out_damage(&self.config.events);
         let symbols: BTreeSet<&str> = series
             .pairs()
             .flat_map(|(name, value)| [name, value])
@@ -212,8 +239,8 @@ impl Db {
             agenda.shorten_log = true;
         }
         done.waits_for_readers = !agenda.truncations.is_empty();
-        if agenda.shorten_log {
-            snapshot::replace_log(&self.wal_dir, &self.head, &self.log, &self.config.events)?;
+        if agenda.shorten_log || snapshot::is_due(&self.wal_dir, &self.config.events)? {
+            self.replace_log()?;
             agenda.shorten_log = false;
             done.log_shortened = true;
         }
@@ -251,7 +278,7 @@ impl Db {
             served = kept;
         }
         if let Some(limit) = self.config.retention_size {
-            let log_bytes = files::dir_bytes(&self.wal_dir)?;
+            let log_bytes = self.wal_bytes()?;
             let mut bytes = served.iter().map(Block::size_bytes).sum::<u64>() + log_bytes;
             served.sort_by_key(|block| block.meta().end_ms);
             for block in served {

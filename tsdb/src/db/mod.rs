@@ -1,7 +1,7 @@
 //! Head and blocks of one data directory behind one interface.
 //!
 //! The directory holds the blocks, each in a directory named by its ULID, the log in
-//! `isobar-wal/`, and a lock file.
+//! `isobar-wal/`, sealed chunks of the head in `isobar-chunks/`, and a lock file.
 
 pub mod blocks;
 pub mod config;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 use isobar_model::{Matcher, Tenant, TimeRange};
 
 use crate::Error;
+use crate::head::chunk_files::ChunkFiles;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
 use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
 use crate::lock::DirLock;
@@ -44,6 +45,7 @@ pub type OnDurable = Box<dyn FnOnce(Result<(), Error>) + Send>;
 pub struct Db {
     config: DbConfig,
     wal_dir: PathBuf,
+    chunk_files: ChunkFiles,
     head: Arc<Head>,
     log: Log,
     blocks: Arc<Blocks>,
@@ -76,7 +78,8 @@ impl Db {
                 .find_or_add(block.tenant())
                 .note_cut(block.meta().end_ms);
         }
-        let mut restore = Restore::new(&head);
+        let chunk_files = ChunkFiles::open(&config.dir)?;
+        let mut restore = Restore::new(&head, Some(&chunk_files));
         let next_segment = replay::replay(&wal_dir, &mut restore, &config.events)?;
         let replayed = restore.finish();
         let log = Log::start(
@@ -88,6 +91,7 @@ impl Db {
         Ok(Db {
             config,
             wal_dir,
+            chunk_files,
             head,
             log,
             blocks,

@@ -118,12 +118,12 @@ impl Db {
             .collect()
     }
 
-    /// The bytes that the log takes on disk.
+    /// The bytes that the head takes on disk: the log, its snapshot, and chunks in files.
     ///
     /// # Errors
-    /// When its directory cannot be read.
+    /// When its directories cannot be read.
     pub fn wal_bytes(&self) -> Result<u64, Error> {
-        files::dir_bytes(&self.wal_dir)
+        Ok(files::dir_bytes(&self.wal_dir)? + files::dir_bytes(self.chunk_files.dir())?)
     }
 }
 

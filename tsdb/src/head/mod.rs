@@ -6,6 +6,8 @@
 //! index), then one shard, then the log's buffer.
 
 mod append;
+pub(crate) mod chunk_files;
+mod filing;
 mod gather;
 pub mod incoming;
 mod index;
@@ -32,6 +34,10 @@ pub(crate) use tenants::{TenantId, TenantState};
 use index::Index;
 use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
+
+/// How many series are truncated, and how many dropped, at a time.
+const TRUNCATE_BATCH: usize = 4096;
+const DROP_BATCH: usize = 256;
 
 /// Series in memory, of all tenants.
 pub(crate) struct Head {
@@ -101,20 +107,30 @@ impl Head {
         // when that is visited, or its appender sets the time after this.
         tenant.min_ms.store(i64::MAX, Ordering::Release);
         let mut empty = Vec::new();
-        for (shard, locked) in self.shards.iter().enumerate() {
-            let mut locked = locked.lock();
-            for id in ids.iter().filter(|id| shard_of(*id) == shard) {
-                let Some(series) = locked.get_mut(id) else {
-                    continue;
-                };
-                series.truncate(before_ms);
-                match series.first_ms() {
-                    Some(first_ms) => tenant.widen(first_ms, i64::MIN),
-                    None => empty.push(id),
+        let mut ids = ids.into_iter().peekable();
+        // Few at a time, so that writers never wait long for a shard.
+        while ids.peek().is_some() {
+            let mut batch: Vec<u32> = ids.by_ref().take(TRUNCATE_BATCH).collect();
+            batch.sort_by_key(|id| shard_of(*id));
+            for group in batch.chunk_by(|a, b| shard_of(*a) == shard_of(*b)) {
+                let Some(first) = group.first() else { continue };
+                let mut locked = self.shards[shard_of(*first)].lock();
+                for id in group {
+                    let Some(series) = locked.get_mut(*id) else {
+                        continue;
+                    };
+                    series.truncate(before_ms);
+                    match series.first_ms() {
+                        Some(first_ms) => tenant.widen(first_ms, i64::MIN),
+                        None => empty.push(*id),
+                    }
                 }
             }
         }
-        self.drop_empty(&empty);
+        empty
+            .chunks(DROP_BATCH)
+            .for_each(|batch| self.drop_empty(batch));
+        self.forget_keys(&empty);
     }
 
     /// The time of the tenant's oldest sample among chunks that begin at `from_ms` or later. Locks
@@ -131,7 +147,24 @@ impl Head {
         oldest_ms
     }
 
-    /// Forgets those of the series that have no sample.
+    /// Forgets the keys that lead to those of the series that are gone. Their ids are not handed
+    /// out again before.
+    fn forget_keys(&self, ids: &[u32]) {
+        if ids.is_empty() {
+            return;
+        }
+        let ids: roaring::RoaringBitmap = ids.iter().copied().collect();
+        let gone: roaring::RoaringBitmap = {
+            let catalog = self.catalog.read();
+            let gone = |id: &u32| catalog.index.tenant_of(*id).is_none();
+            ids.iter().filter(gone).collect()
+        };
+        for shard in self.shards.iter() {
+            shard.lock().retain_keys(|id| !gone.contains(id));
+        }
+    }
+
+    /// Forgets those of the series that have no sample. Their keys are left.
     fn drop_empty(&self, ids: &[u32]) {
         if ids.is_empty() {
             return;
@@ -145,10 +178,6 @@ impl Head {
                 catalog.index.remove(*id);
                 dropped.push(*id);
             }
-        }
-        let gone: roaring::RoaringBitmap = dropped.iter().copied().collect();
-        for shard in self.shards.iter() {
-            shard.lock().retain_keys(|id| !gone.contains(id));
         }
         catalog.ids.freed.extend(dropped);
     }

@@ -8,10 +8,11 @@ use isobar_model::{Labels, Tenant};
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 
 use crate::Error;
-use crate::chunks::Chunk;
-use crate::wal::record::{self, Kind};
+use crate::chunks::{Chunk, Encoding};
+use crate::wal::record::{self, FiledChunk, Kind};
 
-use super::series::Bounds;
+use super::chunk_files::{ChunkFiles, OpenFiles};
+use super::series::{Bounds, Filed};
 use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
@@ -24,6 +25,8 @@ pub(crate) struct Restore<'a> {
     /// Ids of the log that stand for a series which has another id already.
     aliases: HashMap<u32, u32>,
     tenants: Vec<TenantTimes>,
+    /// The chunk files that snapshots name.
+    files: Option<OpenFiles<'a>>,
     /// What was applied.
     pub(crate) counts: RestoreCounts,
 }
@@ -41,9 +44,9 @@ struct TenantTimes {
 pub struct RestoreCounts {
     /// Series that were defined.
     pub series: u64,
-    /// Samples and samples of chunks that came back.
+    /// Samples and samples of chunks that came back; those of chunks in files are not counted.
     pub samples: u64,
-    /// Chunks that came back.
+    /// Chunks that came back, from a snapshot or in files.
     pub chunks: u64,
     /// Samples that lie in blocks already.
     pub samples_in_blocks: u64,
@@ -52,8 +55,10 @@ pub struct RestoreCounts {
 }
 
 impl<'a> Restore<'a> {
-    pub(crate) fn new(head: &'a Head) -> Self {
+    /// To `head`; chunks that snapshots name are in `files`.
+    pub(crate) fn new(head: &'a Head, files: Option<&'a ChunkFiles>) -> Self {
         Restore {
+            files: files.map(OpenFiles::new),
             head,
             catalog: head.catalog.write(),
             shards: head.shards.iter().map(|shard| shard.lock()).collect(),
@@ -83,6 +88,11 @@ impl<'a> Restore<'a> {
             Kind::Chunks => record::read_chunks(payload, |id, chunk| {
                 if let Err(e) = self.chunk(id, chunk) {
                     trouble.get_or_insert(e.to_string());
+                }
+            }),
+            Kind::Filed => record::read_filed(payload, |id, chunk| {
+                if let Err(why) = self.filed(id, chunk) {
+                    trouble.get_or_insert(why);
                 }
             }),
             Kind::Tenant => record::read_tenant(payload).map(|times| {
@@ -209,6 +219,38 @@ impl<'a> Restore<'a> {
         tenant.min_ms = tenant.min_ms.min(min_ms);
         tenant.max_ms = tenant.max_ms.max(max_ms);
         self.counts.samples += samples;
+        self.counts.chunks += 1;
+        Ok(())
+    }
+
+    fn filed(&mut self, id: u32, chunk: FiledChunk) -> Result<(), String> {
+        let FiledChunk {
+            encoding,
+            range,
+            file,
+            offset,
+        } = chunk;
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
+        let series = self.shards[shard_of(id)].get_mut(id);
+        let (Some(tenant), Some(series)) = (tenant, series) else {
+            return Err(format!("a chunk of series id {id}, which is not known"));
+        };
+        // It lies in a block.
+        if range.max_ms < tenant.cut_until_ms {
+            return Ok(());
+        }
+        let files = self.files.as_mut().ok_or("there are no chunk files")?;
+        let encoding = Encoding::from_u8(encoding).ok_or("a chunk of unknown encoding")?;
+        let file = files.get(file)?;
+        if !file.holds(offset) {
+            return Err(format!("a chunk behind the end of file {}", file.number()));
+        }
+        let filed = Filed::new(file, offset, encoding, range);
+        series.restore_filed(filed.ok_or("a chunk of too long a time")?);
+        tenant.min_ms = tenant.min_ms.min(range.min_ms);
+        tenant.max_ms = tenant.max_ms.max(range.max_ms);
         self.counts.chunks += 1;
         Ok(())
     }

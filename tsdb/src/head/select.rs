@@ -7,9 +7,12 @@ use isobar_model::{Matcher, TimeRange};
 
 use crate::Error;
 use crate::chunks::Chunk;
+use crate::db::describe;
+use crate::db::event::{Event, Events};
 use crate::merge::SeriesChunks;
 
 use super::gather::{Gathered, GatheredSeries};
+use super::series::Stored;
 use super::shard::shard_of;
 use super::{Head, TenantId};
 
@@ -60,6 +63,7 @@ impl Head {
             next: 0,
             fetched: VecDeque::new(),
             text: String::new(),
+            damage: None,
         }
     }
 
@@ -95,11 +99,36 @@ pub(crate) struct HeadSeries {
     range: TimeRange,
     gathered: Gathered,
     next: usize,
-    fetched: VecDeque<(GatheredSeries, Vec<Chunk>)>,
+    fetched: VecDeque<(GatheredSeries, Vec<Stored>)>,
     text: String,
+    /// Told of chunks that cannot be read, which are left out then.
+    damage: Option<Events>,
 }
 
 impl HeadSeries {
+    /// Leaves out chunks whose file is damaged, and tells `events`, where otherwise the series
+    /// would be an error.
+    pub(crate) fn leaving_out_damage(mut self, events: &Events) -> Self {
+        self.damage = Some(Arc::clone(events));
+        self
+    }
+
+    fn read(&self, stored: Vec<Stored>) -> Result<Vec<Chunk>, Error> {
+        let mut chunks = Vec::with_capacity(stored.len());
+        for one in stored {
+            let range = one.range();
+            match (one.read(), &self.damage) {
+                (Ok(chunk), _) => chunks.push(chunk),
+                (Err(error), None) => return Err(error),
+                (Err(error), Some(events)) => events(Event::ChunkLost {
+                    why: describe(&error),
+                    range,
+                }),
+            }
+        }
+        Ok(chunks)
+    }
+
     /// The label pairs of all series that match, in order.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.gathered.pairs()
@@ -110,7 +139,7 @@ impl HeadSeries {
         let rest = self.gathered.series().get(self.next..).unwrap_or_default();
         let batch = rest.get(..CHUNKS_BATCH).unwrap_or(rest);
         self.next += batch.len();
-        let mut chunks: Vec<Vec<Chunk>> = Vec::new();
+        let mut chunks: Vec<Vec<Stored>> = Vec::new();
         chunks.resize_with(batch.len(), Vec::new);
         for (shard, locked) in self.head.shards.iter().enumerate() {
             let locked = locked.lock();
@@ -134,7 +163,7 @@ impl Iterator for HeadSeries {
     type Item = Result<SeriesChunks, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut found: Option<(GatheredSeries, Vec<Chunk>)> = None;
+        let mut found: Option<(GatheredSeries, Vec<Stored>)> = None;
         loop {
             if self.fetched.is_empty() && self.next < self.gathered.series().len() {
                 self.fetch();
@@ -149,12 +178,16 @@ impl Iterator for HeadSeries {
                 (None, Some(first)) => found = Some(first),
                 (Some((_, chunks)), Some((_, more))) => {
                     chunks.extend(more);
-                    chunks.sort_by_key(|chunk| chunk.min_ms);
+                    chunks.sort_by_key(|chunk| chunk.range().min_ms);
                 }
                 (_, None) => break,
             }
         }
         let (series, chunks) = found?;
+        let chunks = match self.read(chunks) {
+            Ok(chunks) => chunks,
+            Err(error) => return Some(Err(error)),
+        };
         Some(Ok(SeriesChunks {
             labels: self.gathered.labels(series, &mut self.text),
             chunks,

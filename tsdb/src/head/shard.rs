@@ -157,6 +157,19 @@ impl Shard {
         self.pages.iter().flatten().flatten()
     }
 
+    /// The series of a page of slots with their ids; nothing when there is no such page. The
+    /// receiver is shard number `shard`.
+    pub(crate) fn page(
+        &self,
+        shard: usize,
+        page: usize,
+    ) -> Option<impl Iterator<Item = (u32, &MemSeries)>> {
+        let slots = self.pages.get(page)?.iter().zip(page * PAGE_SLOTS..);
+        Some(slots.filter_map(move |(series, slot)| {
+            Some((id_of(shard, u32::try_from(slot).ok()?), series.as_ref()?))
+        }))
+    }
+
     /// The memory that keys and slots take, in bytes.
     pub(crate) fn table_bytes(&self) -> usize {
         let slots: usize = self.pages.iter().map(Vec::capacity).sum();

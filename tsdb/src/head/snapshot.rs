@@ -1,13 +1,15 @@
-//! The head as records: what stands for the log before it.
+//! The head as records: what stands for the log before it. Chunks in files are named, not copied.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
 use isobar_model::{Labels, TimeRange};
 
 use crate::Error;
 use crate::chunks::Chunk;
-use crate::wal::record::{self, Kind, TenantTimes};
+use crate::wal::record::{self, FiledChunk, Kind, TenantTimes};
 
+use super::series::{Filed, Stored};
 use super::shard::{SHARDS, shard_of};
 use super::{Head, TenantId};
 
@@ -18,14 +20,15 @@ const RECORD_BYTES: usize = 256 << 10;
 
 impl Head {
     /// Gives `put` the records from which [`super::Restore`] makes this head again, in batches so
-    /// that writes go on meanwhile.
+    /// that writes go on meanwhile. Gives back the numbers of the chunk files that they name.
     ///
     /// # Errors
     /// Those of `put`.
     pub(crate) fn snapshot(
         &self,
         mut put: impl FnMut(Kind, &[u8]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    ) -> Result<BTreeSet<u32>, Error> {
+        let mut files = BTreeSet::new();
         let mut payload = Vec::new();
         let tenants = self.tenants.all();
         for tenant in &tenants {
@@ -64,10 +67,10 @@ impl Head {
                     put(Kind::Series, &payload)?;
                 }
             }
-            self.put_chunks(&batch, &mut payload, &mut put)?;
+            self.put_chunks(&batch, &mut files, &mut put)?;
             first = first.saturating_add(SERIES_BATCH);
         }
-        Ok(())
+        Ok(files)
     }
 
     /// Ids, tenants and labels of the series with ids in `first..end`, sorted by tenant.
@@ -87,34 +90,77 @@ impl Head {
     fn put_chunks(
         &self,
         batch: &[(u32, TenantId, Labels)],
-        payload: &mut Vec<u8>,
+        files: &mut BTreeSet<u32>,
         put: &mut impl FnMut(Kind, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let (mut filed_records, mut chunk_records) = (Records::default(), Records::default());
+        let mut stored: Vec<Stored> = Vec::new();
         let mut chunks: Vec<Chunk> = Vec::new();
-        payload.clear();
+        let mut filed: Vec<Filed> = Vec::new();
         for shard in 0..SHARDS {
             let locked = self.shards[shard].lock();
-            let mut records = Vec::new();
             for (id, _, _) in batch.iter().filter(|(id, _, _)| shard_of(*id) == shard) {
                 let Some(series) = locked.get(*id) else {
                     continue;
                 };
-                chunks.clear();
-                series.chunks(TimeRange::ALL, &mut chunks);
-                record::put_chunks(payload, *id, &chunks);
-                if payload.len() >= RECORD_BYTES {
-                    records.push(std::mem::take(payload));
+                series.chunks(TimeRange::ALL, &mut stored);
+                for one in stored.drain(..) {
+                    match one {
+                        Stored::Heap(chunk) => chunks.push(*chunk),
+                        Stored::Filed(one) => filed.push(one),
+                    }
+                }
+                if !filed.is_empty() {
+                    files.extend(filed.iter().map(|one| one.place().0));
+                    record::put_filed(&mut filed_records.open, *id, filed.drain(..).map(name));
+                    filed_records.end_if_full();
+                }
+                if !chunks.is_empty() {
+                    record::put_chunks(&mut chunk_records.open, *id, &chunks);
+                    chunk_records.end_if_full();
+                    chunks.clear();
                 }
             }
-            drop(locked);
-            for record in records {
-                put(Kind::Chunks, &record)?;
-            }
         }
-        if !payload.is_empty() {
-            put(Kind::Chunks, payload)?;
-            payload.clear();
+        // A series' filed chunks are older than those that are not.
+        for record in filed_records.finish() {
+            put(Kind::Filed, &record)?;
+        }
+        for record in chunk_records.finish() {
+            put(Kind::Chunks, &record)?;
         }
         Ok(())
+    }
+}
+
+/// Payloads of one kind.
+#[derive(Default)]
+struct Records {
+    open: Vec<u8>,
+    full: Vec<Vec<u8>>,
+}
+
+impl Records {
+    fn end_if_full(&mut self) {
+        if self.open.len() >= RECORD_BYTES {
+            self.full.push(std::mem::take(&mut self.open));
+        }
+    }
+
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        if !self.open.is_empty() {
+            self.full.push(self.open);
+        }
+        self.full
+    }
+}
+
+fn name(filed: Filed) -> FiledChunk {
+    let (file, offset) = filed.place();
+    FiledChunk {
+        encoding: filed.encoding(),
+        range: filed.range(),
+        file,
+        offset,
     }
 }

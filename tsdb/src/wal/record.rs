@@ -9,13 +9,15 @@
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, len <uvarint>, bytes)…
 //! Tenant   name <str>, end of its blocks <varint>, newest sample <varint>
 //! End      records before this one <uvarint>
+//! Filed    to the end: id <uvarint>, chunks <uvarint>,
+//!          (encoding <1b>, min <varint>, max - min <uvarint>, file <uvarint>, offset <uvarint>)…
 //! ```
 //!
 //! A samples record stands on its own: it says nothing relative to another record, so a lost
 //! record changes no value but its own.
 
 use bytes::Bytes;
-use isobar_model::Labels;
+use isobar_model::{Labels, TimeRange};
 
 use crate::chunks::{Chunk, Encoding};
 use crate::encoding::{DecodeError, Decoder, put_uvarint, put_uvarint_str, put_varint};
@@ -34,6 +36,8 @@ pub enum Kind {
     Tenant = 4,
     /// The end of a snapshot.
     End = 5,
+    /// Where chunks of series lie in files (snapshots only).
+    Filed = 12,
 }
 
 impl Kind {
@@ -45,6 +49,7 @@ impl Kind {
             3 => Kind::Chunks,
             4 => Kind::Tenant,
             5 => Kind::End,
+            12 => Kind::Filed,
             _ => return None,
         })
     }
@@ -217,6 +222,68 @@ pub fn read_chunks(payload: &[u8], mut each: impl FnMut(u32, Chunk)) -> Result<(
     Ok(())
 }
 
+/// A chunk that lies in a file of the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FiledChunk {
+    /// The number of its encoding.
+    pub encoding: u8,
+    /// The times of its first and last sample, unix milliseconds.
+    pub range: TimeRange,
+    /// The number of the file.
+    pub file: u32,
+    /// Where it begins there.
+    pub offset: u32,
+}
+
+/// Adds the filed chunks of a series to the payload of a filed record.
+pub(crate) fn put_filed(
+    out: &mut Vec<u8>,
+    id: u32,
+    chunks: impl ExactSizeIterator<Item = FiledChunk>,
+) {
+    put_uvarint(out, u64::from(id));
+    put_uvarint(out, chunks.len() as u64);
+    for chunk in chunks {
+        let TimeRange { min_ms, max_ms } = chunk.range;
+        out.push(chunk.encoding);
+        put_varint(out, min_ms);
+        put_uvarint(out, max_ms.wrapping_sub(min_ms).cast_unsigned());
+        put_uvarint(out, u64::from(chunk.file));
+        put_uvarint(out, u64::from(chunk.offset));
+    }
+}
+
+/// Reads a filed record: `each` gets an id and one of its chunks, in time order.
+///
+/// # Errors
+/// When the payload does not follow its format; what came before the error was given to `each`.
+pub fn read_filed(
+    payload: &[u8],
+    mut each: impl FnMut(u32, FiledChunk),
+) -> Result<(), DecodeError> {
+    let mut decoder = Decoder::new(payload);
+    while !decoder.is_empty() {
+        let id = decoder.uvarint32()?;
+        for _ in 0..decoder.uvarint_len()? {
+            let encoding = decoder.u8()?;
+            let min_ms = decoder.varint()?;
+            let max_ms = min_ms.wrapping_add(decoder.uvarint()?.cast_signed());
+            let (file, offset) = (decoder.uvarint32()?, decoder.uvarint32()?);
+            let range = TimeRange::new(min_ms, max_ms);
+            each(
+                id,
+                FiledChunk {
+                    encoding,
+                    range,
+                    file,
+                    offset,
+                },
+            );
+        }
+    }
+    Ok(())
+}
+
 /// The times of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TenantTimes<'a> {
@@ -317,6 +384,18 @@ mod tests {
         let mut read = Vec::new();
         read_chunks(&payload, |id, chunk| read.push((id, chunk))).unwrap();
         assert_eq!(read, [(9, chunk.clone()), (9, chunk)]);
+
+        let filed = FiledChunk {
+            encoding: 1,
+            range: TimeRange::new(i64::MIN, i64::MAX),
+            file: u32::MAX,
+            offset: 8,
+        };
+        let mut payload = Vec::new();
+        put_filed(&mut payload, 5, [filed, filed].into_iter());
+        let mut read = Vec::new();
+        read_filed(&payload, |id, chunk| read.push((id, chunk))).unwrap();
+        assert_eq!(read, [(5, filed), (5, filed)]);
 
         let times = TenantTimes {
             tenant: "x",

@@ -95,7 +95,7 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
 /// looking into logs, and for throwing bytes at the reader.
 pub fn inspect(bytes: &[u8]) -> (RestoreCounts, u64) {
     let head = Head::new([0; SECRET_BYTES]);
-    let mut restore = Restore::new(&head);
+    let mut restore = Restore::new(&head, None);
     let mut damaged = 0;
     // Memory has no errors.
     if let Ok(mut reader) = SegmentReader::new(bytes, Path::new("memory")) {

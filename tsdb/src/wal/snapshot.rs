@@ -1,5 +1,6 @@
 //! Writing a snapshot of the head, and dropping the part of the log that it stands for.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
@@ -9,13 +10,16 @@ use crate::db::event::Events;
 use crate::db::files;
 use crate::encoding::put_uvarint;
 use crate::head::Head;
+use crate::head::chunk_files::ChunkFiles;
 
-use super::log::Log;
+use super::log::{Log, segment_path};
 use super::record::Kind;
 use super::replay::{Files, TMP_SUFFIX, snapshot_path};
 use super::segment::{FrameWriter, random_nonce};
 
 const BUFFER_BYTES: usize = 1 << 20;
+/// A shorter log is read back quickly enough.
+const LOG_BYTES_MIN: u64 = 256 << 20;
 
 /// Closes the segment being written, writes the head as a snapshot that stands for all segments
 /// up to it, and removes those. When it fails on the way, the log is as long as before.
@@ -26,20 +30,25 @@ pub(crate) fn replace_log(
     dir: &Path,
     head: &Head,
     log: &Log,
+    chunk_files: &ChunkFiles,
     events: &Events,
 ) -> Result<(), Error> {
     let freed = head.take_freed();
-    let number = match log
+    let files_end = chunk_files.next();
+    let (number, wanted) = match log
         .rotate()
-        .and_then(|number| write(dir, number, head).map(|()| number))
+        .and_then(|number| Ok((number, write(dir, number, head)?)))
     {
-        Ok(number) => number,
+        Ok(written) => written,
         Err(e) => {
             head.keep_freed(freed);
             return Err(e);
         }
     };
-    match Files::list(dir, events).and_then(|files| files.remove_before(dir, number)) {
+    let removed = Files::list(dir, events)
+        .and_then(|files| files.remove_before(dir, number))
+        .and_then(|()| chunk_files.remove_unwanted(&wanted, files_end));
+    match removed {
         Ok(()) => {
             head.reuse(freed);
             Ok(())
@@ -51,25 +60,46 @@ pub(crate) fn replace_log(
     }
 }
 
-fn write(dir: &Path, number: u64, head: &Head) -> Result<(), Error> {
+/// Whether the log has become so long that a snapshot is worth its writing.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(crate) fn is_due(dir: &Path, events: &Events) -> Result<bool, Error> {
+    let files = Files::list(dir, events)?;
+    let size = |path: &Path| {
+        let meta = std::fs::metadata(path).map_err(|e| Error::io("stat", path, e));
+        meta.map(|meta| meta.len())
+    };
+    let mut log_bytes = 0;
+    for segment in &files.segments {
+        log_bytes += size(&segment_path(dir, *segment))?;
+    }
+    let last = files.snapshots.last();
+    let snapshot_bytes = last.map_or(Ok(0), |number| size(&snapshot_path(dir, *number)))?;
+    Ok(log_bytes > LOG_BYTES_MIN.max(snapshot_bytes))
+}
+
+/// Writes the snapshot, and gives the chunk files that it names.
+fn write(dir: &Path, number: u64, head: &Head) -> Result<BTreeSet<u32>, Error> {
     let path = snapshot_path(dir, number);
     let mut name = path.clone().into_os_string();
     name.push(TMP_SUFFIX);
     let tmp = std::path::PathBuf::from(name);
-    let written = write_file(&tmp, head).and_then(|()| files::rename(&tmp, &path));
+    let written =
+        write_file(&tmp, head).and_then(|wanted| files::rename(&tmp, &path).map(|()| wanted));
     if written.is_err() && tmp.exists() {
         files::remove_file(&tmp)?;
     }
     written
 }
 
-fn write_file(path: &Path, head: &Head) -> Result<(), Error> {
+fn write_file(path: &Path, head: &Head) -> Result<BTreeSet<u32>, Error> {
     let io = |action, e| Error::io(action, path, e);
     let mut file = File::create(path).map_err(|e| io("create", e))?;
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut frames = FrameWriter::begin(random_nonce(), &mut buffer);
     let mut records = 0u64;
-    head.snapshot(|kind, payload| {
+    let wanted = head.snapshot(|kind, payload| {
         frames.put(kind as u8, payload, &mut buffer);
         records += 1;
         if buffer.len() >= BUFFER_BYTES {
@@ -82,5 +112,6 @@ fn write_file(path: &Path, head: &Head) -> Result<(), Error> {
     put_uvarint(&mut end, records);
     frames.put(Kind::End as u8, &end, &mut buffer);
     file.write_all(&buffer).map_err(|e| io("write", e))?;
-    file.sync_all().map_err(|e| io("sync", e))
+    file.sync_all().map_err(|e| io("sync", e))?;
+    Ok(wanted)
 }

@@ -392,3 +392,96 @@ fn a_full_disk_fails_an_open_and_a_cut_by_name() {
     assert_eq!(db.maintain().unwrap().blocks_cut.len(), 2);
     assert_eq!(dump_all(&db), before);
 }
+
+fn chunk_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("isobar-chunks")).unwrap();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Series with sealed chunks in a file that a snapshot names.
+fn filed(dir: &Path) -> (Db, Vec<String>) {
+    let db = open(dir);
+    for t in 0..=300 {
+        let series = ["s=1", "s=2"].map(|labels| TestSeries::new(labels, &[(t * 60_000, 1.5)]));
+        write(&db, "t", &series);
+    }
+    let before = dump_all(&db);
+    assert_eq!(db.file_chunks().unwrap(), 4);
+    assert_eq!(db.file_chunks().unwrap(), 0);
+    assert_eq!(dump_all(&db), before);
+    (db, before)
+}
+
+#[test]
+fn chunks_in_files_come_back_and_files_go_when_nobody_needs_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, before) = filed(dir.path());
+    let first = chunk_files(dir.path());
+    // Without a snapshot the log says it all.
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(dump_all(&db), before);
+    db.file_chunks().unwrap();
+    db.shorten_log().unwrap();
+    let second = chunk_files(dir.path());
+    assert!(!second.contains(&first[0]) && second.len() == 1);
+    drop(db);
+    let db = open(dir.path());
+    assert_eq!(dump_all(&db), before);
+    db.maintain().unwrap();
+    assert_eq!(dump_all(&db), before);
+    assert_eq!(chunk_files(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_damaged_chunk_file_costs_only_what_it_hits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, before) = filed(dir.path());
+    db.shorten_log().unwrap();
+    drop(db);
+    let path = &chunk_files(dir.path())[0];
+    let mut bytes = fs::read(path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(path, bytes).unwrap();
+
+    let (config, events) = config(dir.path());
+    let db = Db::open(config).unwrap();
+    let failed = db
+        .select(None, &[], TimeRange::ALL)
+        .unwrap()
+        .filter_map(Result::err)
+        .map(|e| e.to_string())
+        .collect::<Vec<_>>();
+    assert!(
+        failed.len() == 1 && failed[0].contains("isobar-chunks/00000001"),
+        "{failed:?}"
+    );
+    // The block is cut without the chunk, and it is said.
+    assert_eq!(db.maintain().unwrap().blocks_cut.len(), 2);
+    let after = dump_all(&db);
+    assert_eq!(samples(&after).len(), samples(&before).len() - 120);
+    assert!(
+        samples(&after)
+            .iter()
+            .all(|one| samples(&before).contains(one))
+    );
+    let events = events.lock().unwrap();
+    assert!(events.iter().any(|e| e.contains("are lost")), "{events:?}");
+}
+
+#[test]
+fn a_missing_chunk_file_is_named_and_the_rest_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let (db, before) = filed(dir.path());
+    db.shorten_log().unwrap();
+    drop(db);
+    fs::remove_file(&chunk_files(dir.path())[0]).unwrap();
+    let (config, events) = config(dir.path());
+    let db = Db::open(config).unwrap();
+    let after = dump_all(&db);
+    assert_eq!(samples(&after).len(), samples(&before).len() - 4 * 120);
+    let events = events.lock().unwrap();
+    assert!(events[0].contains("isobar-chunks/00000001"), "{events:?}");
+}

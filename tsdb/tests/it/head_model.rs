@@ -24,6 +24,7 @@ enum Op {
     Maintain,
     Cut(u8),
     ShortenLog,
+    FileChunks,
     Restart,
     Crash,
 }
@@ -37,6 +38,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => Just(Op::Maintain),
         1 => (0u8..3).prop_map(Op::Cut),
         1 => Just(Op::ShortenLog),
+        2 => Just(Op::FileChunks),
         1 => Just(Op::Restart),
         1 => Just(Op::Crash),
     ];
@@ -114,6 +116,7 @@ fn run(dir: &Path, ops: &[Op]) {
             Op::Advance(minutes) => cursor += minutes * MINUTE,
             Op::Maintain => drop(db.maintain().unwrap()),
             Op::ShortenLog => db.shorten_log().unwrap(),
+            Op::FileChunks => drop(db.file_chunks().unwrap()),
             Op::Cut(how) => {
                 let cut = [Cut::Due, Cut::Complete, Cut::All][usize::from(*how)];
                 db.cut_now(cut).unwrap();

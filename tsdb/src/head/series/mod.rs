@@ -5,6 +5,8 @@
 
 mod sealed;
 
+pub(crate) use sealed::{Filed, Stored};
+
 use isobar_model::{Columns, TimeRange};
 
 use crate::Error;
@@ -121,7 +123,7 @@ impl MemSeries {
     fn seal(&mut self) {
         let open = std::mem::take(&mut self.open);
         if let Some(chunk) = open.into_chunk() {
-            self.sealed.push(chunk);
+            self.sealed.push(Stored::Heap(Box::new(chunk)));
         }
     }
 
@@ -145,7 +147,8 @@ impl MemSeries {
         let at = TimeRange::new(timestamp_ms, timestamp_ms);
         let (mut columns, mut scratch) = (Columns::default(), Scratch::default());
         for chunk in self.sealed.overlapping(at) {
-            // Only XOR chunks that were encoded or checked here are in a head.
+            // A chunk whose file is damaged says nothing.
+            let chunk = chunk.read().ok()?;
             xor::decode_with(&chunk.data, &mut columns, &mut scratch).ok()?;
         }
         if self
@@ -160,16 +163,28 @@ impl MemSeries {
     }
 
     /// Appends the chunks that overlap `range` to `chunks`. Sealed ones share their bytes, the
-    /// open one is copied.
-    pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Chunk>) {
+    /// open one is copied. They are to be read when the shard is no longer locked.
+    pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Stored>) {
         chunks.extend(self.sealed.overlapping(range));
         let open_overlaps = match (self.open.first_ms(), self.open.last_ms()) {
             (Some(first), Some(last)) => range.overlaps(&TimeRange::new(first, last)),
             _ => false,
         };
         if open_overlaps {
-            chunks.extend(self.open.to_chunk());
+            let open = self.open.to_chunk();
+            chunks.extend(open.map(|open| Stored::Heap(Box::new(open))));
         }
+    }
+
+    /// The sealed chunks that are still on the heap, oldest first.
+    pub(crate) fn sealed_on_heap(&self) -> impl Iterator<Item = &Chunk> {
+        self.sealed.on_heap()
+    }
+
+    /// Takes note that a chunk of [`MemSeries::sealed_on_heap`] is in a file now. The oldest come
+    /// first; a chunk that is gone meanwhile is left alone.
+    pub(crate) fn note_filed(&mut self, chunk: &Chunk, filed: Filed) {
+        self.sealed.replace(chunk, filed);
     }
 
     /// Drops all chunks that end before `before_ms`, and says whether there were any.
@@ -220,9 +235,19 @@ impl MemSeries {
         if columns.len() < usize::from(CHUNK_SAMPLES_MAX) {
             self.open = XorAppender::resume(&chunk.data)?;
         } else {
-            self.sealed.push(chunk);
+            self.sealed.push(Stored::Heap(Box::new(chunk)));
         }
         Ok(())
+    }
+
+    /// Puts back a chunk in a file, as a snapshot names it. Chunks come in time order; what is not
+    /// newer than what is there is left out.
+    pub(crate) fn restore_filed(&mut self, filed: Filed) {
+        let min_ms = filed.range().min_ms;
+        if self.last_ms().is_none_or(|last_ms| last_ms < min_ms) {
+            self.seal();
+            self.sealed.push(Stored::Filed(filed));
+        }
     }
 
     /// The memory that the series holds outside of itself, in bytes.
@@ -234,19 +259,25 @@ impl MemSeries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::chunk_files::ChunkFiles;
 
     const ANY: Bounds = Bounds {
         min_ms: i64::MIN,
         max_ms: i64::MAX,
     };
 
+    fn chunks_of(series: &MemSeries) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        series.chunks(TimeRange::ALL, &mut chunks);
+        chunks.into_iter().map(|it| it.read().unwrap()).collect()
+    }
+
     fn check_chunks(times: impl IntoIterator<Item = i64>, expected: &[(i64, i64)]) {
         let mut series = MemSeries::default();
         for t in times {
             assert_eq!(series.append(t, t as f64, ANY), Outcome::Appended);
         }
-        let mut chunks = Vec::new();
-        series.chunks(TimeRange::ALL, &mut chunks);
+        let chunks = chunks_of(&series);
         let ranges: Vec<_> = chunks.iter().map(|c| (c.min_ms, c.max_ms)).collect();
         assert_eq!(ranges, expected);
     }
@@ -306,8 +337,7 @@ mod tests {
         for t in 0..200 {
             series.append(t * 15_000, t as f64 * 0.1, ANY);
         }
-        let mut chunks = Vec::new();
-        series.chunks(TimeRange::ALL, &mut chunks);
+        let chunks = chunks_of(&series);
         let mut restored = MemSeries::default();
         for chunk in &chunks {
             restored.restore(chunk.clone()).unwrap();
@@ -316,12 +346,38 @@ mod tests {
         for both in [&mut series, &mut restored] {
             both.append(200 * 15_000, 7.5, ANY);
         }
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        series.chunks(TimeRange::ALL, &mut a);
-        restored.chunks(TimeRange::ALL, &mut b);
-        assert_eq!(a, b);
+        assert_eq!(chunks_of(&series), chunks_of(&restored));
         assert!(series.truncate(120 * 15_000));
         assert_eq!(series.first_ms(), Some(120 * 15_000));
         assert!(series.truncate(i64::MAX) && series.is_empty());
+    }
+    #[test]
+    fn chunks_in_files_are_the_same_chunks() {
+        let mut series = MemSeries::default();
+        for t in 0..400 {
+            series.append(t * 15_000, t as f64 * 0.1, ANY);
+        }
+        let before = chunks_of(&series);
+        let dir = tempfile::tempdir().unwrap();
+        let files = ChunkFiles::open(dir.path()).unwrap();
+        let mut new = files.begin();
+        let sealed: Vec<Chunk> = series.sealed_on_heap().cloned().collect();
+        let offsets: Vec<u32> = sealed.iter().map(|chunk| new.add(chunk)).collect();
+        let file = files.finish(new).unwrap();
+        for (chunk, offset) in sealed.iter().zip(offsets) {
+            let filed = Filed::new(file.clone(), offset, chunk.encoding, chunk.range()).unwrap();
+            series.note_filed(chunk, filed.clone());
+            // A second time does nothing.
+            series.note_filed(chunk, filed);
+        }
+        assert_eq!(series.sealed_on_heap().count(), 0);
+        assert_eq!(chunks_of(&series), before);
+        assert_eq!(
+            series.append(15_000, 0.1, ANY),
+            Outcome::Duplicate,
+            "found in a file"
+        );
+        assert!(series.truncate(120 * 15_000));
+        assert_eq!(chunks_of(&series), before[1..]);
     }
 }

@@ -1,13 +1,111 @@
 //! The sealed chunks of a series, oldest first; none overlaps with another.
+//!
+//! A chunk is on the heap when it is sealed and is moved to a file some time later; those in files
+//! come first.
+
+use std::sync::Arc;
 
 use isobar_model::TimeRange;
 
-use crate::chunks::Chunk;
+use crate::Error;
+use crate::chunks::{Chunk, Encoding};
+
+use crate::head::chunk_files::ChunkFile;
 
 /// Sealed chunks in time order.
 #[derive(Debug, Default)]
 pub(super) struct Sealed {
-    chunks: Vec<Chunk>,
+    chunks: Vec<Stored>,
+}
+
+/// A sealed chunk, wherever it is. Reading is for when no lock is held: it may wait for the disk.
+#[derive(Debug, Clone)]
+pub(crate) enum Stored {
+    /// In memory.
+    Heap(Box<Chunk>),
+    /// In a file.
+    Filed(Filed),
+}
+
+/// A chunk in a file.
+#[derive(Debug, Clone)]
+pub(crate) struct Filed {
+    file: Arc<ChunkFile>,
+    offset: u32,
+    /// The milliseconds from first to last sample, and in the low bits the encoding.
+    span_and_encoding: u32,
+    min_ms: i64,
+}
+
+const _: () = assert!(size_of::<Stored>() <= 24, "several per active series");
+
+const ENCODING_BITS: u32 = 8;
+
+impl Filed {
+    /// A chunk at `offset` of a file; nothing when its times are too far apart to be told here.
+    pub(crate) fn new(
+        file: Arc<ChunkFile>,
+        offset: u32,
+        encoding: Encoding,
+        range: TimeRange,
+    ) -> Option<Self> {
+        let span_ms = u32::try_from(range.max_ms.checked_sub(range.min_ms)?).ok()?;
+        let fits = span_ms < 1 << (u32::BITS - ENCODING_BITS);
+        fits.then(|| Filed {
+            file,
+            offset,
+            span_and_encoding: span_ms << ENCODING_BITS | u32::from(encoding as u8),
+            min_ms: range.min_ms,
+        })
+    }
+
+    /// The times from the first to the last sample.
+    pub(crate) fn range(&self) -> TimeRange {
+        let span_ms = self.span_and_encoding >> ENCODING_BITS;
+        TimeRange::new(self.min_ms, self.min_ms.saturating_add(span_ms.into()))
+    }
+
+    /// The number of the encoding.
+    pub(crate) fn encoding(&self) -> u8 {
+        self.span_and_encoding as u8
+    }
+
+    /// The number of its file, and the offset there.
+    pub(crate) fn place(&self) -> (u32, u32) {
+        (self.file.number(), self.offset)
+    }
+
+    fn read(&self) -> Result<Chunk, Error> {
+        let (encoding, data) = self.file.read(self.offset)?;
+        let TimeRange { min_ms, max_ms } = self.range();
+        Ok(Chunk {
+            encoding,
+            min_ms,
+            max_ms,
+            data,
+        })
+    }
+}
+
+impl Stored {
+    /// The times from the first to the last sample.
+    pub(crate) fn range(&self) -> TimeRange {
+        match self {
+            Stored::Heap(chunk) => chunk.range(),
+            Stored::Filed(filed) => filed.range(),
+        }
+    }
+
+    /// The chunk itself.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when its file is damaged.
+    pub(crate) fn read(self) -> Result<Chunk, Error> {
+        match self {
+            Stored::Heap(chunk) => Ok(*chunk),
+            Stored::Filed(filed) => filed.read(),
+        }
+    }
 }
 
 impl Sealed {
@@ -21,43 +119,66 @@ impl Sealed {
 
     /// The time of the oldest sample.
     pub(super) fn first_ms(&self) -> Option<i64> {
-        self.chunks.first().map(|chunk| chunk.min_ms)
+        self.chunks.first().map(|chunk| chunk.range().min_ms)
     }
 
     /// The time of the newest sample.
     pub(super) fn last_ms(&self) -> Option<i64> {
-        self.chunks.last().map(|chunk| chunk.max_ms)
+        self.chunks.last().map(|chunk| chunk.range().max_ms)
     }
 
     /// The time of the oldest sample among chunks that begin at `from_ms` or later.
     pub(super) fn first_from(&self, from_ms: i64) -> Option<i64> {
-        let mut firsts = self.chunks.iter().map(|chunk| chunk.min_ms);
+        let mut firsts = self.chunks.iter().map(|chunk| chunk.range().min_ms);
         firsts.find(|min_ms| *min_ms >= from_ms)
     }
 
     /// Adds a chunk that is newer than all others.
-    pub(super) fn push(&mut self, chunk: Chunk) {
+    pub(super) fn push(&mut self, chunk: Stored) {
         self.chunks.reserve_exact(1);
         self.chunks.push(chunk);
     }
 
-    /// The chunks that overlap `range`; their bytes are shared.
-    pub(super) fn overlapping(&self, range: TimeRange) -> impl Iterator<Item = Chunk> {
+    /// The chunks that overlap `range`; bytes are shared.
+    pub(super) fn overlapping(&self, range: TimeRange) -> impl Iterator<Item = Stored> {
         let chunks = self.chunks.iter();
         chunks
             .filter(move |chunk| range.overlaps(&chunk.range()))
             .cloned()
     }
 
+    /// The chunks on the heap.
+    pub(super) fn on_heap(&self) -> impl Iterator<Item = &Chunk> {
+        self.chunks.iter().filter_map(|chunk| match chunk {
+            Stored::Heap(chunk) => Some(&**chunk),
+            Stored::Filed(_) => None,
+        })
+    }
+
+    /// Lets the oldest chunk on the heap go, if it is the one that was filed.
+    pub(super) fn replace(&mut self, chunk: &Chunk, filed: Filed) {
+        let heap = self.chunks.iter_mut().find(|it| match it {
+            Stored::Heap(_) => true,
+            Stored::Filed(_) => false,
+        });
+        if let Some(place) = heap
+            && matches!(place, Stored::Heap(it) if it.data.as_ptr() == chunk.data.as_ptr())
+        {
+            *place = Stored::Filed(filed);
+        }
+    }
+
     /// Drops all chunks that end before `before_ms`.
     pub(super) fn truncate(&mut self, before_ms: i64) {
-        self.chunks.retain(|chunk| chunk.max_ms >= before_ms);
+        self.chunks
+            .retain(|chunk| chunk.range().max_ms >= before_ms);
         self.chunks.shrink_to_fit();
     }
 
     /// The memory held, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
-        let data: usize = self.chunks.iter().map(|chunk| chunk.data.len()).sum();
-        self.chunks.capacity() * size_of::<Chunk>() + data
+        let heap = self.on_heap();
+        let chunks = heap.map(|chunk| size_of::<Chunk>() + chunk.data.len());
+        self.chunks.capacity() * size_of::<Stored>() + chunks.sum::<usize>()
     }
 }

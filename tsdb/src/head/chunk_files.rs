@@ -1,0 +1,251 @@
+//! Where sealed chunks lie once they have left the heap: files that are written in one go, synced,
+//! mapped and never changed.
+//!
+//! A file `isobar-chunks/00000001` has the form of a block's chunk segment
+//! ([`crate::chunks::segment`]). It says nothing of series: who reads it knows the offset, from
+//! memory or from a snapshot of the head. Chunks that were filed after the snapshot are in the log
+//! too, so a file that no snapshot names is of no use after a start and is removed. While a
+//! database is open, a file goes when a snapshot has been written in which no series refers to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::Bytes;
+
+use crate::Error;
+use crate::chunks::segment::{header, put_chunk, read_chunk};
+use crate::chunks::{Chunk, Encoding};
+use crate::db::files;
+use crate::mmap::map_file;
+
+/// The directory of the files inside the data directory.
+pub(crate) const CHUNKS_DIR: &str = "isobar-chunks";
+/// A file is ended when it is at least this long.
+pub(crate) const FILE_BYTES_MAX: usize = 64 << 20;
+
+/// A file that is complete and on disk.
+#[derive(Debug)]
+pub(crate) struct ChunkFile {
+    number: u32,
+    path: PathBuf,
+    bytes: Bytes,
+}
+
+impl ChunkFile {
+    /// The number in its name.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether there may be a chunk at this offset.
+    pub(crate) fn holds(&self, offset: u32) -> bool {
+        (offset as usize) < self.bytes.len()
+    }
+
+    /// The chunk at `offset`, not copied; its checksum is verified.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is none.
+    pub(crate) fn read(&self, offset: u32) -> Result<(Encoding, Bytes), Error> {
+        let (code, data) = read_chunk(&self.bytes, offset).map_err(|e| {
+            let name = self.path.display().to_string();
+            e.at(&name, format!("chunk at offset {offset}"))
+        })?;
+        let encoding = Encoding::from_u8(code).ok_or_else(|| {
+            let why = format!("chunk at offset {offset}: unknown encoding {code}");
+            Error::corrupt(self.path.display().to_string(), why)
+        })?;
+        Ok((encoding, self.bytes.slice_ref(data)))
+    }
+}
+
+/// The files of a head.
+#[derive(Debug)]
+pub(crate) struct ChunkFiles {
+    dir: PathBuf,
+    next: AtomicU32,
+}
+
+impl ChunkFiles {
+    /// The files in the data directory `dir`.
+    ///
+    /// # Errors
+    /// When their directory cannot be made or listed.
+    pub(crate) fn open(dir: &Path) -> Result<Self, Error> {
+        let dir = dir.join(CHUNKS_DIR);
+        files::create_dir(&dir)?;
+        let last = numbers(&dir)?.last().copied().unwrap_or(0);
+        let next = AtomicU32::new(last + 1);
+        Ok(ChunkFiles { dir, next })
+    }
+
+    /// The number of the file that is written next: all that are there are older.
+    pub(crate) fn next(&self) -> u32 {
+        self.next.load(Ordering::Acquire)
+    }
+
+    /// The directory of the files.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Begins a file.
+    pub(crate) fn begin(&self) -> NewFile {
+        NewFile {
+            bytes: header().to_vec(),
+        }
+    }
+
+    /// Writes the file to disk.
+    ///
+    /// # Errors
+    /// When that fails; what is there of it is removed.
+    pub(crate) fn finish(&self, file: NewFile) -> Result<Arc<ChunkFile>, Error> {
+        let number = self.next.fetch_add(1, Ordering::AcqRel);
+        let path = self.path(number);
+        let write = || {
+            let mut out = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+            out.write_all(&file.bytes)
+                .map_err(|e| Error::io("write", &path, e))?;
+            out.sync_all().map_err(|e| Error::io("sync", &path, e))?;
+            files::sync_dir(&self.dir)?;
+            map_file(&path)
+        };
+        match write() {
+            Ok(bytes) => Ok(Arc::new(ChunkFile {
+                number,
+                path,
+                bytes,
+            })),
+            Err(e) => {
+                if path.exists() {
+                    files::remove_file(&path)?;
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Removes the files numbered below `end` that are not `wanted`.
+    ///
+    /// # Errors
+    /// When the directory cannot be listed or a file not be removed.
+    pub(crate) fn remove_unwanted(&self, wanted: &BTreeSet<u32>, end: u32) -> Result<(), Error> {
+        let unwanted = numbers(&self.dir)?;
+        for number in unwanted.into_iter().filter(|number| *number < end) {
+            if !wanted.contains(&number) {
+                files::remove_file(&self.path(number))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        self.dir.join(format!("{number:08}"))
+    }
+}
+
+fn numbers(dir: &Path) -> Result<Vec<u32>, Error> {
+    let names = files::names(dir)?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| name.parse().ok()).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// A file that is being put together.
+pub(crate) struct NewFile {
+    bytes: Vec<u8>,
+}
+
+impl NewFile {
+    /// Adds a chunk and gives its offset.
+    pub(crate) fn add(&mut self, chunk: &Chunk) -> u32 {
+        let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+        put_chunk(&mut self.bytes, chunk);
+        offset
+    }
+
+    /// The length so far, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// Opens files by number, each once.
+#[derive(Debug)]
+pub(crate) struct OpenFiles<'a> {
+    files: &'a ChunkFiles,
+    open: HashMap<u32, Option<Arc<ChunkFile>>>,
+}
+
+impl<'a> OpenFiles<'a> {
+    pub(crate) fn new(files: &'a ChunkFiles) -> Self {
+        let open = HashMap::new();
+        OpenFiles { files, open }
+    }
+
+    /// The file with this number; the text says why it cannot be read.
+    pub(crate) fn get(&mut self, number: u32) -> Result<Arc<ChunkFile>, String> {
+        let path = self.files.path(number);
+        let missing = || format!("{} cannot be read", path.display());
+        if let Some(known) = self.open.get(&number) {
+            return known.clone().ok_or_else(missing);
+        }
+        let opened = map_file(&path).map_err(|e| crate::db::describe(&e));
+        let file = opened.map(|bytes| {
+            Arc::new(ChunkFile {
+                number,
+                path: path.clone(),
+                bytes,
+            })
+        });
+        self.open.insert(number, file.as_ref().ok().cloned());
+        file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(min_ms: i64, data: &'static [u8]) -> Chunk {
+        Chunk {
+            encoding: Encoding::Xor,
+            min_ms,
+            max_ms: min_ms,
+            data: Bytes::from_static(data),
+        }
+    }
+
+    #[test]
+    fn chunks_come_back_and_damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = ChunkFiles::open(dir.path()).unwrap();
+        let mut new = files.begin();
+        let offsets = [new.add(&chunk(1, b"one")), new.add(&chunk(2, b"two"))];
+        let file = files.finish(new).unwrap();
+        assert_eq!(file.read(offsets[0]).unwrap().1, "one");
+        assert_eq!(file.read(offsets[1]).unwrap().1, "two");
+        assert!(file.read(offsets[1] + 1).is_err());
+        assert!(!file.holds(1000) && file.read(1000).is_err());
+
+        let again = ChunkFiles::open(dir.path()).unwrap();
+        assert_eq!(again.next(), 2);
+        let mut open = OpenFiles::new(&again);
+        assert_eq!(
+            open.get(1).unwrap().read(offsets[1]).unwrap().0,
+            Encoding::Xor
+        );
+        assert!(open.get(7).is_err());
+        again.remove_unwanted(&BTreeSet::from([1]), 2).unwrap();
+        assert!(again.path(1).exists());
+        again.remove_unwanted(&BTreeSet::new(), 2).unwrap();
+        assert!(!again.path(1).exists());
+        // Who has it mapped reads on.
+        assert!(file.read(offsets[0]).is_ok());
+    }
+}
