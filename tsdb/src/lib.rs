@@ -4,11 +4,12 @@
 //! In reading order: [`encoding`] (bits, varints, checksums), [`chunks`] (one run of samples),
 //! [`index`] (which series exist and where their chunks lie), [`block`] (a directory of both),
 //! [`merge`] (many sorted sources as one), [`wal`] and [`head`] (what is being written), [`db`]
-//! (head and blocks behind one interface).
+//! (head and blocks behind one interface), [`backfill`] (blocks from samples in any order).
 //!
 //! This crate is synchronous: no runtime, no network. Decoders take slices and never trust a
 //! length before it is checked; bytes from disk give [`Error::Corrupt`], never a panic.
 
+pub mod backfill;
 pub mod block;
 pub mod chunks;
 pub mod db;

@@ -44,7 +44,7 @@ impl Block {
             None => Tenant::default(),
         };
         Ok(Block {
-            cut_here: name.is_some(),
+            cut_here: name.is_some() && field.is_some_and(|field| field.get("origin").is_none()),
             tenant,
             reader,
         })
@@ -74,6 +74,13 @@ impl Block {
 /// The fields that a block of a tenant has in `meta.json` besides Prometheus' own.
 pub(crate) fn meta_fields(tenant: &Tenant) -> Map<String, Value> {
     Map::from_iter([(META_FIELD.to_owned(), json!({ "tenant": tenant.as_str() }))])
+}
+
+/// As [`meta_fields`], for a block that was not cut from a head: `origin` says where its samples
+/// come from.
+pub(crate) fn meta_fields_of(tenant: &Tenant, origin: &str) -> Map<String, Value> {
+    let field = json!({ "tenant": tenant.as_str(), "origin": origin });
+    Map::from_iter([(META_FIELD.to_owned(), field)])
 }
 
 /// The blocks that are served, and those that are left out.

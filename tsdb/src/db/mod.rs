@@ -18,6 +18,7 @@ use std::sync::Arc;
 use isobar_model::{Matcher, Tenant, TimeRange};
 
 use crate::Error;
+use crate::backfill::{self, Backfill, BackfillConfig, Finished};
 use crate::head::chunk_files::ChunkFiles;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
 use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
@@ -223,6 +224,32 @@ impl Db {
         values.sort_unstable();
         values.dedup();
         Ok(values)
+    }
+
+    /// Takes samples of a tenant of any age and in any order, for blocks of their own: see
+    /// [`Db::finish_backfill`].
+    ///
+    /// # Errors
+    /// When the data directory cannot be written.
+    pub fn backfill(&self, tenant: &Tenant) -> Result<Backfill, Error> {
+        Backfill::new(BackfillConfig {
+            dir: self.config.dir.clone(),
+            tenant: Some(tenant.clone()),
+            origin: "backfill",
+            bytes_max: backfill::BYTES_MAX_DEFAULT,
+            clock: self.config.clock.clone(),
+        })
+    }
+
+    /// Cuts the blocks of what came in and serves them. Where they overlap with what is there, the
+    /// chunk that begins first wins.
+    ///
+    /// # Errors
+    /// When a block cannot be written; those before it are served.
+    pub fn finish_backfill(&self, backfill: Backfill) -> Result<Finished, Error> {
+        let finished = backfill.finish();
+        self.blocks.reload()?;
+        finished
     }
 
     /// The blocks that are served, in the order of their first time.

@@ -1,6 +1,8 @@
 //! What the crate does as a whole, against blocks that others wrote and tools that others made.
 
 #[cfg(test)]
+mod backfill;
+#[cfg(test)]
 mod blocks;
 #[cfg(test)]
 mod contract;
