@@ -1,8 +1,9 @@
 //! What a query answers.
 
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use isobar_model::{FloatHistogram, Labels, Reservation, Warnings};
+use isobar_model::{Columns, FloatHistogram, Labels, Reservation, Warnings};
 
 /// The value of a query.
 #[derive(Debug, Clone)]
@@ -46,7 +47,76 @@ pub struct MatrixSeries {
     /// The labels.
     pub labels: Labels,
     /// The samples in time order.
-    pub columns: isobar_model::Columns,
+    pub columns: Points,
+}
+
+/// The samples of a series in an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Points {
+    /// The times of the floats.
+    pub timestamps: Times,
+    /// The floats, one for each time.
+    pub values: Vec<f64>,
+    /// The histograms with their unix times in milliseconds.
+    pub histograms: Vec<(i64, Arc<FloatHistogram>)>,
+}
+
+impl Points {
+    /// The number of floats.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there is no float.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+}
+
+impl From<Columns> for Points {
+    fn from(columns: Columns) -> Self {
+        Points {
+            timestamps: columns.timestamps.into(),
+            values: columns.values,
+            histograms: columns.histograms,
+        }
+    }
+}
+
+/// Ascending unix times in milliseconds. Series that have a value at each step, or at each from
+/// one step to another, share those of the query.
+#[derive(Debug, Clone, Default)]
+pub struct Times {
+    all: Arc<[i64]>,
+    own: Range<usize>,
+}
+
+impl Times {
+    /// Those of `all` with the indices of `own`.
+    pub(crate) fn shared(all: &Arc<[i64]>, own: Range<usize>) -> Self {
+        assert!(own.start <= own.end && own.end <= all.len());
+        Times {
+            all: Arc::clone(all),
+            own,
+        }
+    }
+}
+
+impl From<Vec<i64>> for Times {
+    fn from(all: Vec<i64>) -> Self {
+        Times {
+            own: 0..all.len(),
+            all: all.into(),
+        }
+    }
+}
+
+impl Deref for Times {
+    type Target = [i64];
+
+    fn deref(&self) -> &[i64] {
+        &self.all[self.own.clone()]
+    }
 }
 
 /// What evaluating cost.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::arithmetic::NumberOp;
+use super::kept::Rows;
 use super::matching::{NOT_HOLDING, compute, mix};
 use super::names::{NameDrop, Removal};
 use super::run::{Feed, Run};
@@ -20,13 +21,13 @@ use crate::plan::node::{Match, Names, Node};
 
 /// The rows of `one` by the signature that each of them alone has.
 pub(super) struct One<'r> {
-    rows: Tile,
+    rows: Rows,
     signatures: Signatures<'r>,
 }
 
 impl<'r> One<'r> {
     /// Gives the rows back where two have the same signature.
-    fn new(op: &'r Match, rows: Tile) -> Result<Self, Box<Tile>> {
+    fn new(op: &'r Match, rows: Rows) -> Result<Self, Box<Rows>> {
         let mut signatures = Signatures::new(&op.matching);
         let mut key = Vec::new();
         let alone = (0..rows.len()).all(|i| signatures.number(rows.row(i).labels, &mut key) == i);
@@ -52,7 +53,7 @@ pub(super) struct JoinRows<'r> {
 }
 
 /// Whether the rows of `many` need not know of each other.
-fn streams(run: &Run<'_>, op: &Match, many: &Node, one: &Tile) -> bool {
+fn streams(run: &Run<'_>, op: &Match, many: &Node, one: &Rows) -> bool {
     let matching = &op.matching;
     let alone = match matching.cardinality {
         // By all labels but the name.
@@ -74,8 +75,8 @@ impl<'r> JoinRows<'r> {
         node: &'r Node,
         (op, number_op): (&'r Match, NumberOp),
         many: &'r Node,
-        one: Tile,
-    ) -> Result<Result<Self, Box<Tile>>, EvalError> {
+        one: Rows,
+    ) -> Result<Result<Self, Box<Rows>>, EvalError> {
         if !streams(run, op, many, &one) {
             return Ok(Err(Box::new(one)));
         }

@@ -12,12 +12,13 @@ use isobar_model::{Labels, LabelsBuilder};
 use super::arithmetic::{NumberOp, number_op};
 use super::histogram_ops::{Operand, combine};
 use super::join::JoinRows;
+use super::kept::Rows;
 use super::merge::Merge;
 use super::names::Removal;
 use super::run::Run;
 use super::signature::{Signatures, match_labels};
 use super::tile::{HistogramRow, RowRef, Tile, first_common, for_each, is_set};
-use super::{EvalError, Late, Operator, Ready, collect, for_each_tile};
+use super::{EvalError, Late, Operator, Ready, for_each_tile};
 use crate::parse::ast::{BinaryOp, Cardinality};
 use crate::plan::node::{Match, Node};
 
@@ -38,7 +39,7 @@ pub(super) fn build<'r>(
         ));
     }
     let held = run.held();
-    let mut one = collect(run, one)?;
+    let mut one = Rows::of(run, one)?;
     if op.skips_many && one.is_empty() {
         return Ok(Box::new(Ready::new(Tile::new(node.grid.count))));
     }
@@ -58,7 +59,7 @@ fn join(
     run: &Run<'_>,
     node: &Node,
     op: &Match,
-    (many, one): (&Node, Tile),
+    (many, one): (&Node, Rows),
     held: u64,
 ) -> Result<Tile, EvalError> {
     let number_op = number_op(op.op);
@@ -105,7 +106,7 @@ struct Join<'a> {
     drops_names: bool,
     steps: usize,
     words: usize,
-    one: Tile,
+    one: Rows,
     numbers: Signatures<'a>,
     key: Vec<u8>,
     signatures: Vec<Signature>,
@@ -123,7 +124,7 @@ struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    fn new(op: &'a Match, number_op: Option<NumberOp>, out: Merge, one: Tile) -> Self {
+    fn new(op: &'a Match, number_op: Option<NumberOp>, out: Merge, one: Rows) -> Self {
         let steps = one.steps();
         let mut numbers = Signatures::new(&op.matching);
         let mut key = Vec::new();

@@ -4,7 +4,7 @@
 //! selector decodes each series once and computes its row for all steps; what stands above works
 //! on rows. Labels are looked at once per series, never per step.
 //!
-//! In reading order: [`tile`] is what flows; [`run`] what all operators share; [`parallel`] is
+//! In reading order: [`tile`] is what flows, [`kept`] what of it is kept; [`run`] what all operators share; [`parallel`] is
 //! how several threads work on one operator; [`select`] and
 //! [`range`] read series, [`replicas`] and [`coverage`] those that several collectors saw; [`map`], [`scalar`] and [`with_scalar`] compute value by value;
 //! [`fold`], [`pick`] and [`count_values`] aggregate, with [`group`]; [`matching`], [`join`] and [`set`]
@@ -27,6 +27,7 @@ mod histogram_rates;
 mod histogram_windows;
 mod info;
 mod join;
+mod kept;
 mod looked;
 mod map;
 mod matching;
@@ -57,12 +58,12 @@ use crate::limits::{CancelToken, Limit, Limits};
 use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
 use crate::stack;
-use crate::value::{MatrixSeries, QueryResult, Value, VectorSample};
+use crate::value::{MatrixSeries, Points, QueryResult, Times, Value, VectorSample};
 use measure::Measured;
 pub use measure::{Measures, OperatorStats};
 use parallel::Place;
 use run::{Feed, Run};
-use tile::{Tile, for_each, grown};
+use tile::{RowRef, Tile, for_each, grown};
 
 /// Why a query has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +218,7 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
                 true => Vec::new(),
                 false => vec![MatrixSeries {
                     labels: Labels::empty(),
-                    columns,
+                    columns: columns.into(),
                 }],
             }))
         }
@@ -258,37 +259,20 @@ fn root_value(plan: &Plan, run: &Run<'_>, memory: &mut Reservation) -> Result<Va
 
 /// The rows of a node as series, sorted by labels.
 fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value, EvalError> {
-    let times: Vec<i64> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
+    let times: Arc<[i64]> = (0..node.grid.count).map(|i| node.grid.time_ms(i)).collect();
     let (mut series, mut drops) = (Vec::new(), Vec::new());
     let mut outside = 0;
     for_each_tile(run, node, |tile| {
-        let samples: usize = tile
+        outside += tile
             .rows()
-            .map(|row| tile::count(row.present) as usize)
-            .sum();
-        outside += 16 * samples + tile.bytes_outside();
+            .map(|row| points_bytes(row.present))
+            .sum::<usize>();
+        outside += tile.bytes_outside();
         let count = grown(series.capacity(), series.len() + tile.len());
         memory.grow_to(outside + count * size_of::<MatrixSeries>())?;
         drops.extend(tile.rows().map(|row| row.drops_name));
         series.extend(tile.rows().map(|row| {
-            let samples = tile::count(row.present) as usize;
-            let mut columns = if samples == times.len() {
-                Columns {
-                    timestamps: times.clone(),
-                    values: row.values.to_vec(),
-                    ..Columns::default()
-                }
-            } else {
-                let mut columns = Columns {
-                    timestamps: Vec::with_capacity(samples),
-                    values: Vec::with_capacity(samples),
-                    ..Columns::default()
-                };
-                for_each(row.present, |step| {
-                    columns.push(times[step], row.values[step])
-                });
-                columns
-            };
+            let mut columns = points(&times, row);
             let histograms = row.histograms.iter();
             columns
                 .histograms
@@ -306,6 +290,36 @@ fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value,
     }
     series.sort_by(|a: &MatrixSeries, b| a.labels.cmp(&b.labels));
     Ok(Value::Matrix(series))
+}
+
+/// The bytes of the floats that [`points`] makes.
+fn points_bytes(present: &[u64]) -> usize {
+    let count = tile::count(present) as usize;
+    match tile::only_run(present) {
+        Some(_) => size_of::<f64>() * count,
+        None => (size_of::<f64>() + size_of::<i64>()) * count,
+    }
+}
+
+/// The floats of a row. Where they have no gap their times are among `times`, which all rows share.
+fn points(times: &Arc<[i64]>, row: RowRef<'_>) -> Points {
+    if let Some(steps) = tile::only_run(row.present) {
+        return Points {
+            timestamps: Times::shared(times, steps.clone()),
+            values: row.values[steps].to_vec(),
+            histograms: Vec::new(),
+        };
+    }
+    let samples = tile::count(row.present) as usize;
+    let mut columns = Columns {
+        timestamps: Vec::with_capacity(samples),
+        values: Vec::with_capacity(samples),
+        ..Columns::default()
+    };
+    for_each(row.present, |step| {
+        columns.push(times[step], row.values[step])
+    });
+    columns.into()
 }
 
 /// Calls `visit` with each tile of a node.

@@ -6,14 +6,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hashbrown::HashSet;
+use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
-use isobar_model::{Columns, Labels};
 
 use super::EvalError;
 use super::run::Run;
 use super::tile::Tile;
 use crate::plan::node::{Names, Node};
-use crate::value::{MatrixSeries, VectorSample};
+use crate::value::{MatrixSeries, Points, VectorSample};
 
 /// The labels that go when a result is no longer the metric that was measured.
 fn is_metadata(name: &str) -> bool {
@@ -204,7 +204,7 @@ pub(super) fn nameless_series(
     Ok(merged)
 }
 
-fn merged_columns(a: &Columns, b: &Columns) -> Result<Columns, EvalError> {
+fn merged_columns(a: &Points, b: &Points) -> Result<Points, EvalError> {
     let mut floats: Vec<(i64, f64)> = [a, b]
         .iter()
         .flat_map(|it| it.timestamps.iter().copied().zip(it.values.iter().copied()))
@@ -217,12 +217,11 @@ fn merged_columns(a: &Columns, b: &Columns) -> Result<Columns, EvalError> {
     if twice {
         return Err(EvalError::same_labels());
     }
-    let mut columns = Columns::default();
-    for (time_ms, value) in floats {
-        columns.push(time_ms, value);
-    }
-    columns.histograms = histograms;
-    Ok(columns)
+    Ok(Points {
+        timestamps: floats.iter().map(|it| it.0).collect::<Vec<_>>().into(),
+        values: floats.into_iter().map(|it| it.1).collect(),
+        histograms,
+    })
 }
 
 #[cfg(test)]

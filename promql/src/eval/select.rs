@@ -474,7 +474,7 @@ pub(super) fn samples(
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 all.push(MatrixSeries {
                     labels: series.labels.clone(),
-                    columns,
+                    columns: columns.into(),
                 });
             }
             Ok(())

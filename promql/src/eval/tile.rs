@@ -151,6 +151,11 @@ impl Tile {
         columns + self.labels.capacity() * BYTES_PER_ROW + self.bytes_outside()
     }
 
+    /// The bytes of a row of so many steps without its labels and histograms.
+    pub(crate) fn row_bytes(steps: usize) -> usize {
+        size_of::<f64>() * steps + size_of::<u64>() * steps.div_ceil(64) + BYTES_PER_ROW
+    }
+
     /// The bytes of the labels and the histograms of all rows.
     pub(crate) fn bytes_outside(&self) -> usize {
         let labels = self.labels.iter().map(|labels| labels.as_bytes().len());
@@ -392,6 +397,15 @@ pub(crate) fn count(present: &[u64]) -> u64 {
         .sum()
 }
 
+/// The steps whose bits are set, when they lie side by side or there is none.
+pub(crate) fn only_run(present: &[u64]) -> Option<std::ops::Range<usize>> {
+    let Some(first) = first_set(present) else {
+        return Some(0..0);
+    };
+    let end = last_set(present)? + 1;
+    (count(present) as usize == end - first).then_some(first..end)
+}
+
 /// The word `word` of a row whose `steps` steps are all present.
 pub(crate) fn full_word(steps: usize, word: usize) -> u64 {
     match steps - (word * 64).min(steps) {
@@ -489,5 +503,8 @@ mod tests {
         let mut seen = 0;
         for_each_run(&present, 130, |run| seen += run.len());
         assert_eq!(seen, 129);
+        assert_eq!(only_run(&present), None);
+        assert_eq!(only_run(&[0, 0]), Some(0..0));
+        assert_eq!(only_run(&[!7, 3]), Some(3..66));
     }
 }

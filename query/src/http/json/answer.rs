@@ -5,8 +5,8 @@
 //! a client can convert the answer while it reads it. Written series are dropped on the way.
 //! Scalars and strings lay their numbers out differently from samples, as in Prometheus.
 
-use isobar_model::{Columns, Labels, Warnings};
-use isobar_promql::value::{MatrixSeries, Value, VectorSample};
+use isobar_model::{Labels, Warnings};
+use isobar_promql::value::{MatrixSeries, Points, Value, VectorSample};
 
 use super::histogram::write_histogram_point;
 use super::number::{write_json_number, write_plain, write_timestamp, write_value};
@@ -66,7 +66,7 @@ struct MatrixItems {
     rest: std::vec::IntoIter<MatrixSeries>,
     /// The columns of the series whose labels are written, and how many points are, the
     /// histograms behind the floats.
-    open: Option<(Columns, usize)>,
+    open: Option<(Points, usize)>,
     times: Times,
 }
 
@@ -257,7 +257,7 @@ impl MatrixItems {
 }
 
 /// Writes the next points; true when these were the last.
-fn write_points(out: &mut Vec<u8>, columns: &Columns, from: &mut usize, times: &mut Times) -> bool {
+fn write_points(out: &mut Vec<u8>, columns: &Points, from: &mut usize, times: &mut Times) -> bool {
     if *from == 0 {
         times.learn(&columns.timestamps);
     }
@@ -341,7 +341,7 @@ fn write_time(out: &mut Vec<u8>, timestamp_ms: i64) {
 }
 
 /// Writes the next histograms of a series; `from` counts its floats too.
-fn write_histograms(out: &mut Vec<u8>, columns: &Columns, from: &mut usize) {
+fn write_histograms(out: &mut Vec<u8>, columns: &Points, from: &mut usize) {
     let written = *from - columns.len();
     let histograms = columns.histograms.iter().skip(written);
     for (index, (timestamp_ms, histogram)) in histograms.take(HISTOGRAMS_BATCH).enumerate() {
@@ -404,6 +404,8 @@ fn write_remarks(out: &mut Vec<u8>, kind: &str, remarks: &[String]) {
 
 #[cfg(test)]
 mod tests {
+    use isobar_model::Columns;
+
     use super::*;
 
     fn whole(data: Data, warnings: &Warnings) -> String {
@@ -424,7 +426,7 @@ mod tests {
             (0..points).for_each(|p| columns.push(p as i64 * 15_000, (p * i) as f64 / 10.0));
             MatrixSeries {
                 labels: Labels::from_pairs([("i", i.to_string())]),
-                columns,
+                columns: columns.into(),
             }
         });
         Data::Query {
@@ -505,10 +507,10 @@ mod tests {
         for order in [[&long, &gaps, &odd], [&odd, &gaps, &long]] {
             let series = order.map(|timestamps| MatrixSeries {
                 labels: Labels::empty(),
-                columns: Columns {
-                    timestamps: timestamps.clone(),
+                columns: Points {
+                    timestamps: timestamps.clone().into(),
                     values: vec![0.5; timestamps.len()],
-                    ..Columns::default()
+                    ..Points::default()
                 },
             });
             let expected = order.map(|timestamps| {
