@@ -125,6 +125,14 @@ impl Measures {
         }
     }
 
+    /// Counts what comes out of `operator`.
+    pub(super) fn gave(&self, operator: u32, tile: &Tile) {
+        if let Some(it) = self.0.get(operator as usize) {
+            it.series.fetch_add(tile.len() as u64, Relaxed);
+            it.samples.fetch_add(tile.count(), Relaxed);
+        }
+    }
+
     /// Says that so many samples are held.
     pub(super) fn held(&self, samples: u64) {
         if let Some(it) = self.current() {
@@ -226,10 +234,7 @@ impl<'r> Operator<'r> for Measured<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         let _scope = self.measures.enter(self.operator);
         let more = self.input.next_tile(tile)?;
-        if let Some(it) = self.measures.0.get(self.operator as usize) {
-            it.series.fetch_add(tile.len() as u64, Relaxed);
-            it.samples.fetch_add(tile.count(), Relaxed);
-        }
+        self.measures.gave(self.operator, tile);
         Ok(more)
     }
 

@@ -328,6 +328,9 @@ fn for_each_tile(
     node: &Node,
     mut visit: impl FnMut(&Tile) -> Result<(), EvalError>,
 ) -> Result<(), EvalError> {
+    if let Some(done) = set::for_each_tile_of_union(run, node, &mut visit) {
+        return done;
+    }
     match parallel::place(run, build(run, node)?, node.grid.count)? {
         Place::Crew(crew) => crew.for_each(visit),
         Place::Here(mut operator) => {

@@ -83,6 +83,11 @@ impl<'a> Run<'a> {
         self.levels
     }
 
+    /// A select of the plan.
+    pub(crate) fn select(&self, index: usize) -> &'a Select {
+        &self.selects[index]
+    }
+
     /// The parts of the language that are on.
     pub(crate) fn features(&self) -> Features {
         self.features

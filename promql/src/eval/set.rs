@@ -1,16 +1,19 @@
 //! `and`, `or`, `unless`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use isobar_model::Labels;
+use isobar_model::labels::METRIC_NAME;
+use isobar_model::{Labels, MatchOp, Reservation};
 
+use super::measure::Measures;
 use super::merge::Merge;
 use super::run::{Feed, Run};
 use super::signature::Signatures;
 use super::tile::{RowRef, Tile, is_set};
 use super::{EvalError, Late, Operator, Ready, for_each_tile};
 use crate::parse::ast::BinaryOp;
-use crate::plan::node::{Node, Set, Skips};
+use crate::plan::node::{Kind, Names, Node, Set, Skips};
 
 /// The operator of a set operation.
 pub(super) fn build<'r>(
@@ -66,32 +69,31 @@ struct Seen<'a> {
     words: usize,
     bits: Vec<u64>,
     key: Vec<u8>,
+    memory: Reservation,
 }
 
 impl<'a> Seen<'a> {
-    fn new(set: &'a Set, steps: usize) -> Self {
+    fn new(run: &Run<'_>, set: &'a Set, steps: usize) -> Self {
         let signatures = Signatures::new(&set.matching);
         Seen {
             signatures,
             words: steps.div_ceil(64),
             bits: Vec::new(),
             key: Vec::new(),
+            memory: run.memory("a set operation"),
         }
     }
 
     /// Those of the right side, whose rows are not kept.
     fn of_rhs(run: &Run<'_>, set: &'a Set) -> Result<Self, EvalError> {
         let held = run.held();
-        let mut seen = Seen::new(set, set.rhs.grid.count);
-        for_each_tile(run, &set.rhs, |tile| {
-            seen.add(tile);
-            Ok(())
-        })?;
+        let mut seen = Seen::new(run, set, set.rhs.grid.count);
+        for_each_tile(run, &set.rhs, |tile| seen.add(tile))?;
         run.release_to(held, 0)?;
         Ok(seen)
     }
 
-    fn add(&mut self, tile: &Tile) {
+    fn add(&mut self, tile: &Tile) -> Result<(), EvalError> {
         for row in tile.rows() {
             let at = self.signatures.number(row.labels, &mut self.key) * self.words;
             if self.bits.len() <= at {
@@ -102,6 +104,8 @@ impl<'a> Seen<'a> {
                 .zip(&*row.any_present())
                 .for_each(|(seen, bits)| *seen |= bits);
         }
+        let bytes = size_of::<u64>() * self.bits.capacity() + self.signatures.bytes();
+        Ok(self.memory.grow_to(bytes)?)
     }
 
     fn of(&self, labels: &Labels, key: &mut Vec<u8>) -> Option<&[u64]> {
@@ -166,14 +170,98 @@ impl<'r> Operator<'r> for Filtered<'r> {
     }
 }
 
+/// Calls `visit` with each tile of a node when it is an `or` whose sides have no label set in
+/// common, as `errors_total or requests_total`: then no row has to wait for another. `None` when
+/// it is none.
+pub(super) fn for_each_tile_of_union(
+    run: &Run<'_>,
+    node: &Node,
+    visit: &mut dyn FnMut(&Tile) -> Result<(), EvalError>,
+) -> Option<Result<(), EvalError>> {
+    let Kind::Set(set) = &node.kind else {
+        return None;
+    };
+    if set.op != BinaryOp::Or || run.features().delayed_name_removal {
+        return None;
+    }
+    let (left, right) = (names_in(run, &set.lhs)?, names_in(run, &set.rhs)?);
+    left.is_disjoint(&right)
+        .then(|| streamed_union(run, node, set, visit))
+}
+
+fn streamed_union(
+    run: &Run<'_>,
+    node: &Node,
+    set: &Set,
+    visit: &mut dyn FnMut(&Tile) -> Result<(), EvalError>,
+) -> Result<(), EvalError> {
+    let outer = run.measures().map(Measures::operator);
+    let _scope = run.measure(node.rank);
+    let mut hand_on = |tile: &Tile| {
+        if let Some(measures) = run.measures() {
+            measures.gave(node.rank, tile);
+        }
+        let _scope = outer.and_then(|outer| run.measure(outer));
+        visit(tile)
+    };
+    let mut seen = Seen::new(run, set, node.grid.count);
+    for_each_tile(run, &set.lhs, |tile| {
+        seen.add(tile)?;
+        hand_on(tile)
+    })?;
+    let (mut left, mut key) = (Tile::default(), Vec::new());
+    for_each_tile(run, &set.rhs, |tile| {
+        if tile
+            .rows()
+            .all(|row| seen.of(row.labels, &mut key).is_none())
+        {
+            return hand_on(tile);
+        }
+        left.reset(node.grid.count);
+        for (i, row) in tile.rows().enumerate() {
+            left.push_copy(row.labels.clone(), row);
+            seen.filter(&mut left, i, false, &mut key);
+        }
+        left.retain_present();
+        match left.is_empty() {
+            true => Ok(()),
+            false => hand_on(&left),
+        }
+    })
+}
+
+/// The metric names in a node's rows where they are known beforehand, `""` for none.
+fn names_in<'a>(run: &'a Run<'_>, node: &'a Node) -> Option<BTreeSet<&'a str>> {
+    if node.names == Names::None {
+        return Some(BTreeSet::from([""]));
+    }
+    match &node.kind {
+        Kind::Select(select) => {
+            let matchers = &run.select(select.select).matchers;
+            let name = matchers
+                .iter()
+                .find(|it| it.name() == METRIC_NAME && it.op() == MatchOp::Equal)?;
+            Some(BTreeSet::from([name.value()]))
+        }
+        Kind::Set(set) => {
+            let mut names = names_in(run, &set.lhs)?;
+            if set.op == BinaryOp::Or {
+                names.append(&mut names_in(run, &set.rhs)?);
+            }
+            Some(names)
+        }
+        _ => None,
+    }
+}
+
 /// `or`: the left side, and of the right side what has a signature that the left side has not.
 fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
     let held = run.held();
-    let mut seen = Seen::new(set, node.grid.count);
+    let mut seen = Seen::new(run, set, node.grid.count);
     let mut merge = Merge::by_step(node.grid.count, run.memory("a set operation"));
     for_each_tile(run, &set.lhs, |tile| {
         merge.make_room(tile)?;
-        seen.add(tile);
+        seen.add(tile)?;
         tile.rows().try_for_each(|row| merge.add(row.labels, row))
     })?;
     let (mut left, mut key) = (Vec::new(), Vec::new());

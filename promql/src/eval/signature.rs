@@ -11,6 +11,8 @@ use crate::parse::ast::VectorMatching;
 pub(super) struct Signatures<'a> {
     matching: &'a VectorMatching,
     by_key: HashMap<Box<[u8]>, usize>,
+    /// The bytes of all keys.
+    key_bytes: usize,
 }
 
 impl<'a> Signatures<'a> {
@@ -18,7 +20,13 @@ impl<'a> Signatures<'a> {
         Signatures {
             matching,
             by_key: HashMap::new(),
+            key_bytes: 0,
         }
+    }
+
+    /// The bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_key.allocation_size() + self.key_bytes
     }
 
     /// The number of the signature of `labels`; a new one is the number of those before. `key` is
@@ -29,6 +37,7 @@ impl<'a> Signatures<'a> {
         match self.by_key.get(key.as_slice()) {
             Some(at) => *at,
             None => {
+                self.key_bytes += key.len();
                 self.by_key.insert(key.as_slice().into(), next);
                 next
             }

@@ -87,6 +87,10 @@ fn answers_do_not_depend_on_the_number_of_threads() {
         "a * on (i) group_left rate(a[2m])",
         "a - b",
         "a > bool b",
+        "a or b",
+        "b or on (g) a",
+        "sum by (g) (a or on (i) b or rate(b[1m]))",
+        "a{g=\"1\"} or a",
     ] {
         // More threads hold more at a time.
         let told = |threads| {
@@ -143,7 +147,7 @@ fn memory_is_reserved_and_given_back() {
         ("quantile(0.5, {g=~\".+\"})", "an aggregation"),
         ("count_values(\"v\", {g=~\".+\"})", "count_values"),
         ("sum(a + on (i) a)", "rows that are kept"),
-        ("sum(a or b)", "a set operation"),
+        ("sum(a or on (i) {g=~\".+\"})", "a set operation"),
         (
             "sum(label_replace(a, \"x\", \"$1\", \"i\", \"(.*)\"))",
             "relabelling",
@@ -161,6 +165,7 @@ fn memory_is_reserved_and_given_back() {
     // What does not keep its input needs no more than the tiles under way.
     assert_eq!(ask("sum by (g) (rate(a[1m]))", 1 << 20, 1), "enough");
     assert_eq!(ask("sum by (g) (rate(a[1m]))", 3 << 20, 2), "enough");
+    assert_eq!(ask("sum by (g) (a or b)", 1 << 20, 1), "enough");
 }
 
 /// Gives some series and then fails.
