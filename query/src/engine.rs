@@ -1,5 +1,6 @@
 //! Runs queries: admits them one by one, parses, plans and evaluates them on the compute pool,
-//! and calls them off when their time is up or nobody waits any more.
+//! and calls them off when their time is up or nobody waits any more. Those that took very little
+//! the last time are answered right where they are asked ([`crate::quick`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,19 +8,20 @@ use std::time::{Duration, Instant};
 use isobar_model::TimeRange;
 use isobar_promql::eval::{EvalError, Measures, evaluate_measured};
 use isobar_promql::features::Features;
-use isobar_promql::limits::{CancelReason, CancelToken, Limits};
+use isobar_promql::limits::{CancelReason, CancelToken, Limits, Threads};
 use isobar_promql::parse::{Expr, parse_expr_with};
 use isobar_promql::plan::{Plan, PlanError, PlanParams, Rewrites, canonical, plan_with};
 use isobar_promql::value::QueryResult;
 use isobar_store::Store;
-use isobar_store::compute::{ComputeError, Pool};
+use isobar_store::compute::{self, ComputeError, Pool};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::explain::Explanation;
 use crate::metrics::EngineMetrics;
+use crate::quick::{Costs, TIMEOUT_MIN};
 use crate::replicas::{Deduplication, Function};
-use crate::select::{Replicas, StoreSource};
+use crate::select::{Replicas, StoreSource, Waits};
 
 /// How queries are run.
 #[derive(Debug, Clone)]
@@ -142,10 +144,16 @@ pub enum QueryError {
 
 /// Answers PromQL queries over a store.
 pub struct Engine {
-    store: Arc<dyn Store>,
+    parts: Arc<Parts>,
     pool: Arc<Pool>,
-    config: Config,
     gate: Arc<Semaphore>,
+    costs: Costs,
+}
+
+/// What all queries need.
+struct Parts {
+    store: Arc<dyn Store>,
+    config: Config,
     metrics: EngineMetrics,
 }
 
@@ -160,17 +168,20 @@ impl Engine {
         let concurrent_max = config.concurrent_max.clamp(1, Semaphore::MAX_PERMITS);
         metrics.set_concurrent_max(concurrent_max);
         Engine {
-            store,
+            parts: Arc::new(Parts {
+                store,
+                config,
+                metrics,
+            }),
             pool,
             gate: Arc::new(Semaphore::new(concurrent_max)),
-            config,
-            metrics,
+            costs: Costs::default(),
         }
     }
 
     /// The store that is asked.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        &self.parts.store
     }
 
     /// The pool that queries are computed on.
@@ -180,7 +191,7 @@ impl Engine {
 
     /// How queries are run.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.parts.config
     }
 
     /// The value of `query` at one time.
@@ -223,8 +234,8 @@ impl Engine {
             .await
     }
 
-    /// Evaluates `query` and hands the answer to `finish` while still on the compute thread.
-    /// Dropping the future calls the query off.
+    /// Evaluates `query` and hands the answer to `finish` on the thread that evaluated it, as a
+    /// rule one of the pool. Dropping the future calls the query off.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -236,9 +247,35 @@ impl Engine {
         finish: impl FnOnce(Answer) -> T + Send + 'static,
     ) -> Result<T, QueryError> {
         let begun = Instant::now();
+        let limit = self.limit(&options)?;
+        let costs = self.costs.of(&query, steps);
+        if let Some(series_max) = costs.series_max()
+            && limit >= TIMEOUT_MIN
+            && !options.analyze
+            && let Ok(_permit) = self.gate.try_acquire()
+        {
+            let job = self.job(&options, Waits::Never { series_max });
+            let begun = Instant::now();
+            match compute::here(|| job.run(&query, steps, begun, false)) {
+                Ok(Err(Unfinished::TooLarge)) => costs.forget(),
+                Ok(Err(Unfinished::Failed(error))) => return Err(error),
+                Ok(Ok((answer, series))) => {
+                    let finished = compute::here(|| finish(answer)).map_err(panicked);
+                    costs.note(begun.elapsed(), series);
+                    return finished;
+                }
+                Err(error) => return Err(panicked(error)),
+            }
+        }
         let analyze = options.analyze;
-        self.on_pool(options, move |job| {
-            job.run(&query, steps, begun, analyze).map(finish)
+        self.on_pool(options, limit, move |job| {
+            let computing = Instant::now();
+            let (answer, series) = job
+                .run(&query, steps, begun, analyze)
+                .map_err(Unfinished::into_error)?;
+            let finished = finish(answer);
+            costs.note(computing.elapsed(), series);
+            Ok(finished)
         })
         .await
     }
@@ -253,27 +290,45 @@ impl Engine {
         steps: Steps,
         options: QueryOptions,
     ) -> Result<Explanation, QueryError> {
-        self.on_pool(options, move |job| {
+        let limit = self.limit(&options)?;
+        self.on_pool(options, limit, move |job| {
             let plan = job.plan(&query, steps)?;
             job.explain(&query, steps, &plan)
         })
         .await
     }
 
-    /// Does `work` on the compute pool when the query is admitted, and gives it up when its time
-    /// is over.
-    async fn on_pool<T: Send + 'static>(
-        &self,
-        options: QueryOptions,
-        work: impl FnOnce(Job) -> Result<T, QueryError> + Send + 'static,
-    ) -> Result<T, QueryError> {
-        let limit = options
-            .timeout
-            .unwrap_or(self.config.timeout)
-            .min(self.config.timeout);
+    /// How long a query may take.
+    fn limit(&self, options: &QueryOptions) -> Result<Duration, QueryError> {
+        let most = self.parts.config.timeout;
+        let limit = options.timeout.map_or(most, |own| own.min(most));
         if limit.is_zero() {
             return Err(QueryError::Timeout("query queue"));
         }
+        Ok(limit)
+    }
+
+    fn job(&self, options: &QueryOptions, waits: Waits) -> Job {
+        let mut deduplication = self.parts.config.deduplication.clone();
+        if let Some(labels) = &options.replica_labels {
+            deduplication.labels = labels.as_slice().into();
+        }
+        Job {
+            parts: Arc::clone(&self.parts),
+            waits,
+            deduplication,
+            cancel: CancelToken::default(),
+            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
+        }
+    }
+
+    /// Does `work` on the compute pool when the query is admitted, and gives it up after `limit`.
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        options: QueryOptions,
+        limit: Duration,
+        work: impl FnOnce(Job) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, QueryError> {
         let deadline = tokio::time::sleep(limit);
         tokio::pin!(deadline);
         let permit = tokio::select! {
@@ -282,19 +337,8 @@ impl Engine {
             permit = Arc::clone(&self.gate).acquire_owned() => permit
                 .map_err(|_| QueryError::Unavailable("shutting down".into()))?,
         };
-        let cancel = CancelOnDrop(CancelToken::default());
-        let mut config = self.config.clone();
-        if let Some(labels) = options.replica_labels {
-            config.deduplication.labels = labels.into();
-        }
-        let job = Job {
-            store: Arc::clone(&self.store),
-            runtime: Handle::current(),
-            config,
-            metrics: self.metrics.clone(),
-            cancel: cancel.0.clone(),
-            lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
-        };
+        let job = self.job(&options, Waits::With(Handle::current()));
+        let cancel = CancelOnDrop(job.cancel.clone());
         let work = self.pool.run(move || {
             let answer = work(job);
             drop(permit);
@@ -305,9 +349,7 @@ impl Engine {
             biased;
             answer = &mut work => match answer {
                 Ok(answer) => answer,
-                Err(ComputeError::Panicked) => Err(QueryError::Internal(
-                    "unexpected error: evaluation panicked".into(),
-                )),
+                Err(ComputeError::Panicked) => Err(panicked(ComputeError::Panicked)),
                 Err(error) => Err(QueryError::Unavailable(error.to_string())),
             },
             () = &mut deadline => {
@@ -316,6 +358,10 @@ impl Engine {
             }
         }
     }
+}
+
+fn panicked(_: ComputeError) -> QueryError {
+    QueryError::Internal("unexpected error: evaluation panicked".into())
 }
 
 /// Calls a query off when its caller goes away.
@@ -327,56 +373,94 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// What a compute thread needs to answer a query.
+/// Why a job has no answer.
+enum Unfinished {
+    Failed(QueryError),
+    /// It turned out to be more than the thread that does it has time for.
+    TooLarge,
+}
+
+impl Unfinished {
+    fn into_error(self) -> QueryError {
+        match self {
+            Unfinished::Failed(error) => error,
+            Unfinished::TooLarge => {
+                QueryError::Internal("unexpected error: given up, though it might wait".into())
+            }
+        }
+    }
+}
+
+impl From<QueryError> for Unfinished {
+    fn from(error: QueryError) -> Self {
+        Unfinished::Failed(error)
+    }
+}
+
+/// What a thread needs to answer a query.
 struct Job {
-    store: Arc<dyn Store>,
-    runtime: Handle,
-    config: Config,
-    metrics: EngineMetrics,
+    parts: Arc<Parts>,
+    waits: Waits,
+    deduplication: Deduplication,
     cancel: CancelToken,
     lookback_ms: Option<i64>,
 }
 
 impl Job {
+    /// The answer, and how many series were read for it.
     fn run(
-        self,
+        &self,
         query: &str,
         steps: Steps,
         begun: Instant,
         analyze: bool,
-    ) -> Result<Answer, QueryError> {
-        let _in_flight = self.metrics.begin();
+    ) -> Result<(Answer, usize), Unfinished> {
+        let Parts {
+            store,
+            config,
+            metrics,
+        } = &*self.parts;
+        let _in_flight = metrics.begin();
+        let prepare = Instant::now();
         let mut timings = Timings {
-            queued: begun.elapsed(),
+            queued: prepare - begun,
             ..Timings::default()
         };
-        let prepare = Instant::now();
         let plan = self.plan(query, steps)?;
-        timings.prepared = prepare.elapsed();
         let inner = Instant::now();
+        timings.prepared = inner - prepare;
         let measures = analyze.then(|| Measures::of(&plan));
         let ranges = plan.selects().iter().map(|select| select.range);
         let replicas = Replicas {
-            deduplication: self.config.deduplication.clone(),
+            deduplication: self.deduplication.clone(),
             range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
-            lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
-            series_max: self.config.limits.series_max,
-            memory: Arc::clone(&self.config.limits.memory),
+            lookback_ms: self.lookback_ms(),
+            series_max: config.limits.series_max,
+            memory: Arc::clone(&config.limits.memory),
         };
-        let source = StoreSource::new(
-            Arc::clone(&self.store),
-            self.runtime.clone(),
-            self.cancel.clone(),
-            replicas,
-        );
-        let limits = &self.config.limits;
+        let source = StoreSource::new(Arc::clone(store), &self.waits, &self.cancel, replicas);
+        let alone;
+        let limits = match self.waits {
+            Waits::With(_) => &config.limits,
+            Waits::Never { .. } => {
+                // No other thread is worth its start.
+                alone = Limits {
+                    threads: Threads::default(),
+                    ..config.limits.clone()
+                };
+                &alone
+            }
+        };
         let result = evaluate_measured(&plan, &source, limits, &self.cancel, measures.as_ref())
             .map_err(|error| {
-                self.metrics.observe_error(&error);
-                eval_error(error, &self.cancel)
+                if source.has_given_up() {
+                    return Unfinished::TooLarge;
+                }
+                metrics.observe_error(&error);
+                eval_error(error, &self.cancel).into()
             })?;
         timings.evaluated = inner.elapsed();
-        self.metrics.observe(&timings, &result.stats);
+        metrics.observe(&timings, &result.stats);
         let analysis = match measures {
             None => None,
             measures => Some(Explanation {
@@ -385,16 +469,21 @@ impl Job {
                 ..self.explain(query, steps, &plan)?
             }),
         };
-        Ok(Answer {
+        let answer = Answer {
             result,
             timings,
             analysis,
-        })
+        };
+        Ok((answer, source.series_read()))
+    }
+
+    fn lookback_ms(&self) -> i64 {
+        self.lookback_ms.unwrap_or(self.parts.config.lookback_ms)
     }
 
     fn plan(&self, query: &str, steps: Steps) -> Result<Plan, QueryError> {
         let rewrites = Rewrites {
-            hidden_labels: &self.config.deduplication.labels,
+            hidden_labels: &self.deduplication.labels,
             ..Rewrites::default()
         };
         let params = self.params(query, steps);
@@ -402,7 +491,7 @@ impl Job {
     }
 
     fn parse(&self, query: &str) -> Result<Expr, QueryError> {
-        parse_expr_with(query, &self.config.features)
+        parse_expr_with(query, &self.parts.config.features)
             .map_err(|error| QueryError::Invalid(error.to_string()))
     }
 
@@ -412,11 +501,11 @@ impl Job {
             start_ms: steps.start_ms,
             end_ms: steps.end_ms,
             step_ms: steps.step_ms,
-            lookback_ms: self.lookback_ms.unwrap_or(self.config.lookback_ms),
-            subquery_step_ms: self.config.subquery_step_ms,
+            lookback_ms: self.lookback_ms(),
+            subquery_step_ms: self.parts.config.subquery_step_ms,
             // Thanos reads samples as the function around the selector wants them.
-            selects_apart: self.config.deduplication.function != Function::Window,
-            features: self.config.features,
+            selects_apart: self.deduplication.function != Function::Window,
+            features: self.parts.config.features,
         }
     }
 
@@ -429,7 +518,7 @@ impl Job {
         Ok(Explanation {
             root,
             estimates: selects
-                .map(|select| self.store.estimate(&select.matchers, select.range))
+                .map(|select| self.parts.store.estimate(&select.matchers, select.range))
                 .collect(),
             evaluated: None,
             measures: None,

@@ -1,6 +1,6 @@
 //! Asks stores for series and answers PromQL over them, in process and over HTTP.
 //!
-//! In reading order: [`engine`] runs queries and [`explain`] tells how; `select` is how their selects reach a store;
+//! In reading order: [`engine`] runs queries, [`explain`] tells how and `quick` on which thread; `select` is how their selects reach a store;
 //! [`http`] is Prometheus' HTTP API on top; [`status`] is what the API tells about the process,
 //! filled in by whoever runs it; [`metrics`] is what all of this says about itself.
 //!
@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod replicas;
 pub mod status;
 
+mod quick;
 mod select;
 
 pub use engine::{Config, Engine};

@@ -1,16 +1,18 @@
 //! The selects of a plan answered by a [`Store`]: batches are fetched as the evaluator asks for
 //! them, and each series decodes its chunks into columns.
 //!
-//! Evaluation runs on the compute pool; waiting for a store blocks that thread, and ends when
-//! the query is called off.
+//! Evaluation runs on the compute pool as a rule; waiting for a store blocks that thread, and ends
+//! when the query is called off. On a thread that must not wait ([`Waits::Never`]) a select gives
+//! up instead, as it does when it has more series than were expected.
 //!
 //! Without deduplication series pass through batch by batch. With it ([`crate::replicas`]), those
 //! of a select are collected first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use isobar_model::series::Select;
 use isobar_model::{
     Budget, Reservation, SelectError, Series, SeriesSource, SeriesStream, TimeRange, Warnings,
@@ -28,12 +30,28 @@ use crate::replicas::Deduplication;
 /// How often a wait for a store looks whether the query was called off.
 const CANCEL_CHECK: Duration = Duration::from_millis(50);
 
+/// What a thread that reads from a store may do when there is nothing to read yet.
+#[derive(Debug, Clone)]
+pub(crate) enum Waits {
+    /// Wait; this runtime drives what the store waits for. The thread must not be one of its own.
+    With(Handle),
+    /// Nothing, for it has others to serve. The selects of the query give up when they would have
+    /// to wait, and when they have more than `series_max` series altogether.
+    Never {
+        /// Most series.
+        series_max: usize,
+    },
+}
+
 /// Opens selects on a store.
-pub(crate) struct StoreSource {
+pub(crate) struct StoreSource<'q> {
     store: Arc<dyn Store>,
-    runtime: Handle,
-    cancel: CancelToken,
+    waits: &'q Waits,
+    cancel: &'q CancelToken,
     replicas: Replicas,
+    /// The series read so far.
+    series: AtomicUsize,
+    given_up: AtomicBool,
 }
 
 /// What is done with replicas in one query.
@@ -51,25 +69,41 @@ pub(crate) struct Replicas {
     pub(crate) memory: Arc<Budget>,
 }
 
-impl StoreSource {
-    /// A source over `store` for one query, which `cancel` calls off. `runtime` drives what the
-    /// store waits for; its threads must not be those that read from the source.
+impl<'q> StoreSource<'q> {
+    /// A source over `store` for one query, which `cancel` calls off.
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        runtime: Handle,
-        cancel: CancelToken,
+        waits: &'q Waits,
+        cancel: &'q CancelToken,
         replicas: Replicas,
     ) -> Self {
         StoreSource {
             store,
-            runtime,
+            waits,
             cancel,
             replicas,
+            series: AtomicUsize::new(0),
+            given_up: AtomicBool::new(false),
         }
+    }
+
+    /// How many series were read.
+    pub(crate) fn series_read(&self) -> usize {
+        self.series.load(Ordering::Relaxed)
+    }
+
+    /// Whether a select has given up ([`Waits::Never`]).
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
+    }
+
+    fn give_up(&self) -> SelectError {
+        self.given_up.store(true, Ordering::Relaxed);
+        SelectError::Cancelled
     }
 }
 
-impl SeriesSource for StoreSource {
+impl SeriesSource for StoreSource<'_> {
     fn open(
         &self,
         _index: usize,
@@ -82,10 +116,9 @@ impl SeriesSource for StoreSource {
             skip_chunks: false,
             limit: 0,
         };
-        let batches = BatchReader::new(self.store.series(request), &self.runtime, &self.cancel);
         Ok(Box::new(SelectStream {
-            batches,
-            replicas: self.replicas.clone(),
+            source: self,
+            batches: BatchReader::new(self.store.series(request), self.cancel),
             function: ReadFor::new(&select.hints, self.replicas.lookback_ms),
             done: false,
             memory: self
@@ -97,27 +130,46 @@ impl SeriesSource for StoreSource {
     }
 }
 
-struct SelectStream {
+struct SelectStream<'s> {
+    source: &'s StoreSource<'s>,
     batches: BatchReader,
-    replicas: Replicas,
     function: ReadFor,
     done: bool,
     memory: Reservation,
     warnings: Warnings,
 }
 
-impl SelectStream {
+impl SelectStream<'_> {
     /// The next series of the store; `None` when there is none left.
     fn next_series(&mut self) -> Result<Option<Vec<SeriesChunks>>, SelectError> {
         while !self.done {
-            match self.batches.next().map_err(select_error)? {
+            let batch = match self.source.waits {
+                Waits::With(runtime) => self.batches.next(runtime),
+                Waits::Never { .. } => match self.batches.ready() {
+                    Some(batch) => batch,
+                    None => return Err(self.source.give_up()),
+                },
+            };
+            match batch.map_err(select_error)? {
                 None => self.done = true,
                 Some(SeriesBatch::Warnings(warnings)) => self.warnings.merge(warnings),
                 Some(SeriesBatch::Series(series)) if series.is_empty() => {}
-                Some(SeriesBatch::Series(series)) => return Ok(Some(series)),
+                Some(SeriesBatch::Series(series)) => {
+                    self.count(series.len())?;
+                    return Ok(Some(series));
+                }
             }
         }
         Ok(None)
+    }
+
+    /// Counts series that were read.
+    fn count(&self, more: usize) -> Result<(), SelectError> {
+        let count = self.source.series.fetch_add(more, Ordering::Relaxed) + more;
+        match self.source.waits {
+            Waits::Never { series_max } if count > *series_max => Err(self.source.give_up()),
+            _ => Ok(()),
+        }
     }
 
     /// All series of the store.
@@ -134,7 +186,7 @@ impl SelectStream {
             let memory = self.memory.grow_to(bytes);
             memory.map_err(|error| SelectError::LimitExceeded(error.to_string()))?;
             all.extend(series);
-            let most = self.replicas.series_max;
+            let most = self.source.replicas.series_max;
             if all.len() as u64 > most {
                 return Err(SelectError::LimitExceeded(format!(
                     "query selects more than {most} series, replicas counted each"
@@ -145,12 +197,12 @@ impl SelectStream {
     }
 }
 
-impl SeriesStream for SelectStream {
+impl SeriesStream for SelectStream<'_> {
     fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError> {
-        let range = self.replicas.range;
-        if !self.replicas.deduplication.is_off() {
+        let range = self.source.replicas.range;
+        let deduplication = &self.source.replicas.deduplication;
+        if !deduplication.is_off() {
             let all = self.collect()?;
-            let deduplication = &self.replicas.deduplication;
             let more = !all.is_empty();
             batch.extend(deduplication.apply(all, self.function, range));
             return Ok(more);
@@ -158,7 +210,6 @@ impl SeriesStream for SelectStream {
         let Some(series) = self.next_series()? else {
             return Ok(false);
         };
-        let deduplication = &self.replicas.deduplication;
         batch.extend(series.into_iter().map(|series| Series {
             labels: series.labels,
             samples: deduplication.alone(series.chunks, self.function, range),
@@ -171,32 +222,44 @@ impl SeriesStream for SelectStream {
     }
 }
 
-/// Reads a store's answer from a thread that may block.
+/// Reads a store's answer in sync code.
 pub(crate) struct BatchReader {
     stream: StoreStream,
-    runtime: Handle,
     cancel: CancelToken,
 }
 
 impl BatchReader {
-    pub(crate) fn new(stream: StoreStream, runtime: &Handle, cancel: &CancelToken) -> Self {
+    pub(crate) fn new(stream: StoreStream, cancel: &CancelToken) -> Self {
         BatchReader {
             stream,
-            runtime: runtime.clone(),
             cancel: cancel.clone(),
         }
     }
 
-    /// The next batch; `None` at the end.
+    /// The next batch, `Ok(None)` at the end, if that needs no waiting. To be called in the context
+    /// of a runtime.
     ///
     /// # Errors
     /// Those of the store, and [`StoreError::Cancelled`] when the query was called off.
-    pub(crate) fn next(&mut self) -> Result<Option<SeriesBatch>, StoreError> {
-        let Self {
-            stream,
-            runtime,
-            cancel,
-        } = self;
+    fn ready(&mut self) -> Option<Result<Option<SeriesBatch>, StoreError>> {
+        if self.cancel.reason().is_some() {
+            return Some(Err(StoreError::Cancelled));
+        }
+        Some(self.stream.next().now_or_never()?.transpose())
+    }
+
+    /// The next batch; `None` at the end. `runtime` drives what the store waits for.
+    ///
+    /// # Errors
+    /// As those of [`BatchReader::ready`].
+    pub(crate) fn next(&mut self, runtime: &Handle) -> Result<Option<SeriesBatch>, StoreError> {
+        {
+            let _timers_and_sockets = runtime.enter();
+            if let Some(batch) = self.ready() {
+                return batch;
+            }
+        }
+        let Self { stream, cancel } = self;
         runtime.block_on(async {
             loop {
                 if cancel.reason().is_some() {

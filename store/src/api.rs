@@ -55,7 +55,7 @@ pub enum SeriesBatch {
 }
 
 /// Series in label order, each label set once, in bounded batches. Polling may decode and
-/// compute: streams are drained on the compute pool, never on an async worker.
+/// compute: streams are drained on the compute pool, and by an async worker only when they are short.
 pub type SeriesStream = BoxStream<'static, Result<SeriesBatch, StoreError>>;
 
 /// Anything that series can be read from.

@@ -1,5 +1,5 @@
 //! A sized pool of threads for work that computes: decoding, merging, evaluating, compressing.
-//! Async code hands work over and waits; it never computes itself.
+//! Async code hands work over and waits; it computes only what takes less than that ([`here`]).
 //!
 //! The queue is bounded and visible. Work whose caller is gone is dropped before it starts, and a
 //! panic ends the piece of work that raised it and nothing else.
@@ -81,9 +81,8 @@ impl Pool {
             if give.is_closed() {
                 return;
             }
-            let result = std::panic::catch_unwind(AssertUnwindSafe(work));
             // The caller may have left meanwhile; then nobody misses the result.
-            let _gone = give.send(result.map_err(|_| ComputeError::Panicked));
+            let _gone = give.send(here(work));
         });
         {
             let mut queue = self.shared.queue.lock();
@@ -119,6 +118,15 @@ impl Drop for Pool {
         }
         self.shared.wake.notify_all();
     }
+}
+
+/// Runs `work` on the thread of the caller, as the pool runs it on one of its own: for work that
+/// takes less than the way to the pool and back.
+///
+/// # Errors
+/// When the work panics.
+pub fn here<T>(work: impl FnOnce() -> T) -> Result<T, ComputeError> {
+    std::panic::catch_unwind(AssertUnwindSafe(work)).map_err(|_| ComputeError::Panicked)
 }
 
 fn run_jobs(shared: &Shared) {

@@ -83,8 +83,8 @@ fn read_series(
     series: &mut Vec<Labels>,
     warnings: &mut Warnings,
 ) -> Result<(), StoreError> {
-    let mut batches = BatchReader::new(stream, runtime, cancel);
-    while let Some(batch) = batches.next()? {
+    let mut batches = BatchReader::new(stream, cancel);
+    while let Some(batch) = batches.next(runtime)? {
         match batch {
             SeriesBatch::Series(batch) => series.extend(batch.into_iter().map(|one| one.labels)),
             SeriesBatch::Warnings(more) => warnings.merge(more),

@@ -6,5 +6,6 @@ mod fixture;
 mod ha;
 mod ha_window;
 mod hostile;
+mod quick;
 mod requests;
 mod running;
