@@ -2,12 +2,13 @@
 //! head takes goes into the log under the same lock, so that both have the same order.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use isobar_model::Labels;
 
 use crate::wal::log::Log;
-use crate::wal::record::{self, Kind, SamplesEncoder};
+use crate::wal::record::{self, HistogramsEncoder, Kind, SamplesEncoder};
 
 use super::Head;
 use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
@@ -46,6 +47,7 @@ struct Scratch {
     sorted: Vec<Todo>,
     known: Vec<Known>,
     encoder: SamplesEncoder,
+    histograms: HistogramsEncoder,
 }
 
 thread_local! {
@@ -73,6 +75,7 @@ impl Head {
                 .saturating_sub(AGE_MS_MAX),
             max_ms: now_ms.saturating_add(AHEAD_MS_MAX),
             encoder: std::mem::take(&mut scratch.encoder),
+            histograms: std::mem::take(&mut scratch.histograms),
             appended: 0,
             duplicates: 0,
             rejected: Rejections::default(),
@@ -81,12 +84,14 @@ impl Head {
         batch.run(&mut scratch);
         let Batch {
             encoder,
+            histograms,
             appended,
             duplicates,
             rejected,
             ..
         } = batch;
         scratch.encoder = encoder;
+        scratch.histograms = histograms;
         SCRATCH.replace(scratch);
         tenant.appended.fetch_add(appended, Ordering::Relaxed);
         // Taken at the end, and of all that was pushed: a repeated sample may be one whose first
@@ -108,6 +113,9 @@ struct Batch<'a, S> {
     age_limit_ms: i64,
     max_ms: i64,
     encoder: SamplesEncoder,
+    /// Histograms that were taken from the shard that is locked. In the log they come behind the
+    /// floats of `encoder`.
+    histograms: HistogramsEncoder,
     appended: u64,
     duplicates: u64,
     rejected: Rejections,
@@ -203,6 +211,10 @@ impl<S: IncomingSeries> Batch<'_, S> {
     #[inline]
     fn append_series(&mut self, series: &mut MemSeries, known: Known, bounds: Bounds) {
         let incoming = &self.series[known.at as usize];
+        if !self.histograms.as_bytes().is_empty() && series.ends_in_histogram() {
+            // Its floats must not come before its histograms in the log.
+            self.push_records();
+        }
         incoming.samples(
             |timestamp_ms, value| match series.append(timestamp_ms, value, bounds) {
                 Outcome::Appended => {
@@ -222,15 +234,61 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 }
             },
         );
+        if incoming.has_histograms() {
+            self.append_histograms(series, known, bounds);
+        }
+    }
+
+    fn append_histograms(&mut self, series: &mut MemSeries, known: Known, bounds: Bounds) {
+        let incoming = &self.series[known.at as usize];
+        incoming.histograms(|timestamp_ms, sample| {
+            let outcome = match sample {
+                Ok(it) => {
+                    let histogram = Arc::clone(&it.histogram);
+                    let outcome =
+                        series.append_histogram(timestamp_ms, histogram, it.counts, bounds);
+                    if outcome == Outcome::Appended {
+                        self.histograms
+                            .put(known.id, timestamp_ms, &it.histogram, it.counts);
+                    }
+                    outcome
+                }
+                Err(why) => Outcome::Rejected(RejectReason::BadHistogram(why)),
+            };
+            match outcome {
+                Outcome::Appended => {
+                    self.appended += 1;
+                    self.range.0 = self.range.0.min(timestamp_ms);
+                    self.range.1 = self.range.1.max(timestamp_ms);
+                    if self.histograms.as_bytes().len() >= RECORD_BYTES {
+                        self.push_records();
+                    }
+                }
+                Outcome::Duplicate => self.duplicates += 1,
+                Outcome::Rejected(reason) => {
+                    let text = || incoming.labels().map(|l| l.to_string()).unwrap_or_default();
+                    self.rejected.add_histogram(reason, timestamp_ms, text);
+                }
+            }
+        });
+    }
+
+    /// Pushes what was taken into the log, floats before histograms.
+    fn push_records(&mut self) {
+        if !self.encoder.as_bytes().is_empty() {
+            self.log.push(Kind::Samples, self.encoder.as_bytes());
+            self.encoder.clear();
+        }
+        if !self.histograms.as_bytes().is_empty() {
+            self.log.push(Kind::Histograms, self.histograms.as_bytes());
+            self.histograms.clear();
+        }
     }
 
     /// Hands over what was taken while a shard was locked. Called before it is unlocked, so that
     /// who locks it next sees log and times as the shard is.
     fn end_shard(&mut self) {
-        if !self.encoder.as_bytes().is_empty() {
-            self.log.push(Kind::Samples, self.encoder.as_bytes());
-            self.encoder.clear();
-        }
+        self.push_records();
         let (min_ms, max_ms) = std::mem::replace(&mut self.range, (i64::MAX, i64::MIN));
         self.tenant.widen(min_ms, max_ms);
     }
@@ -241,18 +299,22 @@ impl<S: IncomingSeries> Batch<'_, S> {
         let bounds = self.bounds();
         let incoming = &self.series[todo.at as usize];
         let mut wanted = false;
-        incoming.samples(|t, _| wanted |= bounds.min_ms <= t && t <= bounds.max_ms);
+        let in_bounds = |t: i64| bounds.min_ms <= t && t <= bounds.max_ms;
+        incoming.samples(|t, _| wanted |= in_bounds(t));
+        incoming.histograms(|t, sample| wanted |= sample.is_ok() && in_bounds(t));
         if wanted {
             return false;
         }
-        incoming.samples(|t, value| {
-            let reason = if t < bounds.min_ms {
-                RejectReason::OutOfBounds
-            } else {
-                RejectReason::TooFarInFuture
-            };
+        let reason = |t: i64| match t < bounds.min_ms {
+            true => RejectReason::OutOfBounds,
+            false => RejectReason::TooFarInFuture,
+        };
+        let text = || labels.to_string();
+        incoming.samples(|t, value| self.rejected.add(reason(t), Some((t, value)), text));
+        incoming.histograms(|t, sample| {
+            let bad = sample.err().map(RejectReason::BadHistogram);
             self.rejected
-                .add(reason, Some((t, value)), || labels.to_string());
+                .add_histogram(bad.unwrap_or_else(|| reason(t)), t, text);
         });
         true
     }

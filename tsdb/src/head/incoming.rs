@@ -1,8 +1,11 @@
 //! What a write brings and what becomes of it.
 
 use std::fmt;
+use std::sync::Arc;
 
-use isobar_model::Labels;
+use isobar_model::{FloatHistogram, Labels};
+
+pub use crate::chunks::histogram::Counts;
 
 /// How many rejected series or samples are kept with their text; the rest is only counted.
 pub const REJECTIONS_KEPT_MAX: usize = 10;
@@ -23,6 +26,26 @@ pub trait IncomingSeries {
     /// Calls `each` with the time in unix milliseconds and the value of every sample, in the
     /// order sent.
     fn samples(&self, each: impl FnMut(i64, f64));
+
+    /// Whether there are native histograms. Asked for every series, so it has to be quick.
+    fn has_histograms(&self) -> bool {
+        false
+    }
+
+    /// Calls `each` with the time in unix milliseconds of every native histogram, in the order
+    /// sent, and with the histogram, or the reason why it is none, as text for the sender.
+    fn histograms(&self, each: impl FnMut(i64, Result<IncomingHistogram, String>)) {
+        let _none = each;
+    }
+}
+
+/// A native histogram on its way in.
+#[derive(Debug, Clone)]
+pub struct IncomingHistogram {
+    /// The histogram, which has passed [`FloatHistogram::checked`].
+    pub histogram: Arc<FloatHistogram>,
+    /// Whether the sender counts in integers.
+    pub counts: Counts,
 }
 
 /// The outcome of a write: good samples are stored even when others are rejected.
@@ -55,10 +78,12 @@ pub enum RejectReason {
     TooFarInFuture,
     /// The labels of the whole series are refused, with the reason.
     BadLabels(String),
+    /// A histogram contradicts itself, with the reason.
+    BadHistogram(String),
 }
 
 impl RejectReason {
-    const KINDS: usize = 5;
+    const KINDS: usize = 6;
 
     fn kind(&self) -> usize {
         match self {
@@ -67,6 +92,7 @@ impl RejectReason {
             RejectReason::OutOfBounds => 2,
             RejectReason::TooFarInFuture => 3,
             RejectReason::BadLabels(_) => 4,
+            RejectReason::BadHistogram(_) => 5,
         }
     }
 
@@ -82,6 +108,7 @@ const KIND_NAMES: [&str; RejectReason::KINDS] = [
     "out_of_bounds",
     "too_far_in_future",
     "bad_labels",
+    "bad_histogram",
 ];
 
 /// The texts that senders know from Prometheus, so that they treat them alike.
@@ -94,7 +121,7 @@ impl fmt::Display for RejectReason {
             RejectReason::TooFarInFuture => {
                 f.write_str("out of bounds: sample is too far in the future")
             }
-            RejectReason::BadLabels(why) => f.write_str(why),
+            RejectReason::BadLabels(why) | RejectReason::BadHistogram(why) => f.write_str(why),
         }
     }
 }
@@ -104,9 +131,9 @@ impl fmt::Display for RejectReason {
 pub struct Rejection {
     /// The series as text; empty when its labels cannot be read.
     pub series: String,
-    /// The sample's time in unix milliseconds and its value; `None` when all of the series is
-    /// refused.
-    pub sample: Option<(i64, f64)>,
+    /// The sample's time in unix milliseconds and its value, which histograms do not have; `None`
+    /// when all of the series is refused.
+    pub sample: Option<(i64, Option<f64>)>,
     /// Why.
     pub reason: RejectReason,
 }
@@ -114,8 +141,12 @@ pub struct Rejection {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.reason)?;
-        if let Some((timestamp_ms, value)) = self.sample {
-            write!(f, ": timestamp {timestamp_ms} value {value}")?;
+        match self.sample {
+            Some((timestamp_ms, Some(value))) => {
+                write!(f, ": timestamp {timestamp_ms} value {value}")?;
+            }
+            Some((timestamp_ms, None)) => write!(f, ": timestamp {timestamp_ms} histogram")?,
+            None => {}
         }
         if !self.series.is_empty() {
             write!(f, ": series {}", self.series)?;
@@ -161,6 +192,26 @@ impl Rejections {
         &mut self,
         reason: RejectReason,
         sample: Option<(i64, f64)>,
+        series: impl FnOnce() -> String,
+    ) {
+        let sample = sample.map(|(timestamp_ms, value)| (timestamp_ms, Some(value)));
+        self.keep(reason, sample, series);
+    }
+
+    /// As [`Rejections::add`], for a native histogram.
+    pub fn add_histogram(
+        &mut self,
+        reason: RejectReason,
+        timestamp_ms: i64,
+        series: impl FnOnce() -> String,
+    ) {
+        self.keep(reason, Some((timestamp_ms, None)), series);
+    }
+
+    fn keep(
+        &mut self,
+        reason: RejectReason,
+        sample: Option<(i64, Option<f64>)>,
         series: impl FnOnce() -> String,
     ) {
         self.counts[reason.kind()] += 1;

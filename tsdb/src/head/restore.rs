@@ -12,7 +12,7 @@ use crate::chunks::{Chunk, Encoding};
 use crate::wal::record::{self, FiledChunk, Kind};
 
 use super::chunk_files::{ChunkFiles, OpenFiles};
-use super::series::{Bounds, Filed};
+use super::series::{Bounds, Filed, MemSeries};
 use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
@@ -83,7 +83,9 @@ impl<'a> Restore<'a> {
                 }
             }),
             Kind::Samples => record::read_samples(payload, |id, timestamp_ms, value| {
-                self.sample(id, timestamp_ms, value);
+                self.append(id, timestamp_ms, |series, bounds| {
+                    series.append(timestamp_ms, value, bounds);
+                });
             }),
             Kind::Chunks => record::read_chunks(payload, |id, chunk| {
                 if let Err(e) = self.chunk(id, chunk) {
@@ -99,6 +101,11 @@ impl<'a> Restore<'a> {
                 if let Err(why) = self.tenant_times(&times) {
                     trouble.get_or_insert(why);
                 }
+            }),
+            Kind::Histograms => record::read_histograms(payload, |id, timestamp_ms, it, counts| {
+                self.append(id, timestamp_ms, |series, bounds| {
+                    series.append_histogram(timestamp_ms, it, counts, bounds);
+                });
             }),
             Kind::End => Ok(()),
         };
@@ -165,7 +172,9 @@ impl<'a> Restore<'a> {
         }
     }
 
-    fn sample(&mut self, id: u32, timestamp_ms: i64, value: f64) {
+    /// Applies a sample of any kind; `put` does so when it is new.
+    #[inline]
+    fn append(&mut self, id: u32, timestamp_ms: i64, put: impl FnOnce(&mut MemSeries, Bounds)) {
         let id = self.resolve(id);
         let tenant = self.catalog.index.tenant_of(id);
         let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
@@ -193,7 +202,7 @@ impl<'a> Restore<'a> {
             min_ms: i64::MIN,
             max_ms: i64::MAX,
         };
-        series.append(timestamp_ms, value, bounds);
+        put(series, bounds);
         tenant.min_ms = tenant.min_ms.min(timestamp_ms);
         tenant.max_ms = tenant.max_ms.max(timestamp_ms);
         self.counts.samples += 1;
@@ -204,7 +213,7 @@ impl<'a> Restore<'a> {
         let tenant = self.catalog.index.tenant_of(id);
         let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
         let series = self.shards[shard_of(id)].get_mut(id);
-        let samples = u64::from(crate::chunks::xor::sample_count(&chunk.data)?);
+        let samples = u64::from(chunk.sample_count()?);
         let (Some(tenant), Some(series)) = (tenant, series) else {
             self.counts.samples_without_series += samples;
             return Ok(());

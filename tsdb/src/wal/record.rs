@@ -11,16 +11,22 @@
 //! End      records before this one <uvarint>
 //! Filed    to the end: id <uvarint>, chunks <uvarint>,
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, file <uvarint>, offset <uvarint>)…
+//! Histograms: see [`histograms`]
 //! ```
 //!
 //! A samples record stands on its own: it says nothing relative to another record, so a lost
 //! record changes no value but its own.
+
+mod histograms;
 
 use bytes::Bytes;
 use isobar_model::{Labels, TimeRange};
 
 use crate::chunks::{Chunk, Encoding};
 use crate::encoding::{DecodeError, Decoder, put_uvarint, put_uvarint_str, put_varint};
+
+pub(crate) use histograms::HistogramsEncoder;
+pub use histograms::read_histograms;
 
 /// The kind of a record, as it stands in its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub enum Kind {
     Tenant = 4,
     /// The end of a snapshot.
     End = 5,
+    /// Native histograms.
+    Histograms = 6,
     /// Where chunks of series lie in files (snapshots only).
     Filed = 12,
 }
@@ -49,6 +57,7 @@ impl Kind {
             3 => Kind::Chunks,
             4 => Kind::Tenant,
             5 => Kind::End,
+            6 => Kind::Histograms,
             12 => Kind::Filed,
             _ => return None,
         })

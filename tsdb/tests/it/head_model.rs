@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use isobar_model::histogram::CounterReset;
 use isobar_model::{Tenant, TimeRange};
 use isobar_tsdb::db::{Cut, Db};
+use isobar_tsdb::head::incoming::Counts;
 use proptest::prelude::*;
 
-use crate::support::{TestSeries, copy_dir, dump, dump_all, open};
+use crate::support::{TestSeries, copy_dir, dump, dump_all, histogram, open};
 
 const START: i64 = 1_700_000_000_000;
 const MINUTE: i64 = 60_000;
 const TENANTS: [&str; 2] = ["x", "y"];
 
 /// A series, whether it comes in its other encoding, and its samples: minutes behind the cursor
-/// and values.
+/// and values, of which those from [`HISTOGRAMS_FROM`] on stand for histograms.
+const HISTOGRAMS_FROM: u8 = 3;
+
 type Incoming = (u8, bool, Vec<(i64, u8)>);
 
 #[derive(Debug, Clone)]
@@ -30,7 +34,7 @@ enum Op {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let samples = prop::collection::vec((-5i64..90, 0u8..4), 1..6);
+    let samples = prop::collection::vec((-5i64..90, 0u8..6), 1..6);
     let series = prop::collection::vec((0u8..9, any::<bool>(), samples), 1..6);
     let op = prop_oneof![
         12 => (0usize..2, series).prop_map(|(tenant, series)| Op::Write(tenant, series)),
@@ -71,7 +75,10 @@ impl Model {
                 let samples: Vec<String> = samples
                     .iter()
                     .filter(|(t, _)| range.contains(**t))
-                    .map(|(t, v)| format!("{t}:{}", f64::from(*v) * 0.5))
+                    .map(|(t, v)| match *v >= HISTOGRAMS_FROM {
+                        true => format!("{t}:h{v}"),
+                        false => format!("{t}:{}", f64::from(*v) * 0.5),
+                    })
                     .collect();
                 let labels = format!(r#"{{__name__="m{}", s="{series}"}}"#, series % 3);
                 (!samples.is_empty()).then(|| format!("{labels} {}", samples.join(" ")))
@@ -156,21 +163,35 @@ fn write(db: &Db, model: &mut Model, cursor: i64, tenant: usize, series: &[Incom
             continue;
         }
         seen.push(*series);
-        let mut floats = Vec::new();
-        for (behind, value) in samples {
+        let (mut floats, mut histograms) = (Vec::new(), Vec::new());
+        // The floats of a series are taken before its histograms.
+        let mut samples = samples.clone();
+        samples.sort_by_key(|(_, value)| *value >= HISTOGRAMS_FROM);
+        for (behind, value) in &samples {
             let t = cursor - behind * MINUTE;
-            floats.push((t, f64::from(*value) * 0.5));
+            match *value >= HISTOGRAMS_FROM {
+                true => {
+                    let (counts, hint) = (Counts::Integer, CounterReset::Unknown);
+                    histograms.push((t, histogram(f64::from(*value), counts, hint)));
+                }
+                false => floats.push((t, f64::from(*value) * 0.5)),
+            }
             if model.write(tenant, *series, age.max(cut), t, *value) {
                 taken += 1;
                 model.newest[tenant] = model.newest[tenant].max(Some(t));
             }
         }
-        request.push(incoming(*series, *other_encoding, &floats));
+        let mut incoming = incoming(*series, *other_encoding, &floats);
+        incoming.histograms = histograms;
+        request.push(incoming);
     }
     let append = db.append(&name, &request).unwrap();
     db.commit_wait(append.ticket).unwrap();
     assert_eq!(append.appended, taken);
-    let sent: usize = request.iter().map(|series| series.samples.len()).sum();
+    let sent = request
+        .iter()
+        .map(|series| series.samples.len() + series.histograms.len());
+    let sent: usize = sent.sum();
     assert_eq!(
         append.appended + append.duplicates + append.rejected.total(),
         sent as u64

@@ -17,6 +17,8 @@ mod head_basics;
 #[cfg(test)]
 mod head_faults;
 #[cfg(test)]
+mod head_histograms;
+#[cfg(test)]
 mod head_model;
 #[cfg(test)]
 mod head_peers;

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use isobar_model::{Clock, Columns, Labels, Matcher, Tenant, TimeRange};
+use isobar_model::histogram::{Buckets, CounterReset};
+use isobar_model::{Clock, Columns, FloatHistogram, Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::Db;
 use isobar_tsdb::db::{DbConfig, Sync};
-use isobar_tsdb::head::incoming::IncomingSeries;
+use isobar_tsdb::head::incoming::{Counts, IncomingHistogram, IncomingSeries};
 use isobar_tsdb::merge::read_samples;
 
 /// A series as a request would bring it. The encoding is the text of the labels.
@@ -15,6 +16,35 @@ use isobar_tsdb::merge::read_samples;
 pub(crate) struct TestSeries {
     pub(crate) encoded: Vec<u8>,
     pub(crate) samples: Vec<(i64, f64)>,
+    pub(crate) histograms: Vec<(i64, IncomingHistogram)>,
+}
+
+/// A histogram with `count` observations, some of them in a bucket that comes and goes.
+pub(crate) fn histogram(count: f64, counts: Counts, hint: CounterReset) -> IncomingHistogram {
+    let last = (count / 8.0).floor();
+    let (indexes, buckets): (Vec<i32>, Vec<f64>) = match last > 0.0 {
+        true => (vec![-2, -1, 7], vec![0.0, count - last, last]),
+        false => (vec![-2, -1], vec![0.0, count]),
+    };
+    let histogram = FloatHistogram {
+        hint,
+        schema: 3,
+        zero_threshold: 1e-9,
+        count,
+        sum: count * 1.25,
+        positive: Buckets::of_layout(indexes.into(), buckets).unwrap(),
+        ..FloatHistogram::default()
+    };
+    let histogram = Arc::new(histogram);
+    IncomingHistogram { histogram, counts }
+}
+
+/// The staleness marker.
+pub(crate) fn stale_histogram() -> IncomingHistogram {
+    IncomingHistogram {
+        histogram: Arc::new(FloatHistogram::stale()),
+        counts: Counts::Integer,
+    }
 }
 
 impl TestSeries {
@@ -23,6 +53,16 @@ impl TestSeries {
         TestSeries {
             encoded: labels.as_bytes().to_vec(),
             samples: samples.to_vec(),
+            histograms: Vec::new(),
+        }
+    }
+
+    /// A series of native histograms.
+    pub(crate) fn of_histograms(labels: &str, histograms: &[(i64, IncomingHistogram)]) -> Self {
+        let histograms = histograms.to_vec();
+        TestSeries {
+            histograms,
+            ..TestSeries::new(labels, &[])
         }
     }
 }
@@ -42,6 +82,16 @@ impl IncomingSeries for TestSeries {
 
     fn samples(&self, mut each: impl FnMut(i64, f64)) {
         self.samples.iter().for_each(|(t, v)| each(*t, *v));
+    }
+
+    fn has_histograms(&self) -> bool {
+        !self.histograms.is_empty()
+    }
+
+    fn histograms(&self, mut each: impl FnMut(i64, Result<IncomingHistogram, String>)) {
+        self.histograms
+            .iter()
+            .for_each(|(t, it)| each(*t, Ok(it.clone())));
     }
 }
 
@@ -75,7 +125,8 @@ pub(crate) fn write(db: &Db, tenant: &str, series: &[TestSeries]) -> Vec<String>
         .collect()
 }
 
-/// All series and samples, a line for each series.
+/// All series and samples, a line for each series; a histogram is told by its count, and with the
+/// letter of what its chunk tells of its kind.
 pub(crate) fn dump(
     db: &Db,
     tenant: Option<&str>,
@@ -88,12 +139,19 @@ pub(crate) fn dump(
         let series = series.unwrap();
         let mut columns = Columns::default();
         read_samples(&series.chunks, range, &mut columns).unwrap();
-        let samples: Vec<String> = columns
-            .timestamps
-            .iter()
-            .zip(&columns.values)
-            .map(|(t, v)| format!("{t}:{v}"))
-            .collect();
+        let floats = columns.timestamps.iter().zip(&columns.values);
+        let floats = floats.map(|(t, v)| (*t, format!("{t}:{v}")));
+        let histograms = columns.histograms.iter().map(|(t, it)| {
+            let text = match (it.is_stale(), it.hint) {
+                (true, _) => format!("{t}:stale"),
+                (false, CounterReset::Gauge) => format!("{t}:g{}", it.count),
+                (false, _) => format!("{t}:h{}", it.count),
+            };
+            (*t, text)
+        });
+        let mut samples: Vec<(i64, String)> = floats.chain(histograms).collect();
+        samples.sort();
+        let samples: Vec<String> = samples.into_iter().map(|it| it.1).collect();
         lines.push(format!("{} {}", series.labels, samples.join(" ")));
     }
     lines

@@ -21,13 +21,17 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod append;
 mod bits;
 mod encode;
 mod layout;
 mod samples;
+mod write;
 
+pub(crate) use append::HistogramAppender;
 pub(super) use bits::{VARBIT_WIDTHS, varbit_signed};
 pub use encode::encode;
+pub(crate) use encode::{goes_on, header, is_integral};
 pub use samples::{Counts, Kind, Stats, decode, decode_packed};
 
 use crate::Error;

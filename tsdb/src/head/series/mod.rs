@@ -3,17 +3,25 @@
 //! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, and at the end of the block range
 //! it began in, so that no chunk crosses the border between two blocks.
 
+mod extra;
+mod histograms;
 mod sealed;
 
 pub(crate) use sealed::{Filed, Stored};
 
-use isobar_model::{Columns, TimeRange};
+use std::sync::Arc;
+
+use isobar_model::sample::is_stale;
+use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use crate::Error;
+use crate::chunks::histogram::Counts;
 use crate::chunks::xor::{self, XorAppender};
-use crate::chunks::{Chunk, Encoding, Scratch};
+use crate::chunks::{Chunk, Encoding};
 
 use super::incoming::RejectReason;
+use extra::Extra;
+use histograms::same_sample;
 use sealed::Sealed;
 
 /// The length of a block in milliseconds: two hours, aligned to the unix epoch.
@@ -30,6 +38,12 @@ pub(crate) fn block_end_ms(timestamp_ms: i64) -> i64 {
 /// The start of the block range that `timestamp_ms` lies in.
 fn block_start_ms(timestamp_ms: i64) -> i64 {
     timestamp_ms.saturating_sub(timestamp_ms.rem_euclid(BLOCK_RANGE_MS))
+}
+
+/// Whether a sample lies in another block range than the one before it.
+#[inline]
+fn crosses_border(last_ms: Option<i64>, timestamp_ms: i64) -> bool {
+    last_ms.is_some_and(|last_ms| block_start_ms(last_ms) != block_start_ms(timestamp_ms))
 }
 
 /// What became of a sample.
@@ -50,8 +64,16 @@ pub(crate) struct Bounds {
 /// A series in memory. Lives in its shard; its labels live in the index.
 #[derive(Debug, Default)]
 pub(crate) struct MemSeries {
+    /// The floats being written. Empty while histograms are: only one kind is open at a time.
     open: XorAppender,
     sealed: Sealed,
+    extra: Option<Box<Extra>>,
+}
+
+/// What a series has at a time.
+enum Known {
+    Float(f64),
+    Histogram(Arc<FloatHistogram>),
 }
 
 const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active series");
@@ -59,22 +81,49 @@ const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active serie
 impl MemSeries {
     /// The time of the newest sample.
     pub(crate) fn last_ms(&self) -> Option<i64> {
-        self.open.last_ms().or_else(|| self.sealed.last_ms())
+        self.open.last_ms().or_else(|| self.last_ms_before_floats())
+    }
+
+    fn last_ms_before_floats(&self) -> Option<i64> {
+        match self.histograms_range() {
+            Some(range) => Some(range.max_ms),
+            None => self.sealed.last_ms(),
+        }
+    }
+
+    /// The times of the open chunk of histograms.
+    fn histograms_range(&self) -> Option<TimeRange> {
+        self.extra.as_ref()?.histograms.range()
+    }
+
+    /// The times of the open chunk.
+    fn open_range(&self) -> Option<TimeRange> {
+        match (self.open.first_ms(), self.open.last_ms()) {
+            (Some(first), Some(last)) => Some(TimeRange::new(first, last)),
+            _ => self.histograms_range(),
+        }
+    }
+
+    /// Whether the newest sample is a histogram.
+    pub(crate) fn ends_in_histogram(&self) -> bool {
+        let extra = self.extra.as_ref();
+        extra.is_some_and(|extra| extra.histograms.has_newest())
     }
 
     /// Whether there is no sample.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.sealed.is_empty()
+        self.open_range().is_none() && self.sealed.is_empty()
     }
 
     /// The time of the oldest sample.
     pub(crate) fn first_ms(&self) -> Option<i64> {
-        self.sealed.first_ms().or_else(|| self.open.first_ms())
+        let open = || self.open_range().map(|range| range.min_ms);
+        self.sealed.first_ms().or_else(open)
     }
 
     /// The time of the oldest sample among chunks that begin at `from_ms` or later.
     pub(crate) fn first_from(&self, from_ms: i64) -> Option<i64> {
-        let open = self.open.first_ms();
+        let open = self.open_range().map(|range| range.min_ms);
         self.sealed
             .first_from(from_ms)
             .or(open.filter(|min_ms| *min_ms >= from_ms))
@@ -82,7 +131,7 @@ impl MemSeries {
 
     /// The number of chunks, the open one included.
     pub(crate) fn chunk_count(&self) -> usize {
-        self.sealed.len() + usize::from(!self.open.is_empty())
+        self.sealed.len() + usize::from(self.open_range().is_some())
     }
 
     /// Reads what an append will need. Done for many series before the first append, so that the
@@ -97,7 +146,11 @@ impl MemSeries {
     pub(crate) fn append(&mut self, timestamp_ms: i64, value: f64, bounds: Bounds) -> Outcome {
         match self.last_ms() {
             Some(last_ms) if timestamp_ms <= last_ms => {
-                self.meet_known(timestamp_ms, value, bounds)
+                let same = |known| match known {
+                    Known::Float(known) => known.to_bits() == value.to_bits(),
+                    Known::Histogram(known) => known.is_stale() && is_stale(value),
+                };
+                self.meet_known(timestamp_ms, bounds, same)
             }
             _ if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
             _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
@@ -111,13 +164,82 @@ impl MemSeries {
     #[inline]
     fn push(&mut self, timestamp_ms: i64, value: f64, last_ms: Option<i64>) {
         let samples = self.open.sample_count();
-        let crosses = || {
-            last_ms.is_some_and(|last_ms| block_start_ms(last_ms) != block_start_ms(timestamp_ms))
-        };
-        if samples >= CHUNK_SAMPLES_MAX || (samples > 0 && crosses()) {
+        if samples >= CHUNK_SAMPLES_MAX || (samples > 0 && crosses_border(last_ms, timestamp_ms)) {
             self.seal();
         }
+        if samples == 0 && self.extra.is_some() && self.follow_histogram(timestamp_ms, value) {
+            return;
+        }
         self.open.append(timestamp_ms, value);
+    }
+
+    /// Makes room for a float where the sample before it may be a histogram. True when that takes
+    /// the float in: a staleness marker ends what is before it, and so becomes a histogram
+    /// (as in Prometheus).
+    #[cold]
+    fn follow_histogram(&mut self, timestamp_ms: i64, value: f64) -> bool {
+        if !self.ends_in_histogram() {
+            return false;
+        }
+        if is_stale(value) {
+            let marker = Arc::new(FloatHistogram::stale());
+            self.push_histogram(timestamp_ms, marker, Counts::Integer);
+            return true;
+        }
+        self.seal_histograms();
+        false
+    }
+
+    /// Appends a histogram if its time allows. It must have passed
+    /// [`FloatHistogram::checked`].
+    pub(crate) fn append_histogram(
+        &mut self,
+        timestamp_ms: i64,
+        histogram: Arc<FloatHistogram>,
+        counts: Counts,
+        bounds: Bounds,
+    ) -> Outcome {
+        match self.last_ms() {
+            Some(last_ms) if timestamp_ms <= last_ms => {
+                let same = |known| match known {
+                    Known::Float(known) => is_stale(known) && histogram.is_stale(),
+                    Known::Histogram(known) => same_sample(&known, &histogram),
+                };
+                self.meet_known(timestamp_ms, bounds, same)
+            }
+            _ if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
+            _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
+            _ => {
+                self.push_histogram(timestamp_ms, histogram, counts);
+                Outcome::Appended
+            }
+        }
+    }
+
+    fn push_histogram(
+        &mut self,
+        timestamp_ms: i64,
+        histogram: Arc<FloatHistogram>,
+        counts: Counts,
+    ) {
+        let cut = crosses_border(self.last_ms(), timestamp_ms);
+        if !self.open.is_empty() {
+            self.seal();
+        }
+        let extra = self.extra.get_or_insert_default();
+        let sealed = extra
+            .histograms
+            .append(timestamp_ms, histogram, counts, cut);
+        if let Some(chunk) = sealed {
+            self.sealed.push(Stored::Heap(Box::new(chunk)));
+        }
+    }
+
+    fn seal_histograms(&mut self) {
+        let extra = self.extra.as_mut();
+        if let Some(chunk) = extra.and_then(|extra| extra.histograms.seal()) {
+            self.sealed.push(Stored::Heap(Box::new(chunk)));
+        }
     }
 
     fn seal(&mut self) {
@@ -129,49 +251,45 @@ impl MemSeries {
 
     /// A sample that is not newer than the newest: known already, contradicting, or late.
     #[cold]
-    fn meet_known(&self, timestamp_ms: i64, value: f64, bounds: Bounds) -> Outcome {
-        let known = if self.open.last_ms() == Some(timestamp_ms) {
-            Some(self.open.last_value())
-        } else {
-            self.value_at(timestamp_ms)
-        };
-        match known {
-            Some(known) if known.to_bits() == value.to_bits() => Outcome::Duplicate,
-            Some(_) => Outcome::Rejected(RejectReason::DuplicateTimestamp),
+    fn meet_known(
+        &self,
+        timestamp_ms: i64,
+        bounds: Bounds,
+        same: impl FnOnce(Known) -> bool,
+    ) -> Outcome {
+        match self.known_at(timestamp_ms).map(same) {
+            Some(true) => Outcome::Duplicate,
+            Some(false) => Outcome::Rejected(RejectReason::DuplicateTimestamp),
             None if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
             None => Outcome::Rejected(RejectReason::OutOfOrder),
         }
     }
 
-    fn value_at(&self, timestamp_ms: i64) -> Option<f64> {
+    fn known_at(&self, timestamp_ms: i64) -> Option<Known> {
+        if self.open.last_ms() == Some(timestamp_ms) {
+            return Some(Known::Float(self.open.last_value()));
+        }
         let at = TimeRange::new(timestamp_ms, timestamp_ms);
-        let (mut columns, mut scratch) = (Columns::default(), Scratch::default());
-        for chunk in self.sealed.overlapping(at) {
+        let mut chunks = Vec::new();
+        self.chunks(at, &mut chunks);
+        let mut columns = Columns::default();
+        for chunk in chunks {
             // A chunk whose file is damaged says nothing.
             let chunk = chunk.read().ok()?;
-            xor::decode_with(&chunk.data, &mut columns, &mut scratch).ok()?;
+            chunk.decode_into(at, &mut columns).ok()?;
         }
-        if self
-            .open
-            .first_ms()
-            .is_some_and(|first_ms| first_ms <= timestamp_ms)
-        {
-            xor::decode_with(self.open.as_bytes(), &mut columns, &mut scratch).ok()?;
-        }
-        let found = columns.timestamps.binary_search(&timestamp_ms).ok()?;
-        columns.values.get(found).copied()
+        let float = columns.values.pop().map(Known::Float);
+        let histogram = columns.histograms.pop();
+        float.or(histogram.map(|(_, histogram)| Known::Histogram(histogram)))
     }
 
     /// Appends the chunks that overlap `range` to `chunks`. Sealed ones share their bytes, the
     /// open one is copied. They are to be read when the shard is no longer locked.
     pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Stored>) {
         chunks.extend(self.sealed.overlapping(range));
-        let open_overlaps = match (self.open.first_ms(), self.open.last_ms()) {
-            (Some(first), Some(last)) => range.overlaps(&TimeRange::new(first, last)),
-            _ => false,
-        };
-        if open_overlaps {
-            let open = self.open.to_chunk();
+        if self.open_range().is_some_and(|open| range.overlaps(&open)) {
+            let histograms = || self.extra.as_ref()?.histograms.to_chunk();
+            let open = self.open.to_chunk().or_else(histograms);
             chunks.extend(open.map(|open| Stored::Heap(Box::new(open))));
         }
     }
@@ -198,6 +316,9 @@ impl MemSeries {
         {
             self.open = XorAppender::default();
         }
+        if let Some(extra) = &mut self.extra {
+            extra.histograms.truncate(before_ms);
+        }
         self.chunk_count() < chunks
     }
 
@@ -205,20 +326,34 @@ impl MemSeries {
     /// is there is left out.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the chunk is no XOR chunk, or is not what its times say.
+    /// [`Error::Corrupt`] when the chunk is of a kind that no head writes, or is not what its times
+    /// say.
     pub(crate) fn restore(&mut self, chunk: Chunk) -> Result<(), Error> {
-        if chunk.encoding != Encoding::Xor {
-            return Err(Error::corrupt(
-                "snapshot chunk",
-                "the encoding is none that a head writes",
-            ));
-        }
         if self
             .last_ms()
             .is_some_and(|last_ms| last_ms >= chunk.min_ms)
         {
             return Ok(());
         }
+        match chunk.encoding {
+            Encoding::Xor => self.restore_floats(chunk),
+            _ => self.restore_histograms(chunk),
+        }
+    }
+
+    fn restore_histograms(&mut self, chunk: Chunk) -> Result<(), Error> {
+        self.seal();
+        let extra = self.extra.get_or_insert_default();
+        if let Some(open) = extra.histograms.seal() {
+            self.sealed.push(Stored::Heap(Box::new(open)));
+        }
+        if let Some(full) = extra.histograms.resume(chunk)? {
+            self.sealed.push(Stored::Heap(Box::new(full)));
+        }
+        Ok(())
+    }
+
+    fn restore_floats(&mut self, chunk: Chunk) -> Result<(), Error> {
         let mut columns = Columns::default();
         let rising = xor::decode(&chunk.data, &mut columns)?;
         let ends = (
@@ -232,6 +367,7 @@ impl MemSeries {
             ));
         }
         self.seal();
+        self.seal_histograms();
         if columns.len() < usize::from(CHUNK_SAMPLES_MAX) {
             self.open = XorAppender::resume(&chunk.data)?;
         } else {
@@ -246,13 +382,16 @@ impl MemSeries {
         let min_ms = filed.range().min_ms;
         if self.last_ms().is_none_or(|last_ms| last_ms < min_ms) {
             self.seal();
+            self.seal_histograms();
             self.sealed.push(Stored::Filed(filed));
         }
     }
 
     /// The memory that the series holds outside of itself, in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.open.heap_bytes() + self.sealed.heap_bytes()
+        let extra = self.extra.as_ref();
+        let extra = extra.map_or(0, |extra| size_of::<Extra>() + extra.heap_bytes());
+        self.open.heap_bytes() + self.sealed.heap_bytes() + extra
     }
 }
 
