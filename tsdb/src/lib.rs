@@ -13,6 +13,7 @@ pub mod backfill;
 pub mod block;
 pub mod chunks;
 pub mod db;
+pub mod disk;
 pub mod encoding;
 pub mod error;
 pub mod head;

@@ -1,7 +1,6 @@
 //! Writes a block under a temporary name and gives it its own when all is on disk.
 
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use isobar_model::Labels;
 
@@ -9,6 +8,7 @@ use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, TOMBSTONES_FILE};
 use crate::Error;
 use crate::chunks::segment::SEGMENT_BYTES_MAX;
 use crate::chunks::{Chunk, ChunkRef, Encoding, SegmentWriter};
+use crate::db::files;
 use crate::index::{ChunkMeta, IndexWriter};
 use crate::merge::{SeriesChunks, without_overlap};
 use crate::tombstones::Tombstones;
@@ -43,9 +43,9 @@ impl BlockWriter {
         let parent = parent.into();
         let dir = parent.join(format!("{}{TEMPORARY_SUFFIX}", meta.ulid));
         if dir.exists() {
-            fs::remove_dir_all(&dir).map_err(|e| Error::io("remove", &dir, e))?;
+            files::remove_dir(&dir)?;
         }
-        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+        files::create_dir(&dir)?;
         let temporary = TemporaryDir(dir);
         let index = IndexWriter::create(temporary.0.join(INDEX_FILE), symbols)?;
         let chunks = SegmentWriter::create(temporary.0.join(CHUNKS_DIR), SEGMENT_BYTES_MAX)?;
@@ -121,13 +121,12 @@ impl BlockWriter {
         let dir = &temporary.0;
         chunks.finish()?;
         index.finish()?;
-        write_synced(&dir.join(TOMBSTONES_FILE), &Tombstones::default().encode())?;
-        write_synced(&dir.join(META_FILE), meta.encode().as_bytes())?;
-        sync_dir(&dir.join(CHUNKS_DIR))?;
-        sync_dir(dir)?;
+        files::write(&dir.join(TOMBSTONES_FILE), &Tombstones::default().encode())?;
+        files::write(&dir.join(META_FILE), meta.encode().as_bytes())?;
+        files::sync_dir(&dir.join(CHUNKS_DIR))?;
+        files::sync_dir(dir)?;
         let path = parent.join(meta.ulid.to_string());
-        fs::rename(dir, &path).map_err(|e| Error::io("rename to", &path, e))?;
-        sync_dir(&parent)?;
+        files::rename(dir, &path)?;
         Ok(Some(meta))
     }
 
@@ -157,17 +156,6 @@ struct TemporaryDir(PathBuf);
 impl Drop for TemporaryDir {
     fn drop(&mut self) {
         // Nobody is left to tell. What stays is deleted at the next start by its name.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = files::remove_dir(&self.0);
     }
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    fs::write(path, bytes).map_err(|e| Error::io("write", path, e))?;
-    sync_dir(path)
-}
-
-/// Syncs a directory, or a file that is closed.
-fn sync_dir(path: &Path) -> Result<(), Error> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    file.sync_all().map_err(|e| Error::io("sync", path, e))
 }

@@ -14,7 +14,7 @@
 
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,8 @@ use bytes::Bytes;
 
 use super::{Chunk, Encoding};
 use crate::Error;
+use crate::db::files;
+use crate::disk::OutFile;
 use crate::encoding::{Crc32c, DecodeError, Decoder, put_be32, put_uvarint};
 use crate::mmap::map_file;
 
@@ -75,7 +77,7 @@ pub struct SegmentWriter {
     segment_bytes_max: u64,
     /// The number of segments begun; the last of them is the current one.
     segments: u32,
-    current: Option<BufWriter<File>>,
+    current: Option<BufWriter<OutFile>>,
     /// The length of the current segment so far.
     position: u64,
     written_bytes: u64,
@@ -91,7 +93,7 @@ impl SegmentWriter {
     /// When the directory cannot be created.
     pub fn create(dir: impl Into<PathBuf>, segment_bytes_max: u64) -> Result<Self, Error> {
         let dir = dir.into();
-        fs::create_dir_all(&dir).map_err(|e| Error::io("create", &dir, e))?;
+        files::create_dir(&dir)?;
         Ok(SegmentWriter {
             dir,
             segment_bytes_max: segment_bytes_max.min(u64::from(u32::MAX)),
@@ -162,7 +164,7 @@ impl SegmentWriter {
         self.close_current()?;
         self.segments += 1;
         let path = segment_path(&self.dir, self.segments);
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
         file.write_all(&header())
             .map_err(|e| Error::io("write", &path, e))?;

@@ -1,36 +1,61 @@
 //! The few things that are done to files and directories, with errors that name them.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::path::Path;
 
 use crate::Error;
+use crate::disk::{Change, OutFile, announce};
 
 /// Creates a directory and those above it.
 pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(|e| Error::io("create directory", path, e))
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = path.parent() {
+        create_dir(parent)?;
+    }
+    announce(Change::CreateDir(path))
+        .and_then(|()| fs::create_dir(path))
+        .map_err(|e| Error::io("create directory", path, e))
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
     let dir = File::open(path).map_err(|e| Error::io("open directory", path, e))?;
-    dir.sync_all()
+    announce(Change::SyncDir(path))
+        .and_then(|()| dir.sync_all())
         .map_err(|e| Error::io("sync directory", path, e))
 }
 
 /// Removes a file.
 pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
-    fs::remove_file(path).map_err(|e| Error::io("remove", path, e))
+    announce(Change::Remove(path))
+        .and_then(|()| fs::remove_file(path))
+        .map_err(|e| Error::io("remove", path, e))
 }
 
 /// Removes a directory with all that is in it.
 pub(crate) fn remove_dir(path: &Path) -> Result<(), Error> {
-    fs::remove_dir_all(path).map_err(|e| Error::io("remove directory", path, e))
+    announce(Change::RemoveDir(path))
+        .and_then(|()| fs::remove_dir_all(path))
+        .map_err(|e| Error::io("remove directory", path, e))
 }
 
 /// Renames a file or directory and makes its new name durable.
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    fs::rename(from, to).map_err(|e| Error::io("rename", from, e))?;
+    announce(Change::Rename { from, to })
+        .and_then(|()| fs::rename(from, to))
+        .map_err(|e| Error::io("rename", from, e))?;
     sync_dir(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Writes a file and makes its content durable; its name is so when its directory is synced.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = OutFile::create(path).map_err(|e| Error::io("create", path, e))?;
+    file.write_all(bytes)
+        .map_err(|e| Error::io("write", path, e))?;
+    file.sync_all().map_err(|e| Error::io("sync", path, e))
 }
 
 /// The names in a directory that are UTF-8, sorted.

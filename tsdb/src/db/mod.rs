@@ -315,7 +315,7 @@ fn hash_secret(wal_dir: &Path) -> Result<[u8; SECRET_BYTES], Error> {
             .finish()
             .to_le_bytes();
     }
-    std::fs::write(&path, secret).map_err(|e| Error::io("write", &path, e))?;
+    files::write(&path, &secret)?;
     Ok(secret)
 }
 

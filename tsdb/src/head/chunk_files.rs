@@ -8,8 +8,6 @@
 //! database is open, a file goes when a snapshot has been written in which no series refers to it.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -108,10 +106,7 @@ impl ChunkFiles {
         let number = self.next.fetch_add(1, Ordering::AcqRel);
         let path = self.path(number);
         let write = || {
-            let mut out = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
-            out.write_all(&file.bytes)
-                .map_err(|e| Error::io("write", &path, e))?;
-            out.sync_all().map_err(|e| Error::io("sync", &path, e))?;
+            files::write(&path, &file.bytes)?;
             files::sync_dir(&self.dir)?;
             map_file(&path)
         };

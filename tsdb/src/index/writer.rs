@@ -4,7 +4,6 @@
 //! reading the written series back, for as many label names at once as fit a bound, so memory
 //! holds the symbols, one offset for each label pair, and that bound.
 
-use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::{ChunkMeta, HEADER_BYTES, MAGIC, SERIES_ALIGN, SeriesRef, Toc};
 use crate::Error;
+use crate::disk::OutFile;
 use crate::encoding::{
     Crc32c, DecodeError, Decoder, crc32c, put_be32, put_uvarint, put_uvarint_str, put_varint,
 };
@@ -29,7 +29,7 @@ const COLLECTED_POSTINGS_MAX: u64 = 4 << 20;
 /// Writes an index file.
 pub struct IndexWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<OutFile>,
     position: u64,
     toc: Toc,
     symbols: SymbolSet,
@@ -53,7 +53,7 @@ impl IndexWriter {
         symbols: impl IntoIterator<Item = Result<S, Error>>,
     ) -> Result<Self, Error> {
         let path = path.into();
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut writer = IndexWriter {
             path,
             file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),

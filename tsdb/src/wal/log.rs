@@ -5,7 +5,6 @@
 //! told, new writes are refused, and the thread keeps what it could not write and tries again
 //! every second, in a fresh segment and before anything newer: the order of the log never changes.
 
-use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::Error;
 use crate::db::event::{Event, Events};
 use crate::db::files::{remove_file, sync_dir};
 use crate::db::{OnDurable, describe};
+use crate::disk::OutFile;
 use crate::head::incoming::CommitTicket;
 
 use super::record::Kind;
@@ -491,7 +491,7 @@ fn records(mut batch: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 /// A segment that is open for writing.
 struct Segment {
     path: PathBuf,
-    file: File,
+    file: OutFile,
     writer: FrameWriter,
     /// How much of the file is surely on disk.
     synced: u64,
@@ -500,7 +500,7 @@ struct Segment {
 impl Segment {
     fn create(dir: &Path, number: u64) -> Result<Self, Error> {
         let path = segment_path(dir, number);
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         let mut header = Vec::new();
         let writer = FrameWriter::begin(random_nonce(), &mut header);
         let mut segment = Segment {

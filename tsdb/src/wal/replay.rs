@@ -1,11 +1,11 @@
 //! Reading the log back when a database opens.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::db::event::{Event, Events};
 use crate::db::files;
+use crate::disk::OutFile;
 use crate::head::{Head, Restore, RestoreCounts, SECRET_BYTES};
 
 use super::log::segment_path;
@@ -210,10 +210,7 @@ fn replay_file(
 }
 
 fn cut(path: &Path, len: u64) -> Result<(), Error> {
-    let file = OpenOptions::new()
-        .write(true)
-        .open(path)
-        .map_err(|e| Error::io("open", path, e))?;
+    let file = OutFile::open(path).map_err(|e| Error::io("open", path, e))?;
     file.set_len(len).map_err(|e| Error::io("cut", path, e))?;
     file.sync_all().map_err(|e| Error::io("sync", path, e))
 }

@@ -1,13 +1,13 @@
 //! Writing a snapshot of the head, and dropping the part of the log that it stands for.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
 use crate::Error;
 use crate::db::event::Events;
 use crate::db::files;
+use crate::disk::OutFile;
 use crate::encoding::put_uvarint;
 use crate::head::Head;
 use crate::head::chunk_files::ChunkFiles;
@@ -95,7 +95,7 @@ fn write(dir: &Path, number: u64, head: &Head) -> Result<BTreeSet<u32>, Error> {
 
 fn write_file(path: &Path, head: &Head) -> Result<BTreeSet<u32>, Error> {
     let io = |action, e| Error::io(action, path, e);
-    let mut file = File::create(path).map_err(|e| io("create", e))?;
+    let mut file = OutFile::create(path).map_err(|e| io("create", e))?;
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut frames = FrameWriter::begin(random_nonce(), &mut buffer);
     let mut records = 0u64;

@@ -27,6 +27,8 @@ mod matching;
 #[cfg(test)]
 mod packed;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod promtool;
 #[cfg(test)]
 mod round_trip;

@@ -1,0 +1,232 @@
+//! Power cuts at every change that the database makes to its files: what was acknowledged is there
+//! afterwards, nothing that was never sent is, no sample is in two blocks, and nothing is told to
+//! be damaged.
+//!
+//! A run is watched and written down once; then a simulated disk says for each point of it, and
+//! for some seeds each, what may be left, and a database is opened over that. By default every
+//! site in the program is cut a few times; `ISOBAR_POWER_SEEDS=20` cuts at every change of the run
+//! with as many seeds each.
+
+mod disk;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use isobar_model::{Columns, Tenant, TimeRange};
+use isobar_tsdb::db::{Cut, Sync};
+use isobar_tsdb::disk::watch;
+use isobar_tsdb::merge::read_samples;
+use isobar_tsdb::{Db, Error, SeriesChunks};
+
+use crate::support::{TestSeries, config};
+use disk::{Disk, Kept, Random};
+
+const MINUTE: i64 = 60_000;
+const TENANTS: [&str; 2] = ["a", "b"];
+
+/// Tenant, labels and time of a sample.
+type Key = (String, String, i64);
+
+/// A run, written down.
+struct Run {
+    changes: Vec<Kept>,
+    /// What was sent, with the number of changes that were made when it was first sent and when
+    /// it was acknowledged.
+    sent: Vec<(Key, f64, usize, usize)>,
+}
+
+/// What the run does; the numbers are from a seed.
+fn run(dir: &Path, seed: u64) -> Run {
+    let changes = Arc::new(Mutex::new(Vec::<Kept>::new()));
+    let log = Arc::clone(&changes);
+    let watching = watch(
+        dir,
+        Arc::new(move |change| {
+            log.lock().unwrap().push(Kept::from(change));
+            Ok(())
+        }),
+    );
+    let count = || changes.lock().unwrap().len();
+    let mut random = Random(seed);
+    let mut sent = Vec::new();
+    let mut db = Db::open(config(dir).0).unwrap();
+    for minute in (0..9 * 60).step_by(3) {
+        let t = minute * MINUTE;
+        for tenant in TENANTS {
+            let first = (minute / 60) % 4;
+            let labels: Vec<String> = (first..first + 4)
+                .map(|s| format!("__name__=m,s={s}"))
+                .collect();
+            let series: Vec<TestSeries> = labels
+                .iter()
+                .map(|labels| {
+                    let value = random.below(1000) as f64 * 0.1;
+                    TestSeries::new(labels, &[(t, value)])
+                })
+                .collect();
+            let begun = count();
+            let name = Tenant::new(tenant).unwrap();
+            let append = db.append(&name, &series).unwrap();
+            db.commit_wait(append.ticket).unwrap();
+            let acknowledged = count();
+            for (labels, series) in labels.iter().zip(&series) {
+                let key = (tenant.to_owned(), labels.clone(), t);
+                sent.push((key, series.samples[0].1, begun, acknowledged));
+            }
+        }
+        match random.below(16) {
+            0 | 6 => drop(db.file_chunks().unwrap()),
+            1 | 7 => db.shorten_log().unwrap(),
+            2 | 3 => drop(db.maintain().unwrap()),
+            4 => drop(db.cut_now(Cut::Complete).unwrap()),
+            5 => {
+                drop(db);
+                db = Db::open(config(dir).0).unwrap();
+            }
+            _ => {}
+        }
+    }
+    drop(db);
+    drop(watching);
+    let changes = changes.lock().unwrap().clone();
+    Run { changes, sent }
+}
+
+/// The samples of a database, and how often each lies in a block.
+type Content = (BTreeMap<Key, f64>, BTreeMap<Key, usize>);
+
+/// All that a database has.
+fn read(db: &Db) -> Result<Content, Error> {
+    let mut samples = BTreeMap::new();
+    let mut in_blocks = BTreeMap::new();
+    for tenant in TENANTS {
+        let name = Tenant::new(tenant).unwrap();
+        let mut note = |series: Result<SeriesChunks, Error>, in_block: bool| {
+            let series = series?;
+            let mut columns = Columns::default();
+            read_samples(&series.chunks, TimeRange::ALL, &mut columns)?;
+            let pairs: Vec<String> = series
+                .labels
+                .iter()
+                .map(|(n, v)| format!("{n}={v}"))
+                .collect();
+            for (t, value) in columns.timestamps.iter().zip(&columns.values) {
+                let key = (tenant.to_owned(), pairs.join(","), *t);
+                if in_block {
+                    *in_blocks.entry(key).or_default() += 1;
+                } else {
+                    samples.insert(key, *value);
+                }
+            }
+            Ok::<(), Error>(())
+        };
+        for series in db.select(Some(&name), &[], TimeRange::ALL)? {
+            note(series, false)?;
+        }
+        for block in db.blocks().iter().filter(|block| *block.tenant() == name) {
+            for series in block.reader().select(&[], TimeRange::ALL)? {
+                note(series, true)?;
+            }
+        }
+    }
+    Ok((samples, in_blocks))
+}
+
+/// Opens what a power cut left behind and compares.
+fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
+    let (mut config, events) = config(dir);
+    config.sync = Sync::Interval(Duration::from_secs(1));
+    let db = Db::open(config.clone()).map_err(|e| format!("does not open: {e}"))?;
+    let mut expected = BTreeMap::new();
+    let read = |db: &Db| read(db).map_err(|e| format!("cannot be read: {e}"));
+    let (mut samples, mut in_blocks) = read(&db)?;
+    for (key, value, begun, acknowledged) in &run.sent {
+        match samples.remove(key) {
+            Some(found) if found == *value && *begun < at => drop(expected.insert(key, *value)),
+            Some(found) => return Err(format!("{key:?} is {found}, sent at {begun}: {value}")),
+            None if *acknowledged <= at => return Err(format!("{key:?} is lost")),
+            None => {}
+        }
+    }
+    if let Some((key, value)) = samples.first_key_value() {
+        return Err(format!("{key:?} {value} was never sent"));
+    }
+    if go_on {
+        // What is left serves as well as before.
+        let db = {
+            for cut in [Cut::Complete, Cut::All] {
+                db.cut_now(cut).map_err(|e| format!("is not cut: {e}"))?;
+            }
+            drop(db);
+            Db::open(config).map_err(|e| format!("does not open again: {e}"))?
+        };
+        let (after, blocks) = read(&db)?;
+        in_blocks = blocks;
+        if !after.iter().map(|(k, v)| (k, *v)).eq(expected) {
+            return Err("samples have changed when blocks were cut".to_owned());
+        }
+    }
+    if let Some((key, count)) = in_blocks.iter().find(|(_, count)| **count > 1) {
+        return Err(format!("{key:?} is in {count} blocks"));
+    }
+    let events = events.lock().unwrap();
+    let harmless = ["leftover", "torn tail", "block "];
+    let damage = events.iter().find(|event| {
+        !harmless.iter().any(|word| event.starts_with(word)) || event.contains("left out")
+    });
+    damage.map_or(Ok(()), |event| Err(event.clone()))
+}
+
+/// A directory in memory where there is one: the disk is simulated, so a real one is only slow.
+fn fast_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
+/// Which changes to cut before: all, or some of each site, evenly taken.
+fn points(run: &Run, dir: &Path, of_site: Option<usize>) -> (BTreeSet<usize>, usize) {
+    let mut sites = BTreeMap::<String, Vec<usize>>::new();
+    for (at, change) in run.changes.iter().enumerate() {
+        sites.entry(change.site(dir)).or_default().push(at);
+    }
+    let wanted = sites.values().flat_map(|of_one| {
+        let every = of_site.map_or(1, |count| of_one.len().div_ceil(count));
+        of_one.iter().copied().step_by(every)
+    });
+    (wanted.collect(), sites.len())
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_acknowledged() {
+    let thorough = std::env::var("ISOBAR_POWER_SEEDS").ok();
+    let seeds: u64 = thorough.as_ref().map_or(2, |seeds| seeds.parse().unwrap());
+    let dir = fast_dir();
+    let run = run(dir.path(), 7);
+    let of_site = thorough.is_none().then_some(6);
+    let (points, sites) = points(&run, dir.path(), of_site);
+    let mut disk = Disk::new(dir.path());
+    let mut cuts = 0;
+    let mut wrong = Vec::new();
+    for (at, change) in run.changes.iter().enumerate() {
+        let seeds = if points.contains(&at) { seeds } else { 0 };
+        for seed in 0..seeds {
+            let mut random = Random(at as u64 * 1000 + seed);
+            let left = fast_dir();
+            disk.lose_power(&mut random, left.path());
+            cuts += 1;
+            if let Err(why) = check(&run, at, left.path(), seed % 4 == 0) {
+                let site = change.site(dir.path());
+                wrong.push(format!("before change {at}, {site}, seed {seed}: {why}"));
+            }
+        }
+        disk.apply(change);
+    }
+    let changes = run.changes.len();
+    println!("power: {cuts} cuts at {sites} sites, {changes} changes in the run");
+    wrong.truncate(10);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(sites >= 30);
+}
