@@ -5,6 +5,7 @@
 //! chunks, blocks and protobuf belong to `tsdb` and `proto`.
 
 pub mod budget;
+pub mod exemplar;
 pub mod go_math;
 pub mod histogram;
 pub mod labels;
@@ -17,6 +18,7 @@ pub mod time;
 pub mod warnings;
 
 pub use budget::{Budget, OverBudget, Reservation};
+pub use exemplar::Exemplar;
 pub use histogram::FloatHistogram;
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchOp, Matcher};

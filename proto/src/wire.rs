@@ -121,8 +121,12 @@ impl<'a> Reader<'a> {
         Ok(Some((field, value)))
     }
 
+    /// The next number, for packed fields.
+    ///
+    /// # Errors
+    /// When there is none.
     #[inline]
-    fn varint(&mut self) -> Result<u64, WireError> {
+    pub fn varint(&mut self) -> Result<u64, WireError> {
         if let [first, rest @ ..] = self.left
             && *first < 0x80
         {
@@ -181,9 +185,14 @@ pub fn put_varint(out: &mut Vec<u8>, field: u32, number: u64) {
 /// Appends a float field; positive zero, protobuf's default, is left out.
 pub fn put_double(out: &mut Vec<u8>, field: u32, number: f64) {
     if number.to_bits() != 0 {
-        put_raw_varint(out, u64::from(field) << 3 | 1);
-        out.extend_from_slice(&number.to_bits().to_le_bytes());
+        put_raw_double(out, field, number);
     }
+}
+
+/// As [`put_double`], but zero is written too.
+pub fn put_raw_double(out: &mut Vec<u8>, field: u32, number: f64) {
+    put_raw_varint(out, u64::from(field) << 3 | 1);
+    out.extend_from_slice(&number.to_bits().to_le_bytes());
 }
 
 /// Appends a field of bytes, text or an encoded message. Empty ones are written too.

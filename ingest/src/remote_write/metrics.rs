@@ -95,9 +95,6 @@ impl Metrics {
             .rejected
             .counts()
             .for_each(|(reason, count)| reject(reason, count));
-        if outcome.histograms_refused > 0 {
-            reject("native_histogram", outcome.histograms_refused as u64);
-        }
     }
 
     pub(super) fn refused(&self, status: StatusCode) {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use isobar_model::{Labels, Tenant};
 use isobar_proto::remote::{self, TimeSeries};
@@ -9,7 +10,9 @@ use isobar_proto::wire::WireError;
 use isobar_store::metadata::{Metadata, MetadataStore};
 use isobar_tsdb::Error;
 use isobar_tsdb::db::Db;
-use isobar_tsdb::head::incoming::{CommitTicket, IncomingSeries, Rejections};
+use isobar_tsdb::head::incoming::{
+    CommitTicket, Counts, IncomingHistogram, IncomingSeries, Rejections,
+};
 
 /// How many refusals an answer spells out; the rest is counted.
 const COMPLAINTS_MAX: usize = 5;
@@ -28,7 +31,6 @@ pub(super) struct Outcome {
     pub(super) appended: u64,
     pub(super) duplicates: u64,
     pub(super) rejected: Rejections,
-    pub(super) histograms_refused: usize,
     pub(super) exemplars_dropped: usize,
     /// What to wait for; `None` when there was nothing to store.
     pub(super) ticket: Option<CommitTicket>,
@@ -64,6 +66,24 @@ impl IncomingSeries for Incoming<'_> {
 
     fn samples(&self, each: impl FnMut(i64, f64)) {
         self.0.samples(each);
+    }
+
+    fn has_histograms(&self) -> bool {
+        self.0.histogram_count > 0
+    }
+
+    fn histograms(&self, mut each: impl FnMut(i64, Result<IncomingHistogram, String>)) {
+        self.0.histograms(|sample| {
+            let counts = match sample.float_counts {
+                true => Counts::Float,
+                false => Counts::Integer,
+            };
+            let histogram = sample.histogram.map(|histogram| IncomingHistogram {
+                histogram: Arc::new(histogram),
+                counts,
+            });
+            each(sample.timestamp_ms, histogram);
+        });
     }
 }
 
@@ -131,13 +151,11 @@ fn store_message(
         }
     }
     let series: Vec<Incoming<'_>> = request.series.into_iter().map(Incoming).collect();
-    let histograms_refused = series.iter().map(|s| s.0.histogram_count).sum();
     let mut outcome = Outcome {
         tenant: tenant.clone(),
         appended: 0,
         duplicates: 0,
         rejected: Rejections::default(),
-        histograms_refused,
         exemplars_dropped: series.iter().map(|s| s.0.exemplar_count).sum(),
         ticket: None,
         complaint: None,
@@ -148,15 +166,15 @@ fn store_message(
     let append = db.append(tenant, &series)?;
     outcome.appended = append.appended;
     outcome.duplicates = append.duplicates;
-    outcome.complaint = complain(&append.rejected, histograms_refused, &series);
+    outcome.complaint = complain(&append.rejected);
     outcome.rejected = append.rejected;
     outcome.ticket = Some(append.ticket);
     Ok(outcome)
 }
 
 /// What the sender is told: how much was refused, and of the first few what and why.
-fn complain(rejected: &Rejections, histograms: usize, series: &[Incoming<'_>]) -> Option<String> {
-    if rejected.is_empty() && histograms == 0 {
+fn complain(rejected: &Rejections) -> Option<String> {
+    if rejected.is_empty() {
         return None;
     }
     let mut text = String::new();
@@ -164,26 +182,15 @@ fn complain(rejected: &Rejections, histograms: usize, series: &[Incoming<'_>]) -
         // Writing to a string cannot fail.
         let _infallible = text.write_fmt(part);
     };
-    if !rejected.is_empty() {
-        say(format_args!(
-            "{} samples or series refused, the others stored",
-            rejected.total()
-        ));
-        for one in rejected.first().iter().take(COMPLAINTS_MAX) {
-            say(format_args!("; {one}"));
-        }
-        if rejected.total() > COMPLAINTS_MAX as u64 {
-            say(format_args!("; … ({} in all)", join_counts(rejected)));
-        }
+    say(format_args!(
+        "{} samples or series refused, the others stored",
+        rejected.total()
+    ));
+    for one in rejected.first().iter().take(COMPLAINTS_MAX) {
+        say(format_args!("; {one}"));
     }
-    if histograms > 0 {
-        let separator = if rejected.is_empty() { "" } else { "; " };
-        let first = series.iter().find(|s| s.0.histogram_count > 0);
-        let labels = first.map(|s| remote::describe_labels(s.0.encoded_labels()));
-        say(format_args!(
-            "{separator}{histograms} native histograms refused, the floats stored: native histograms are not stored yet: series {}",
-            labels.unwrap_or_default()
-        ));
+    if rejected.total() > COMPLAINTS_MAX as u64 {
+        say(format_args!("; … ({} in all)", join_counts(rejected)));
     }
     Some(text)
 }

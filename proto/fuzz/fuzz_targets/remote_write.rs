@@ -12,6 +12,16 @@ fuzz_target!(|message: &[u8]| {
         let mut seen = 0;
         series.samples(|_, _| seen += 1);
         assert_eq!(seen, series.sample_count, "samples() gives what decode() counted");
+        let mut seen = 0;
+        series.histograms(|sample| {
+            seen += 1;
+            let Ok(histogram) = sample.histogram else { return };
+            assert!(histogram.checked().is_ok(), "what is not refused is a histogram");
+        });
+        assert_eq!(seen, series.histogram_count);
+        let mut seen = 0;
+        series.exemplars(|_| seen += 1);
+        assert_eq!(seen, series.exemplar_count);
         remote::describe_labels(series.encoded_labels());
         if let Ok(labels) = series.labels() {
             let pairs: Vec<_> = labels.iter().collect();

@@ -5,6 +5,8 @@
 //! TimeSeries      1 repeated Label   2 repeated Sample   3 repeated Exemplar   4 repeated Histogram
 //! Label           1 name   2 value
 //! Sample          1 double value   2 int64 timestamp (unix ms)
+//! Exemplar        see [`exemplars`]
+//! Histogram       see [`histograms`]
 //! MetricMetadata  1 type   2 metric_family_name   4 help   5 unit
 //! ```
 //!
@@ -12,12 +14,19 @@
 //! Decoding walks the whole request, so that everything read from a view later is well-formed.
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod encode;
+mod exemplars;
+mod histograms;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use isobar_model::{Columns, Labels};
+use isobar_model::{Exemplar, Labels};
 
-use crate::wire::{Reader, WireError, put_bytes, put_double, put_varint};
+pub use encode::{encode_exemplars, encode_metadata, encode_series};
+pub use histograms::HistogramSample;
+
+use crate::wire::{Reader, WireError};
 
 /// A decoded request.
 #[derive(Debug, Default)]
@@ -33,7 +42,7 @@ pub struct WriteRequest<'a> {
 pub struct TimeSeries<'a> {
     /// All label fields as they stand in the message, tags included.
     labels: Cow<'a, [u8]>,
-    /// The message from the first sample on; other fields may stand between the samples.
+    /// The message from the first sample, exemplar or histogram on; other fields may stand between.
     rest: &'a [u8],
     first: (i64, f64),
     /// The number of float samples.
@@ -143,17 +152,63 @@ impl<'a> TimeSeries<'a> {
                     let sample = decode_sample(value.bytes(2)?)?;
                     if series.sample_count == 0 {
                         series.first = sample;
-                        series.rest = before;
+                        series.begin(before);
                     }
                     series.sample_count += 1;
                 }
-                3 => series.exemplar_count += 1,
-                4 => series.histogram_count += 1,
+                3 => {
+                    exemplars::walk(value.bytes(3)?)?;
+                    series.begin(before);
+                    series.exemplar_count += 1;
+                }
+                4 => {
+                    histograms::walk(value.bytes(4)?)?;
+                    series.begin(before);
+                    series.histogram_count += 1;
+                }
                 _ => {}
             }
         }
         series.labels = labels.finish(message);
         Ok(series)
+    }
+
+    /// Takes note of the first field that is no label.
+    #[inline]
+    fn begin(&mut self, from: &'a [u8]) {
+        if self.rest.is_empty() {
+            self.rest = from;
+        }
+    }
+
+    /// Calls `each` with every native histogram, in the order sent.
+    pub fn histograms(&self, mut each: impl FnMut(HistogramSample)) {
+        if self.histogram_count == 0 {
+            return;
+        }
+        let mut reader = Reader::new(self.rest);
+        // The bytes were walked by `decode`, so no error ends the loop early.
+        while let Ok(Some((field, value))) = reader.field() {
+            if field == 4
+                && let Ok(sample) = value.bytes(4).and_then(histograms::decode)
+            {
+                each(sample);
+            }
+        }
+    }
+
+    /// Calls `each` with every exemplar, in the order sent, or with what is wrong with its labels.
+    pub fn exemplars(&self, mut each: impl FnMut(Result<Exemplar, String>)) {
+        if self.exemplar_count == 0 {
+            return;
+        }
+        let mut reader = Reader::new(self.rest);
+        while let Ok(Some((field, value))) = reader.field() {
+            if field == 3 {
+                let bytes = value.bytes(3).map_err(|e| e.to_string());
+                each(bytes.and_then(exemplars::decode));
+            }
+        }
     }
 
     /// The label fields as they stand encoded. Equal bytes mean equal labels; the reverse does
@@ -210,30 +265,7 @@ fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(16);
     let mut reader = Reader::new(encoded);
     while let Some((_, value)) = reader.field().map_err(|e| e.to_string())? {
-        let label = value.bytes(1).map_err(|e| e.to_string())?;
-        let (mut name, mut text) = (&[][..], &[][..]);
-        let mut reader = Reader::new(label);
-        while let Some((field, value)) = reader.field().map_err(|e| format!("label: {e}"))? {
-            match field {
-                1 => name = value.bytes(1).map_err(|e| format!("label: {e}"))?,
-                2 => text = value.bytes(2).map_err(|e| format!("label: {e}"))?,
-                _ => {}
-            }
-        }
-        let name = str::from_utf8(name).map_err(|_| {
-            format!(
-                "label name {:?} is not valid UTF-8",
-                String::from_utf8_lossy(name)
-            )
-        })?;
-        let text = str::from_utf8(text)
-            .map_err(|_| format!("value of label {name:?} is not valid UTF-8"))?;
-        if name.is_empty() {
-            return Err(format!("label with value {text:?} has no name"));
-        }
-        if !text.is_empty() {
-            pairs.push((name, text));
-        }
+        label_pairs(value.bytes(1).map_err(|e| e.to_string())?, &mut pairs)?;
     }
     pairs.sort_unstable();
     let following = pairs.iter().skip(1);
@@ -247,6 +279,34 @@ fn decode_labels(encoded: &[u8]) -> Result<Labels, String> {
         return Err("no metric name (label __name__)".to_owned());
     }
     Ok(Labels::from_sorted(pairs, &mut String::new()))
+}
+
+/// Adds the name and value of a label, unless the value is empty.
+fn label_pairs<'a>(label: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>) -> Result<(), String> {
+    let (mut name, mut text) = (&[][..], &[][..]);
+    let mut reader = Reader::new(label);
+    while let Some((field, value)) = reader.field().map_err(|e| format!("label: {e}"))? {
+        match field {
+            1 => name = value.bytes(1).map_err(|e| format!("label: {e}"))?,
+            2 => text = value.bytes(2).map_err(|e| format!("label: {e}"))?,
+            _ => {}
+        }
+    }
+    let name = str::from_utf8(name).map_err(|_| {
+        format!(
+            "label name {:?} is not valid UTF-8",
+            String::from_utf8_lossy(name)
+        )
+    })?;
+    let text =
+        str::from_utf8(text).map_err(|_| format!("value of label {name:?} is not valid UTF-8"))?;
+    if name.is_empty() {
+        return Err(format!("label with value {text:?} has no name"));
+    }
+    if !text.is_empty() {
+        pairs.push((name, text));
+    }
+    Ok(())
 }
 
 /// The labels of a bad series for an error message, as far as they can be read.
@@ -316,42 +376,11 @@ fn kind_name(code: u64) -> &'static str {
         .unwrap_or(KINDS[0])
 }
 
-/// Appends a series to an encoded `WriteRequest`.
-pub fn encode_series(out: &mut Vec<u8>, labels: &Labels, samples: &Columns) {
-    let mut series = Vec::new();
-    let mut part = Vec::new();
-    for (name, value) in labels.iter() {
-        part.clear();
-        put_bytes(&mut part, 1, name.as_bytes());
-        put_bytes(&mut part, 2, value.as_bytes());
-        put_bytes(&mut series, 1, &part);
-    }
-    for (timestamp_ms, value) in samples.timestamps.iter().zip(&samples.values) {
-        part.clear();
-        put_double(&mut part, 1, *value);
-        put_varint(&mut part, 2, timestamp_ms.cast_unsigned());
-        put_bytes(&mut series, 2, &part);
-    }
-    put_bytes(out, 1, &series);
-}
-
-/// Appends a description of a metric to an encoded `WriteRequest`.
-pub fn encode_metadata(out: &mut Vec<u8>, metadata: &MetricMetadata<'_>) {
-    let mut part = Vec::new();
-    let kind = KINDS
-        .iter()
-        .position(|kind| *kind == metadata.kind)
-        .unwrap_or_default();
-    put_varint(&mut part, 1, kind as u64);
-    put_bytes(&mut part, 2, metadata.metric.as_bytes());
-    put_bytes(&mut part, 4, metadata.help.as_bytes());
-    put_bytes(&mut part, 5, metadata.unit.as_bytes());
-    put_bytes(out, 3, &part);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::put_bytes;
+    use isobar_model::Columns;
 
     fn samples(series: &TimeSeries<'_>) -> Vec<(i64, f64)> {
         let mut all = Vec::new();
@@ -407,6 +436,52 @@ mod tests {
             request.series[0].encoded_labels(),
             request.series[1].encoded_labels()
         );
+    }
+
+    #[test]
+    fn reads_the_histograms_and_exemplars_it_writes() {
+        use isobar_model::FloatHistogram;
+        use isobar_model::histogram::Buckets;
+        let labels = Labels::from_pairs([("__name__", "h")]);
+        let histogram = FloatHistogram {
+            schema: -1,
+            count: 6.5,
+            sum: 1.0,
+            zero_threshold: 1e-9,
+            positive: Buckets::of_layout([-3, -2, 4].into(), vec![1.5, 0.0, 3.0]).unwrap(),
+            negative: Buckets::of_layout([7].into(), vec![2.0]).unwrap(),
+            ..FloatHistogram::default()
+        };
+        let columns = Columns {
+            timestamps: vec![1],
+            values: vec![0.5],
+            histograms: vec![(2, histogram.clone().into())],
+            ..Columns::default()
+        };
+        let exemplar = |value: f64| Exemplar {
+            labels: Labels::from_pairs([("trace_id", "abc")]),
+            value,
+            timestamp_ms: 5,
+        };
+        let mut out = Vec::new();
+        encode_series(&mut out, &labels, &columns);
+        encode_exemplars(&mut out, &labels, &[exemplar(1.0), exemplar(2.0)]);
+        let request = decode(&out).unwrap();
+        let [first, second] = &request.series[..] else {
+            panic!("two series");
+        };
+        let mut seen = Vec::new();
+        first.histograms(|sample| seen.push(sample));
+        let expected = HistogramSample {
+            timestamp_ms: 2,
+            float_counts: true,
+            histogram: Ok(histogram),
+        };
+        assert_eq!((samples(first), seen), (vec![(1, 0.5)], vec![expected]));
+        let mut seen = Vec::new();
+        second.exemplars(|it| seen.extend(it));
+        assert_eq!(seen, [exemplar(1.0), exemplar(2.0)]);
+        assert_eq!(samples(second), []);
     }
 
     #[test]
