@@ -90,6 +90,11 @@ impl Tombstones {
         self.series.get(&series).map_or(&[], Vec::as_slice)
     }
 
+    /// The series of which something is deleted, in order.
+    pub fn series(&self) -> impl Iterator<Item = SeriesRef> {
+        self.series.keys().copied()
+    }
+
     /// The number of ranges.
     pub fn len(&self) -> usize {
         self.series.values().map(Vec::len).sum()

@@ -8,10 +8,11 @@
 //! └── tombstones                what was deleted since            crate::tombstones
 //! ```
 //!
-//! [`BlockReader`] reads one, [`BlockWriter`] writes one.
+//! [`BlockReader`] reads one, [`BlockWriter`] writes one, [`tools`] check, print and copy one.
 
 pub mod meta;
 pub mod reader;
+pub mod tools;
 pub mod writer;
 
 pub use meta::BlockMeta;

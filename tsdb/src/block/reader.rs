@@ -74,6 +74,11 @@ impl BlockReader {
         &self.index
     }
 
+    /// The segment files.
+    pub(crate) fn chunks(&self) -> &SegmentReader {
+        &self.chunks
+    }
+
     /// What was deleted.
     pub fn tombstones(&self) -> &Tombstones {
         &self.tombstones

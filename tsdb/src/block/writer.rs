@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use isobar_model::Labels;
 
+use super::meta::BlockStats;
 use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, TOMBSTONES_FILE};
 use crate::Error;
 use crate::chunks::segment::SEGMENT_BYTES_MAX;
@@ -99,6 +100,13 @@ impl BlockWriter {
             self.add(&labels, &without_overlap(chunks)?)?;
         }
         Ok(())
+    }
+
+    /// Says how many samples the downsampled chunks stand for that were added: they are not counted.
+    pub(crate) fn set_sample_counts(&mut self, stats: &BlockStats) {
+        self.meta.stats.num_samples = stats.num_samples;
+        self.meta.stats.num_float_samples = stats.num_float_samples;
+        self.meta.stats.num_histogram_samples = stats.num_histogram_samples;
     }
 
     /// Writes all to disk and gives the block its name. Nothing is written when there were no

@@ -148,6 +148,19 @@ impl Chunk {
         Ok(())
     }
 
+    /// Appends all samples as the bytes hold them, and says whether their times strictly rise.
+    ///
+    /// # Errors
+    /// As [`Chunk::decode_into`].
+    pub(crate) fn decode_as_is(&self, columns: &mut Columns) -> Result<bool, Error> {
+        match (self.histogram_kind(), self.encoding) {
+            (Some(kind), _) => histogram::decode(&self.data, kind, TimeRange::ALL, columns),
+            (None, Encoding::Xor) => xor::decode(&self.data, columns),
+            (None, Encoding::Xor2) => xor2::decode(&self.data, columns),
+            (None, _) => Err(self.unsupported()),
+        }
+    }
+
     /// What a chunk of histograms holds; `None` for any other.
     pub(crate) fn histogram_kind(&self) -> Option<Kind> {
         let (counts, start_times) = match self.encoding {

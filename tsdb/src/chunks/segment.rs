@@ -237,25 +237,8 @@ impl SegmentReader {
     pub fn new(name: impl Into<String>, segments: Vec<Bytes>) -> Result<Self, Error> {
         let name = name.into();
         for (i, segment) in segments.iter().enumerate() {
-            let place = format!("segment {i}: header");
-            let mut header = Decoder::new(segment);
-            let magic = header.be32().map_err(|e| e.at(&name, &place))?;
-            let version = header.u8().map_err(|e| e.at(&name, &place))?;
-            header
-                .bytes(HEADER_BYTES - 5)
-                .map_err(|e| e.at(&name, &place))?;
-            if magic != MAGIC {
-                return Err(Error::corrupt(
-                    name,
-                    format!("{place}: magic number {magic:08x}"),
-                ));
-            }
-            if version != VERSION {
-                return Err(Error::corrupt(
-                    name,
-                    format!("{place}: format version {version}"),
-                ));
-            }
+            check_header(segment)
+                .map_err(|why| Error::corrupt(&name, format!("segment {i}: {why}")))?;
         }
         Ok(SegmentReader { name, segments })
     }
@@ -313,6 +296,22 @@ pub(crate) fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
     let mut crc = Crc32c::new();
     crc.update(out.get(checked_from..).unwrap_or_default());
     put_be32(out, crc.finish());
+}
+
+/// Checks the header of a segment file, and says what is wrong with it.
+pub(crate) fn check_header(segment: &[u8]) -> Result<(), String> {
+    let mut header = Decoder::new(segment);
+    let mut read = || -> Result<_, DecodeError> {
+        let parts = (header.be32()?, header.u8()?);
+        header.bytes(HEADER_BYTES - 5)?;
+        Ok(parts)
+    };
+    match read() {
+        Ok((MAGIC, VERSION)) => Ok(()),
+        Ok((MAGIC, version)) => Err(format!("header: format version {version}")),
+        Ok((magic, _)) => Err(format!("header: magic number {magic:08x}")),
+        Err(e) => Err(format!("header: {e}")),
+    }
 }
 
 /// The number of the encoding and the bytes of the chunk at `offset`, its checksum verified.

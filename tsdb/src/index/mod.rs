@@ -35,6 +35,7 @@ pub mod reader;
 pub mod select;
 mod symbols;
 mod table;
+pub(crate) mod verify;
 pub mod writer;
 
 pub use postings::Postings;

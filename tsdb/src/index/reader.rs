@@ -57,6 +57,32 @@ impl IndexReader {
         self.index.len() as u64
     }
 
+    /// What the sections take in bytes, in the order in which they lie.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the table of contents cannot be read.
+    pub fn section_bytes(&self) -> Result<Vec<(&'static str, u64)>, Error> {
+        let toc = Toc::decode(&self.name, &self.index)?;
+        let mut begins = vec![
+            ("symbols", toc.symbols),
+            ("series", toc.series),
+            ("label indices", toc.label_indices),
+            ("postings", toc.postings),
+            ("label offset table", toc.label_indices_table),
+            ("postings offset table", toc.postings_table),
+        ];
+        begins.retain(|section| section.1 != 0);
+        // Sections that are empty begin where the next one does.
+        begins.sort_by_key(|section| section.1);
+        let end = self.size_bytes() - Toc::BYTES as u64;
+        let ends = begins.iter().skip(1).map(|section| section.1);
+        let ends: Vec<u64> = ends.chain([end]).collect();
+        let sizes = begins.into_iter().zip(ends);
+        Ok(sizes
+            .map(|((name, begin), end)| (name, end.saturating_sub(begin)))
+            .collect())
+    }
+
     /// The heap memory held, in bytes.
     pub fn heap_bytes(&self) -> usize {
         self.symbols.heap_bytes() + self.table.heap_bytes()
@@ -190,7 +216,13 @@ impl IndexReader {
 }
 
 impl SeriesEntry {
-    fn read(&mut self, index: &[u8], offset: u64, range: TimeRange) -> Result<(), DecodeError> {
+    /// Reads the series at an offset of an index.
+    pub(super) fn read(
+        &mut self,
+        index: &[u8],
+        offset: u64,
+        range: TimeRange,
+    ) -> Result<(), DecodeError> {
         self.labels.clear();
         self.chunks.clear();
         let mut decoder = Decoder::at(index, offset)?;

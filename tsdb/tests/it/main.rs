@@ -36,3 +36,5 @@ mod round_trip;
 mod start_times;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tools;
