@@ -83,6 +83,13 @@ pub struct Finished {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SeriesId(u32);
 
+impl SeriesId {
+    /// Series are counted from 0 on.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// Takes the samples of one tenant and cuts blocks from them.
 pub struct Backfill {
     config: BackfillConfig,
@@ -179,7 +186,7 @@ impl Backfill {
         self.took(bytes)
     }
 
-    /// Takes a chunk of a series. Where it lies behind what is there of the series in its window it
+    /// Takes a chunk of a series. Where it overlaps with nothing of the series that is in memory, it
     /// stays as it is.
     ///
     /// # Errors

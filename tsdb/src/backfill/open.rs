@@ -17,11 +17,11 @@ use crate::merge::CHUNK_SAMPLES_MAX;
 /// The samples of a series in a window.
 #[derive(Default)]
 pub(super) struct Open {
-    /// They rise and do not overlap.
+    /// In order and without overlap.
     chunks: Vec<Chunk>,
     /// What comes behind them.
     run: Run,
-    /// The time of the last sample that rose.
+    /// The last time of the chunks and of what comes behind them.
     last_ms: Option<i64>,
     /// What came behind a sample of its time or of a later one, as it came.
     late: Vec<Point>,
@@ -76,14 +76,19 @@ impl Open {
         }
     }
 
-    /// Takes a chunk as it is, when it lies behind all that is there; whether it did.
+    /// Takes a chunk as it is, when it overlaps with nothing that is there; whether it did.
     pub(super) fn add_chunk(&mut self, chunk: &Chunk) -> bool {
-        if self.last_ms.is_some_and(|last_ms| chunk.min_ms <= last_ms) {
+        self.seal();
+        let range = chunk.range();
+        let place = self.chunks.partition_point(|it| it.max_ms < range.min_ms);
+        let overlaps = |it: &Chunk| it.range().overlaps(&range);
+        if self.chunks.get(place).is_some_and(overlaps)
+            || self.late.iter().any(|(ms, _)| range.contains(*ms))
+        {
             return false;
         }
-        self.seal();
-        self.last_ms = Some(chunk.max_ms);
-        self.chunks.push(chunk.clone());
+        self.last_ms = self.last_ms.max(Some(range.max_ms));
+        self.chunks.insert(place, chunk.clone());
         true
     }
 

@@ -1,3 +1,5 @@
+//! Backfilled blocks against a map that keeps the first sample of each time.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
