@@ -16,6 +16,7 @@ pub mod db;
 pub mod disk;
 pub mod encoding;
 pub mod error;
+pub mod foreign;
 pub mod head;
 pub mod index;
 pub mod lock;

@@ -10,5 +10,6 @@ mod faults;
 mod generated;
 mod harness;
 mod hostile;
+mod import;
 mod peers;
 mod standalone;

@@ -18,7 +18,7 @@ use super::files;
 use parking_lot::RwLock;
 
 /// The field of `meta.json` that names what only Isobar knows.
-const META_FIELD: &str = "isobar";
+pub(crate) const META_FIELD: &str = "isobar";
 /// What a directory is called behind the ULID while its block is being deleted.
 const DELETION_SUFFIX: &str = ".tmp-for-deletion";
 

@@ -75,6 +75,30 @@ pub enum Event {
         /// By time or by size, and the limit.
         why: String,
     },
+    /// What another database left in the directory was taken over.
+    Imported {
+        /// The directory.
+        path: PathBuf,
+        /// The tenant whose it is now.
+        tenant: String,
+        /// How many blocks were made or moved.
+        blocks: u64,
+        /// How many series its log knew.
+        series: u64,
+        /// How many floats of log and chunks went into blocks.
+        samples: u64,
+        /// How many histograms of log and chunks went into blocks.
+        histograms: u64,
+        /// How many exemplars were found.
+        exemplars: u64,
+    },
+    /// Some of what another database left could not be taken over.
+    ImportIncomplete {
+        /// The directory.
+        path: PathBuf,
+        /// How much of what.
+        what: String,
+    },
     /// Something that a crash left behind was removed.
     LeftoverRemoved {
         /// The file or directory.
@@ -91,10 +115,12 @@ impl Event {
             | Event::WalTornTail { .. }
             | Event::WalDamage { .. }
             | Event::ChunkLost { .. }
-            | Event::BlockQuarantined { .. } => true,
+            | Event::BlockQuarantined { .. }
+            | Event::ImportIncomplete { .. } => true,
             Event::WalRecovered
             | Event::BlockCut { .. }
             | Event::BlockExpired { .. }
+            | Event::Imported { .. }
             | Event::LeftoverRemoved { .. } => false,
         }
     }
@@ -151,6 +177,25 @@ impl fmt::Display for Event {
             }
             Event::BlockExpired { path, why } => {
                 write!(f, "block {} removed: {why}", path.display())
+            }
+            Event::Imported {
+                path,
+                tenant,
+                blocks,
+                series,
+                samples,
+                histograms,
+                exemplars,
+            } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "{path} taken over for {tenant}: {blocks} blocks; of its log {series} series, \
+                     {samples} samples, {histograms} histograms, {exemplars} exemplars"
+                )
+            }
+            Event::ImportIncomplete { path, what } => {
+                write!(f, "not taken over from {}: {what}", path.display())
             }
             Event::LeftoverRemoved { path } => write!(f, "leftover {} removed", path.display()),
         }

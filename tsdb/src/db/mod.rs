@@ -19,6 +19,7 @@ use isobar_model::{Matcher, Tenant, TimeRange};
 
 use crate::Error;
 use crate::backfill::{self, Backfill, BackfillConfig, Finished};
+use crate::foreign;
 use crate::head::chunk_files::ChunkFiles;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
 use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
@@ -58,7 +59,8 @@ pub struct Db {
 }
 
 impl Db {
-    /// Opens a data directory, or makes one.
+    /// Opens a data directory, or makes one. One that Prometheus or Thanos Receive has left is taken
+    /// over: see [`crate::foreign`].
     ///
     /// # Errors
     /// [`Error::Locked`] when another process has it, [`Error::Io`] when it cannot be read and
@@ -73,6 +75,7 @@ impl Db {
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?));
         let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
         blocks.remove_leftovers()?;
+        foreign::import(&config)?;
         blocks.reload()?;
         for block in blocks.served().iter().filter(|block| block.cut_here) {
             head.tenants()

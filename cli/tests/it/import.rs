@@ -1,0 +1,454 @@
+//! Data directories that a real Prometheus has left are taken over: all that it answered from them
+//! Isobar answers too, and so does Prometheus when it comes back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use isobar_model::Clock;
+use isobar_model::sample::STALE_NAN;
+use serde_json::Value;
+
+use crate::faults::copy_dir;
+use crate::harness::{Process, Server, client, eventually, free_port, peer};
+
+const STEP_MS: i64 = 30_000;
+/// Six and a half hours: enough for the head to cut blocks.
+const STEPS: i64 = 780;
+const BATCH: i64 = 60;
+/// How often Prometheus is started while they come.
+const PARTS: i64 = 5;
+
+/// A message of remote write, series by series.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
+    varint(out, field << 3 | wire);
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn bytes(out: &mut Vec<u8>, field: u64, content: &[u8]) {
+    key(out, field, 2);
+    varint(out, content.len() as u64);
+    out.extend_from_slice(content);
+}
+
+fn number(out: &mut Vec<u8>, field: u64, value: u64) {
+    key(out, field, 0);
+    varint(out, value);
+}
+
+fn double(out: &mut Vec<u8>, field: u64, value: f64) {
+    key(out, field, 1);
+    out.extend_from_slice(&value.to_bits().to_le_bytes());
+}
+
+/// A histogram of the remote write protocol.
+struct Histogram {
+    ms: i64,
+    /// -53 for custom buckets.
+    schema: i64,
+    /// The counts of the buckets from the third positive one on.
+    buckets: Vec<u64>,
+    is_float: bool,
+    is_stale: bool,
+}
+
+impl Histogram {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let is_custom = self.schema == -53;
+        let zeros = if is_custom { 0 } else { 2 };
+        let count = self.buckets.iter().sum::<u64>() + zeros;
+        match self.is_float {
+            true => double(&mut out, 2, count as f64),
+            false => number(&mut out, 1, count),
+        }
+        double(
+            &mut out,
+            3,
+            if self.is_stale {
+                STALE_NAN
+            } else {
+                count as f64 / 3.0
+            },
+        );
+        number(&mut out, 4, zigzag(self.schema));
+        if !is_custom {
+            double(&mut out, 5, 0.001);
+            match self.is_float {
+                true => double(&mut out, 7, zeros as f64),
+                false => number(&mut out, 6, zeros),
+            }
+        }
+        let mut span = Vec::new();
+        number(&mut span, 1, zigzag(if is_custom { 0 } else { 2 }));
+        number(&mut span, 2, self.buckets.len() as u64);
+        bytes(&mut out, 11, &span);
+        let mut packed = Vec::new();
+        let mut before = 0;
+        for count in &self.buckets {
+            match self.is_float {
+                true => packed.extend_from_slice(&(*count as f64).to_bits().to_le_bytes()),
+                false => varint(&mut packed, zigzag(*count as i64 - before)),
+            }
+            before = *count as i64;
+        }
+        bytes(&mut out, if self.is_float { 13 } else { 12 }, &packed);
+        number(&mut out, 15, self.ms.cast_unsigned());
+        if is_custom {
+            let bounds = (1..self.buckets.len()).map(|at| (at as f64 * 0.25).to_bits());
+            let bounds: Vec<u8> = bounds.flat_map(u64::to_le_bytes).collect();
+            bytes(&mut out, 16, &bounds);
+        }
+        out
+    }
+}
+
+impl Message {
+    fn add(&mut self, metric: &str, series: i64, floats: &[(i64, f64)], histograms: &[Histogram]) {
+        let mut out = Vec::new();
+        for (name, value) in [("__name__", metric), ("series", &series.to_string())] {
+            let mut label = Vec::new();
+            bytes(&mut label, 1, name.as_bytes());
+            bytes(&mut label, 2, value.as_bytes());
+            bytes(&mut out, 1, &label);
+        }
+        for (ms, value) in floats {
+            let mut sample = Vec::new();
+            double(&mut sample, 1, *value);
+            number(&mut sample, 2, ms.cast_unsigned());
+            bytes(&mut out, 2, &sample);
+        }
+        for histogram in histograms {
+            bytes(&mut out, 4, &histogram.encode());
+        }
+        if let (Some((ms, value)), "counter") = (floats.last(), metric) {
+            let mut label = Vec::new();
+            bytes(&mut label, 1, b"trace_id");
+            bytes(&mut label, 2, format!("t{ms}").as_bytes());
+            let mut exemplar = Vec::new();
+            bytes(&mut exemplar, 1, &label);
+            double(&mut exemplar, 2, *value);
+            number(&mut exemplar, 3, ms.cast_unsigned());
+            bytes(&mut out, 3, &exemplar);
+        }
+        bytes(&mut self.0, 1, &out);
+    }
+
+    fn send(self, server: &Server) {
+        let body = snap::raw::Encoder::new().compress_vec(&self.0).unwrap();
+        let (status, text) = server.write_body(body).unwrap();
+        assert!(status / 100 == 2, "{status} {text}");
+    }
+}
+
+/// Writes hours of all kinds of samples, and some that come late.
+fn feed(server: &Server, base_ms: i64, all_steps: Range<i64>, has_custom_buckets: bool) {
+    for from in all_steps.clone().step_by(BATCH as usize) {
+        let mut message = Message::default();
+        let steps = from..(from + BATCH).min(all_steps.end);
+        let ms = |step: i64| base_ms + step * STEP_MS + 7;
+        let floats = |value: &dyn Fn(i64) -> f64| -> Vec<(i64, f64)> {
+            steps.clone().map(|step| (ms(step), value(step))).collect()
+        };
+        for series in 0..10 {
+            let counter = floats(&|step| (step % 500 * (series + 1)) as f64);
+            message.add("counter", series, &counter, &[]);
+            let gauge = floats(&|step| ((step + series) as f64 / 9.0).sin());
+            message.add("gauge", series, &gauge, &[]);
+            let gappy = floats(&|step| {
+                if step % 7 == 0 {
+                    STALE_NAN
+                } else {
+                    step as f64
+                }
+            });
+            message.add("gappy", series, &gappy, &[]);
+        }
+        let histograms = |schema: i64, is_float: bool| -> Vec<Histogram> {
+            let of_step = |step: i64| Histogram {
+                ms: ms(step),
+                schema,
+                // The layout grows and the counter is reset.
+                buckets: (0..3 + step / 100)
+                    .map(|bucket| (step % 300 * (bucket + 1)) as u64)
+                    .collect(),
+                is_float,
+                is_stale: step % 90 == 89,
+            };
+            steps.clone().map(of_step).collect()
+        };
+        for series in 0..3 {
+            message.add("integers", series, &[], &histograms(series, false));
+            message.add("floats", series, &[], &histograms(series, true));
+            if has_custom_buckets {
+                message.add("custom", series, &[], &histograms(-53, series == 1));
+            }
+        }
+        message.send(server);
+        if from % (3 * BATCH) == 0 {
+            late(server, ms(from + BATCH) + 3, from);
+        }
+    }
+    late(server, base_ms + all_steps.end * STEP_MS + 12, 1);
+}
+
+/// Samples that are up to half an hour old. No two have the same time: which of them is shown is
+/// for Prometheus a matter of where its chunks begin.
+fn late(server: &Server, now_ms: i64, salt: i64) {
+    for part in 0..3 {
+        let mut message = Message::default();
+        for series in 0..12 {
+            let samples: Vec<(i64, f64)> = (0..40)
+                .map(|at| {
+                    (
+                        now_ms - 1_700_000 + at * 40_000 + part * 500,
+                        (at + salt) as f64,
+                    )
+                })
+                .collect();
+            message.add("gauge", series, &samples, &[]);
+        }
+        message.send(server);
+    }
+}
+
+/// All series that a server has, with all samples. Histograms are asked for step by step: in a
+/// range, Prometheus 2.42 repeats the last one.
+fn everything(server: &Server, now_ms: i64) -> BTreeMap<String, Value> {
+    let time = (now_ms / 1000).to_string();
+    let floats = server.query("{__name__=~\"counter|gauge|gappy\"}[12h]", &time);
+    let from = ((now_ms - STEPS * STEP_MS) / 1000 - 300).to_string();
+    let range = [
+        ("query", "{__name__=~\"integers|floats|custom\"}"),
+        ("start", &from),
+        ("end", &time),
+        ("step", "30"),
+    ];
+    let histograms = server.api("/api/v1/query_range", &range)["data"].take();
+    let results = [floats, histograms];
+    let series = results
+        .iter()
+        .flat_map(|it| it["result"].as_array().unwrap())
+        .map(|one| {
+            let mut one = one.clone();
+            (one["metric"].take().to_string(), one)
+        });
+    series.collect()
+}
+
+fn check_same(what: &str, got: &BTreeMap<String, Value>, expected: &BTreeMap<String, Value>) {
+    let names = |of: &BTreeMap<String, Value>| of.keys().cloned().collect::<Vec<_>>();
+    if let Some(name) = got.keys().find(|name| !expected.contains_key(*name)) {
+        panic!("{what}: {name} is there: {}", got[name]);
+    }
+    assert_eq!(names(got), names(expected), "{what}");
+    for (name, expected) in expected {
+        for kind in ["values", "histograms"] {
+            let samples = |of: &Value| of[kind].as_array().cloned().unwrap_or_default();
+            let (got, expected) = (samples(&got[name]), samples(expected));
+            let differing = got.iter().zip(&expected).position(|(a, b)| a != b);
+            if let Some(at) = differing {
+                panic!(
+                    "{what}: {name} {kind} {at}: {} not {}",
+                    got[at], expected[at]
+                );
+            }
+            assert_eq!(got.len(), expected.len(), "{what}: {name} {kind}");
+        }
+    }
+}
+
+struct Case<'a> {
+    binary: &'a Path,
+    flags: &'a [&'a str],
+    is_new: bool,
+    is_killed: bool,
+}
+
+fn start(case: &Case<'_>, dir: &Path, data: &Path) -> Server {
+    let file = dir.join("prometheus.yml");
+    fs::write(
+        &file,
+        "storage: { tsdb: { out_of_order_time_window: 40m } }\n",
+    )
+    .unwrap();
+    let port = free_port();
+    let mut command = Command::new(case.binary);
+    command
+        .arg(format!("--config.file={}", file.display()))
+        .arg(format!("--storage.tsdb.path={}", data.display()))
+        .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+        .args([
+            "--web.enable-remote-write-receiver",
+            "--web.enable-admin-api",
+        ])
+        .args(case.flags);
+    let mut server = Server {
+        process: Process::start(&mut command),
+        url: format!("http://127.0.0.1:{port}"),
+    };
+    server.wait_ready();
+    server
+}
+
+fn check_import(case: &Case<'_>) {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let now_ms = Clock::system().now_ms();
+    let base_ms = now_ms - STEPS * STEP_MS - 60_000;
+    let stop = |prometheus: &mut Server| match case.is_killed {
+        true => prometheus.process.kill(),
+        false => assert_eq!(prometheus.process.terminate(), Some(0)),
+    };
+    let mut prometheus = start(case, dir.path(), &data);
+    // Each start begins a segment of the log, and of several segments a checkpoint is made.
+    for part in 0..PARTS {
+        let steps = part * STEPS / PARTS..(part + 1) * STEPS / PARTS;
+        feed(&prometheus, base_ms, steps, case.is_new);
+        if part + 1 < PARTS {
+            stop(&mut prometheus);
+            prometheus = start(case, dir.path(), &data);
+        }
+    }
+    for (series, from_ms, to_ms) in [
+        (3, base_ms, now_ms),
+        (5, now_ms - 3_600_000, now_ms - 600_000),
+    ] {
+        let time = |ms: i64| (ms / 1000).to_string();
+        let status = client()
+            .post(format!(
+                "{}/api/v1/admin/tsdb/delete_series",
+                prometheus.url
+            ))
+            .query(&[("match[]", format!("counter{{series=\"{series}\"}}"))])
+            .query(&[("start", time(from_ms)), ("end", time(to_ms))])
+            .send()
+            .unwrap()
+            .status();
+        assert_eq!(status, 204);
+    }
+    let expected = everything(&prometheus, now_ms);
+    assert!(expected.len() > 35, "{} series", expected.len());
+    stop(&mut prometheus);
+    let files = |name: &str| fs::read_dir(data.join(name)).unwrap().count();
+    assert!(files("wal") > 0 && files("wbl") > 0 && files("chunks_head") > 0);
+
+    let mut names = fs::read_dir(data.join("wal")).unwrap();
+    let is_checkpoint = |name: String| name.starts_with("checkpoint.");
+    assert!(names.any(|it| is_checkpoint(it.unwrap().file_name().into_string().unwrap())));
+
+    // While it ran the directory was its own.
+    let copy = dir.path().join("copy");
+    copy_dir(&data, &copy);
+    let mut isobar = Server::isobar(&copy, &["--no-self-monitoring"]);
+    let log = isobar.process.log();
+    assert!(log.contains("taken over for default-tenant"), "{log}");
+    assert!(!log.contains("damage in"), "{log}");
+    check_same("isobar", &everything(&isobar, now_ms), &expected);
+    assert_eq!(isobar.process.terminate(), Some(0));
+    for name in ["wal", "wbl", "chunks_head"] {
+        assert!(!copy.join(name).exists());
+        assert!(copy.join(format!("{name}.imported")).is_dir());
+    }
+    let mut isobar = Server::isobar(&copy, &["--no-self-monitoring"]);
+    assert!(!isobar.process.log().contains("taken over"));
+    check_same("isobar again", &everything(&isobar, now_ms), &expected);
+    assert_eq!(isobar.process.terminate(), Some(0));
+
+    let prometheus = start(case, dir.path(), &copy);
+    check_same(
+        "prometheus again",
+        &everything(&prometheus, now_ms),
+        &expected,
+    );
+    drop(prometheus);
+    drop(isobar);
+}
+
+/// A program on the path that need not be there.
+fn other_peer(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let mut files = std::env::split_paths(&path).map(|dir| dir.join(name));
+    let found = files.find(|file| file.is_file());
+    if found.is_none() {
+        eprintln!("skipped: {name} is not installed");
+    }
+    found
+}
+
+#[test]
+fn what_prometheus_left_is_taken_over() {
+    let Some(binary) = peer("prometheus") else {
+        return;
+    };
+    for is_killed in [false, true] {
+        check_import(&Case {
+            binary: &binary,
+            flags: &["--enable-feature=native-histograms,exemplar-storage"],
+            is_new: false,
+            is_killed,
+        });
+    }
+}
+
+#[test]
+fn what_a_newer_prometheus_left_is_taken_over() {
+    let Some(binary) = other_peer("prometheus3") else {
+        return;
+    };
+    for is_killed in [false, true] {
+        check_import(&Case {
+            binary: &binary,
+            flags: &[
+                "--enable-feature=exemplar-storage,metadata-wal-records",
+                "--storage.tsdb.wal-compression-type=zstd",
+            ],
+            is_new: true,
+            is_killed,
+        });
+    }
+}
+
+#[test]
+fn a_directory_whose_prometheus_runs_is_refused() {
+    let Some(binary) = peer("prometheus") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let case = Case {
+        binary: &binary,
+        flags: &[],
+        is_new: false,
+        is_killed: false,
+    };
+    let prometheus = start(&case, dir.path(), &data);
+    let mut isobar = Server::isobar_unready(&data, &[]);
+    assert_eq!(isobar.process.wait(), Some(1));
+    let log = isobar.process.log();
+    assert!(log.contains("in use by another process"), "{log}");
+    eventually("prometheus to be well", || {
+        prometheus
+            .get("/-/ready", &[])
+            .status()
+            .is_success()
+            .then_some(())
+    });
+    assert!(data.join("wal").is_dir());
+}

@@ -1,0 +1,328 @@
+//! Takes over a data directory of a Prometheus, or the directories of the tenants of a Thanos
+//! Receive, when a database is opened.
+//!
+//! Logs and chunks of the head become blocks in `isobar-import/`. When these are complete, a
+//! journal beside them says what is to be done: blocks move to their places, then `wal`, `wbl` and
+//! `chunks_head` get the suffix `.imported`. The journal is the commit: without it a start begins
+//! anew, with it a start does what is left to do. So a crash makes no block twice, and nothing is
+//! deleted: who goes back to Prometheus finds all samples in blocks.
+//!
+//! Of Thanos Receive each tenant has a directory of its own. Its blocks move up, with the tenant's
+//! name in their `meta.json`; what is left of the directory gets the suffix `.imported`.
+
+use std::path::{Path, PathBuf};
+
+use isobar_model::Tenant;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use super::read::{self, CHUNKS_HEAD, Found, WAL, WBL};
+use super::running::open_elsewhere;
+use crate::Error;
+use crate::backfill::{BYTES_MAX_DEFAULT, Backfill, BackfillConfig, Finished};
+use crate::block::{BlockMeta, BlockReader};
+use crate::db::blocks::{META_FIELD, meta_fields_of};
+use crate::db::config::DbConfig;
+use crate::db::event::Event;
+use crate::db::files;
+use crate::lock::DirLock;
+
+/// Where blocks are made and the journal lies.
+const STAGING_DIR: &str = "isobar-import";
+const JOURNAL_FILE: &str = "journal.json";
+const IMPORTED_SUFFIX: &str = ".imported";
+const CHUNK_SNAPSHOT_PREFIX: &str = "chunk_snapshot.";
+/// Blocks of these do not stand for all that the head had of their time (Prometheus `tsdb/block.go`).
+const PARTIAL_HINTS: [&str; 3] = [
+    "from-out-of-order",
+    "from-stale-series",
+    "from-selected-series",
+];
+
+/// What is to be done when all blocks are written, and what there is to tell about it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Journal {
+    /// The directory that is taken over, seen from the data directory; empty for itself.
+    source: String,
+    tenant: String,
+    /// Blocks that were made.
+    made: Vec<String>,
+    /// Blocks that were there and move up.
+    moved: Vec<String>,
+    /// What is renamed, old name and new, seen from the data directory.
+    renamed: Vec<(String, String)>,
+    series: u64,
+    floats: u64,
+    histograms: u64,
+    conflicts: u64,
+    found: Found,
+}
+
+/// Takes over what another database has left in the data directory. Without it nothing happens.
+///
+/// # Errors
+/// [`Error::Locked`] when it still runs; when files cannot be read, written or renamed.
+pub(crate) fn import(config: &DbConfig) -> Result<(), Error> {
+    let staging = config.dir.join(STAGING_DIR);
+    match std::fs::read(staging.join(JOURNAL_FILE)) {
+        Ok(json) => {
+            let name = staging.join(JOURNAL_FILE).display().to_string();
+            let journal = serde_json::from_slice(&json);
+            let journal = journal.map_err(|e| Error::corrupt(name, e.to_string()))?;
+            carry_out(config, &journal)?;
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => clear(&staging)?,
+        Err(e) => return Err(Error::io("read", staging.join(JOURNAL_FILE), e)),
+    }
+    if has_head(&config.dir)? {
+        take_over(config, "", &Tenant::default())?;
+    }
+    for name in files::names(&config.dir)? {
+        let Some(tenant) = tenant_of(&config.dir, &name)? else {
+            continue;
+        };
+        let dir = config.dir.join(&name);
+        // Held until its blocks are ours.
+        let _lock = DirLock::take(&dir)?;
+        take_over(config, &name, &tenant)?;
+    }
+    Ok(())
+}
+
+fn clear(staging: &Path) -> Result<(), Error> {
+    match staging.exists() {
+        true => files::remove_dir(staging),
+        false => Ok(()),
+    }
+}
+
+/// Whether there is something of a head in a directory.
+///
+/// # Errors
+/// [`Error::Locked`] when another process is at work on it.
+fn has_head(dir: &Path) -> Result<bool, Error> {
+    for name in [WAL, WBL, CHUNKS_HEAD] {
+        let dir = dir.join(name);
+        if let Some(path) = open_elsewhere(&dir) {
+            return Err(Error::Locked { path });
+        }
+        if dir.is_dir() && files::dir_bytes(&dir)? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whose directory a name stands for, if it is that of a tenant.
+fn tenant_of(root: &Path, name: &str) -> Result<Option<Tenant>, Error> {
+    let dir = root.join(name);
+    let is_ours = name.starts_with("isobar-") || Ulid::from_string(name).is_ok();
+    let is_done = name.contains(IMPORTED_SUFFIX);
+    let is_part = [WAL, WBL, CHUNKS_HEAD].contains(&name) || name.contains(".tmp");
+    if is_ours || is_done || is_part || !dir.is_dir() {
+        return Ok(None);
+    }
+    if !has_head(&dir)? && blocks_in(&dir)?.is_empty() {
+        return Ok(None);
+    }
+    Ok(Tenant::new(name).ok())
+}
+
+/// The names of the blocks in a directory.
+fn blocks_in(dir: &Path) -> Result<Vec<String>, Error> {
+    let mut names = files::names(dir)?;
+    names.retain(|name| {
+        Ulid::from_string(name).is_ok() && dir.join(name).join("meta.json").is_file()
+    });
+    Ok(names)
+}
+
+fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<(), Error> {
+    let (root, dir) = (&config.dir, config.dir.join(source));
+    let is_root = source.is_empty();
+    let staging = root.join(STAGING_DIR);
+    clear(&staging)?;
+    files::create_dir(&staging)?;
+    let mut moved = Vec::new();
+    let mut min_valid_ms = i64::MIN;
+    for name in blocks_in(&dir)? {
+        // One that cannot be opened stays where it is, and stands for nothing.
+        let Ok(block) = BlockReader::open(dir.join(&name)) else {
+            continue;
+        };
+        min_valid_ms = min_valid_ms.max(covered_until(block.meta(), tenant, is_root));
+        moved.extend((!is_root).then_some(name));
+    }
+    let mut backfill = Backfill::new(BackfillConfig {
+        dir: staging.clone(),
+        tenant: Some(tenant.clone()),
+        origin: origin(is_root),
+        bytes_max: BYTES_MAX_DEFAULT,
+        clock: config.clock.clone(),
+    })?;
+    let found = read::read(&dir, min_valid_ms, &mut backfill, &config.events)?;
+    let series = backfill.series_count() as u64;
+    let Finished { blocks, counted } = backfill.finish()?;
+    let journal = Journal {
+        source: source.to_owned(),
+        tenant: tenant.to_string(),
+        made: blocks.iter().map(|meta| meta.ulid.to_string()).collect(),
+        moved,
+        renamed: renamed(root, source)?,
+        series,
+        floats: blocks.iter().map(|it| it.stats.num_float_samples).sum(),
+        histograms: blocks.iter().map(|it| it.stats.num_histogram_samples).sum(),
+        conflicts: counted.conflicts,
+        found: Found {
+            start_times_dropped: found.start_times_dropped + counted.start_times_dropped,
+            ..found
+        },
+    };
+    let json = serde_json::to_vec_pretty(&journal);
+    let json = json.map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))?;
+    replace(&staging.join(JOURNAL_FILE), &json)?;
+    carry_out(config, &journal)
+}
+
+fn origin(is_root: bool) -> &'static str {
+    if is_root {
+        "prometheus"
+    } else {
+        "thanos-receive"
+    }
+}
+
+/// Up to which time a block stands for all that the head had in order.
+fn covered_until(meta: &BlockMeta, tenant: &Tenant, is_root: bool) -> i64 {
+    let named = meta.other.get(META_FIELD).and_then(|it| it.get("tenant"));
+    let is_its = match named.and_then(Value::as_str) {
+        Some(named) => named == tenant.as_str(),
+        None => !is_root || *tenant == Tenant::default(),
+    };
+    let hints = &meta.compaction.hints;
+    let is_partial = hints
+        .iter()
+        .any(|hint| PARTIAL_HINTS.contains(&hint.as_str()));
+    match is_its && !is_partial {
+        true => meta.end_ms,
+        false => i64::MIN,
+    }
+}
+
+/// What is renamed when all is in blocks: names that are free.
+fn renamed(root: &Path, source: &str) -> Result<Vec<(String, String)>, Error> {
+    let free = |name: String| {
+        let numbered = (2..).map(|number| format!("{name}.{number}"));
+        let mut names = std::iter::once(name.clone()).chain(numbered);
+        names.find(|name| !root.join(name).exists()).unwrap_or(name)
+    };
+    if !source.is_empty() {
+        let to = free(format!("{source}{IMPORTED_SUFFIX}"));
+        return Ok(vec![(source.to_owned(), to)]);
+    }
+    let mut renamed = Vec::new();
+    for name in files::names(root)? {
+        // A Prometheus that comes back takes no snapshot for one of its own by such a name.
+        let to = match name.as_str() {
+            WAL | WBL | CHUNKS_HEAD => free(format!("{name}{IMPORTED_SUFFIX}")),
+            other if other.starts_with(CHUNK_SNAPSHOT_PREFIX) => free(format!("imported.{name}")),
+            _ => continue,
+        };
+        renamed.push((name, to));
+    }
+    Ok(renamed)
+}
+
+/// Does what the journal says, as far as it is not done, and removes it.
+fn carry_out(config: &DbConfig, journal: &Journal) -> Result<(), Error> {
+    let root = &config.dir;
+    let staging = root.join(STAGING_DIR);
+    for ulid in &journal.made {
+        rename_if_there(&staging.join(ulid), &root.join(ulid))?;
+    }
+    let source = root.join(&journal.source);
+    for ulid in &journal.moved {
+        let dir = source.join(ulid);
+        if dir.exists() {
+            give_tenant(&dir, journal)?;
+            rename_if_there(&dir, &root.join(ulid))?;
+        }
+    }
+    for (from, to) in &journal.renamed {
+        rename_if_there(&root.join(from), &root.join(to))?;
+    }
+    files::remove_file(&staging.join(JOURNAL_FILE))?;
+    files::sync_dir(&staging)?;
+    files::remove_dir(&staging)?;
+    tell(config, journal);
+    Ok(())
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> Result<(), Error> {
+    if !from.exists() {
+        return Ok(());
+    }
+    files::rename(from, to)?;
+    files::sync_dir(from.parent().unwrap_or(Path::new(".")))
+}
+
+/// Writes the tenant into `meta.json`. All else in it stays.
+fn give_tenant(dir: &Path, journal: &Journal) -> Result<(), Error> {
+    let path = dir.join("meta.json");
+    let json = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
+    let mut meta = BlockMeta::decode(&path.display().to_string(), &json)?;
+    let tenant =
+        Tenant::new(&journal.tenant).map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))?;
+    for (name, value) in meta_fields_of(&tenant, origin(false)) {
+        let old = meta.other.entry(name).or_insert_with(|| json!({}));
+        match (old, value) {
+            (Value::Object(old), Value::Object(value)) => old.extend(value),
+            (old, value) => *old = value,
+        }
+    }
+    replace(&path, meta.encode().as_bytes())
+}
+
+/// Writes a file under another name and gives it its own when it is on disk.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = PathBuf::from(name);
+    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
+    files::sync_file(&temporary)?;
+    files::rename(&temporary, path)
+}
+
+fn tell(config: &DbConfig, journal: &Journal) {
+    let path = config.dir.join(&journal.source);
+    let found = &journal.found;
+    (config.events)(Event::Imported {
+        path: path.clone(),
+        tenant: journal.tenant.clone(),
+        blocks: (journal.made.len() + journal.moved.len()) as u64,
+        series: journal.series,
+        samples: journal.floats,
+        histograms: journal.histograms,
+        exemplars: found.exemplars,
+    });
+    let lost = [
+        (found.unknown_series, "samples of series without labels"),
+        (found.unknown_histograms, "histograms of unknown kinds"),
+        (found.start_times_dropped, "start times of samples"),
+        (found.exemplars, "exemplars"),
+        (found.metadata, "entries of metadata"),
+        (journal.conflicts, "samples whose time has another value"),
+    ];
+    let lost: Vec<String> = lost
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if !lost.is_empty() {
+        (config.events)(Event::ImportIncomplete {
+            path,
+            what: lost.join(", "),
+        });
+    }
+}
