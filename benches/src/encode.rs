@@ -40,20 +40,33 @@ pub struct Batch {
 impl Batch {
     /// A batch of these pods.
     pub fn new(pods: Vec<Pod>) -> Batch {
-        let mut labels = Vec::new();
-        let mut label_ends = Vec::new();
-        for series in pods.iter().flat_map(Pod::labels) {
-            encode_labels(&series, &mut labels);
-            label_ends.push(labels.len());
-        }
-        Batch {
+        let mut batch = Batch {
             pods,
-            labels,
-            label_ends,
+            labels: Vec::new(),
+            label_ends: Vec::new(),
             values: Vec::new(),
             samples: Vec::new(),
             body: Vec::new(),
             compressed: Vec::new(),
+        };
+        batch.encode_labels();
+        batch
+    }
+
+    /// Puts another pod in the place of one.
+    pub fn replace(&mut self, at: usize, pod: Pod) {
+        if let Some(place) = self.pods.get_mut(at) {
+            *place = pod;
+            self.encode_labels();
+        }
+    }
+
+    fn encode_labels(&mut self) {
+        self.labels.clear();
+        self.label_ends.clear();
+        for series in self.pods.iter().flat_map(Pod::labels) {
+            encode_labels(&series, &mut self.labels);
+            self.label_ends.push(self.labels.len());
         }
     }
 

@@ -144,6 +144,7 @@ pub struct Server {
     pub url: String,
     process: Arc<Running>,
     pid: u32,
+    ports: [u16; 2],
 }
 
 /// What has to be cleaned up for a server, however this program ends.
@@ -174,16 +175,7 @@ impl Server {
         fs::write(path.join("prometheus.yml"), "global: {}\n").context("write prometheus.yml")?;
         prepare(&path.join("data")).context("fill the data directory")?;
         let ports = [free_port()?, free_port()?];
-        let log = File::create(path.join("log")).context("create the log")?;
-        let child = peer
-            .command()
-            .args(peer.arguments(&path, ports))
-            .current_dir(&path)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().context("share the log")?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("start {}", peer.binary.display()))?;
+        let child = spawn(peer, &path, ports)?;
         let pid = child.id();
         let process = Arc::new(Running {
             child: Mutex::new(child),
@@ -197,9 +189,37 @@ impl Server {
             url,
             process,
             pid,
+            ports,
         };
         server.wait_until_ready()?;
         Ok(server)
+    }
+
+    /// Kills the process as a crash would, starts it again over what it left, and gives the time
+    /// until it is ready.
+    pub fn crash_and_restart(&mut self) -> anyhow::Result<Duration> {
+        let began = {
+            let mut child = lock(&self.process.child);
+            child.kill().context("kill the server")?;
+            child.wait().context("wait for the end of the server")?;
+            let began = Instant::now();
+            *child = spawn(&self.peer, &self.process.path, self.ports)?;
+            self.pid = child.id();
+            began
+        };
+        self.wait_until_ready()?;
+        Ok(began.elapsed())
+    }
+
+    /// Whether the server is writing a file or directory that will get its name when it is whole.
+    pub fn is_writing(&self) -> bool {
+        let temporary = |folder: &Path| {
+            let entries = fs::read_dir(folder).into_iter().flatten();
+            let mut names = entries.flatten().map(|it| it.file_name());
+            names.any(|name| name.to_string_lossy().contains(".tmp"))
+        };
+        let data = self.process.path.join("data");
+        temporary(&data) || temporary(&data.join("isobar-wal"))
     }
 
     fn wait_until_ready(&self) -> anyhow::Result<()> {
@@ -306,6 +326,23 @@ impl Server {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// Starts the program in its directory.
+fn spawn(peer: &Peer, path: &Path, ports: [u16; 2]) -> anyhow::Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(path.join("log"))
+        .context("create the log")?;
+    peer.command()
+        .args(peer.arguments(path, ports))
+        .current_dir(path)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().context("share the log")?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("start {}", peer.binary.display()))
 }
 
 impl Drop for Server {
