@@ -1,11 +1,17 @@
 //! Sockets: HTTP and gRPC servers that stop when they are told to.
 
+use std::future::{Future, IntoFuture};
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::lenient::LenientListener;
 use crate::shutdown::Shutdown;
@@ -42,6 +48,46 @@ pub(crate) async fn http(
     }
 }
 
+/// Answers HTTP while `opening` goes on: the process is healthy, but not ready, and whoever
+/// writes or asks is told to come again. Connections are closed before this returns or soon after.
+///
+/// # Errors
+/// When the socket fails.
+pub(crate) async fn while_opening<T>(
+    listener: &TcpListener,
+    opening: impl Future<Output = T>,
+) -> anyhow::Result<T> {
+    let again = listener.as_fd().try_clone_to_owned();
+    let again = again
+        .and_then(|fd| TcpListener::from_std(fd.into()))
+        .context("serve HTTP")?;
+    let healthy = || async { "Isobar is Healthy.\n" };
+    let refuse = || async {
+        let headers = [
+            (header::RETRY_AFTER, "1"),
+            (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        ];
+        let text = "Service Unavailable: the data directory is being opened\n";
+        (StatusCode::SERVICE_UNAVAILABLE, headers, text)
+    };
+    let router = Router::new()
+        .route("/-/healthy", get(healthy))
+        .fallback(refuse);
+    let opened = Arc::new(Notify::new());
+    let stop = Arc::clone(&opened);
+    let server = axum::serve(LenientListener(again), router)
+        .with_graceful_shutdown(async move { stop.notified().await });
+    let server = tokio::spawn(server.into_future());
+    let result = opening.await;
+    opened.notify_one();
+    // A client that holds its connection without asking is not waited for.
+    match tokio::time::timeout(Duration::from_millis(200), server).await {
+        Ok(ended) => ended.context("serve HTTP")?.context("serve HTTP")?,
+        Err(_still_open) => {}
+    }
+    Ok(result)
+}
+
 /// Serves gRPC until shutdown: the health service, which answers for the process as a whole.
 ///
 /// # Errors
@@ -59,4 +105,52 @@ pub(crate) async fn grpc(listener: TcpListener, shutdown: Shutdown) -> anyhow::R
         )
         .await
         .context("serve gRPC")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn who_comes_while_the_directory_is_opened_is_told_to_come_again() {
+        let listener = bind(([127, 0, 0, 1], 0).into(), "http-address")
+            .await
+            .unwrap();
+        let address = listener.local_addr().unwrap();
+        let held = TcpStream::connect(address).await.unwrap();
+        let opening = async {
+            for (path, status) in [
+                ("/-/healthy", "200"),
+                ("/-/ready", "503"),
+                ("/api/v1/write", "503"),
+            ] {
+                let answer = ask(address, path).await;
+                assert!(
+                    answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                    "{path}: {answer}"
+                );
+            }
+            5
+        };
+        assert_eq!(while_opening(&listener, opening).await.unwrap(), 5);
+        drop(held);
+        // What comes from now on is left to who serves next.
+        let next = tokio::spawn(async move { ask(address, "/").await });
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"next").await.unwrap();
+        drop(stream);
+        assert_eq!(next.await.unwrap(), "next");
+    }
 }

@@ -20,6 +20,7 @@ use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
 use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
 use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
 
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
@@ -48,7 +49,16 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         let shutdown = Shutdown::on_signals()?;
         let http = serve::bind(flags.http_address, "http-address").await?;
         let grpc = serve::bind(flags.grpc_address, "grpc-address").await?;
-        let standalone = Standalone::open(flags)?;
+        let opening = async {
+            tokio::select! {
+                opened = on_own_thread(|| Standalone::open(flags)) => opened.map(Some),
+                () = shutdown.wait() => Ok(None),
+            }
+        };
+        let Some(standalone) = serve::while_opening(&http, opening).await?? else {
+            // Reading back changes nothing that cannot be read back again.
+            return Ok(());
+        };
         tracing::info!(
             http = %standalone.flags.http_address,
             grpc = %standalone.flags.grpc_address,
@@ -73,6 +83,21 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         tracing::info!("stopped");
         result
     })
+}
+
+/// Does what may take long without keeping the runtime from ending.
+async fn on_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (give, take) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("isobar-open".to_owned())
+        .spawn(move || {
+            // When nobody waits any more the process is about to end.
+            let _gone = give.send(work());
+        })
+        .context("start a thread")?;
+    take.await.context("opening panicked")?
 }
 
 /// The parts of the process, wired.
