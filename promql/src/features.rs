@@ -26,6 +26,8 @@ pub struct Features {
     /// `type-and-unit-labels`: whether something is a counter is told by label `__type__`, not by
     /// its name. It changes what queries remark.
     pub type_and_unit_labels: bool,
+    /// `promql-per-step-stats`: whoever asks for all statistics is also told what each step cost.
+    pub per_step_stats: bool,
 }
 
 impl Default for Features {
@@ -39,12 +41,13 @@ impl Default for Features {
             delayed_name_removal: false,
             start_timestamps: false,
             type_and_unit_labels: false,
+            per_step_stats: false,
         }
     }
 }
 
 /// The names that can be switched, those first that are on from the start.
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "promql-experimental-functions",
     "promql-duration-expr",
     "promql-extended-range-selectors",
@@ -53,6 +56,7 @@ pub const NAMES: [&str; 8] = [
     "promql-delayed-name-removal",
     "use-start-timestamps",
     "type-and-unit-labels",
+    "promql-per-step-stats",
 ];
 
 impl Features {
@@ -67,6 +71,7 @@ impl Features {
             "promql-delayed-name-removal" => &mut self.delayed_name_removal,
             "use-start-timestamps" => &mut self.start_timestamps,
             "type-and-unit-labels" => &mut self.type_and_unit_labels,
+            "promql-per-step-stats" => &mut self.per_step_stats,
             _ => return false,
         };
         *place = on;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use isobar_model::{Columns, FloatHistogram, Labels, Reservation, Warnings};
 
+use crate::plan::node::Grid;
+
 /// The value of a query.
 #[derive(Debug, Clone)]
 pub enum Value {
@@ -137,6 +139,31 @@ pub struct QueryStats {
     pub series: u64,
 }
 
+/// What each step of a query cost, in their order; see [`QueryStats`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StepStats {
+    /// The first step in unix milliseconds.
+    pub start_ms: i64,
+    /// The distance between steps in milliseconds.
+    pub step_ms: i64,
+    /// Samples looked at (Prometheus' `totalQueryableSamplesPerStep`).
+    pub queryable: Vec<u64>,
+    /// Samples that the steps before had not looked at (Prometheus' `samplesReadPerStep`).
+    pub new: Vec<u64>,
+}
+
+impl StepStats {
+    /// Zeros for the steps of `grid`.
+    pub(crate) fn of(grid: Grid) -> Self {
+        StepStats {
+            start_ms: grid.start_ms,
+            step_ms: grid.step_ms,
+            queryable: vec![0; grid.count],
+            new: vec![0; grid.count],
+        }
+    }
+}
+
 /// A query's value with everything that goes with it.
 #[derive(Debug, Clone)]
 pub struct QueryResult {
@@ -146,6 +173,8 @@ pub struct QueryResult {
     pub warnings: Warnings,
     /// What it cost.
     pub stats: QueryStats,
+    /// What each step cost, where that was asked for ([`crate::plan::PlanParams::step_stats`]).
+    pub step_stats: Option<StepStats>,
     /// Stands for the memory of the value as long as that is there.
     pub memory: Arc<Reservation>,
 }

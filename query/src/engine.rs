@@ -73,6 +73,8 @@ pub struct QueryOptions {
     pub replica_labels: Option<Vec<String>>,
     /// Whether to measure what each operator takes.
     pub analyze: bool,
+    /// Whether to count what each step costs, where [`Features::per_step_stats`] allows it.
+    pub step_stats: bool,
 }
 
 /// The times that a query is evaluated at.
@@ -319,6 +321,7 @@ impl Engine {
             deduplication,
             cancel: CancelToken::default(),
             lookback_ms: options.lookback_ms.filter(|ms| *ms > 0),
+            step_stats: options.step_stats,
         }
     }
 
@@ -404,6 +407,7 @@ struct Job {
     deduplication: Deduplication,
     cancel: CancelToken,
     lookback_ms: Option<i64>,
+    step_stats: bool,
 }
 
 impl Job {
@@ -505,6 +509,7 @@ impl Job {
             subquery_step_ms: self.parts.config.subquery_step_ms,
             // Thanos reads samples as the function around the selector wants them.
             selects_apart: self.deduplication.function != Function::Window,
+            step_stats: self.step_stats && self.parts.config.features.per_step_stats,
             features: self.parts.config.features,
         }
     }

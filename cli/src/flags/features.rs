@@ -10,7 +10,7 @@ pub(crate) struct FeatureFlags {
     /// from the start are promql-experimental-functions, promql-duration-expr,
     /// promql-extended-range-selectors, promql-binop-fill-modifiers and promql-x-functions; off
     /// are promql-delayed-name-removal, use-start-timestamps and type-and-unit-labels, which
-    /// change what queries answer.
+    /// change what queries answer, and promql-per-step-stats.
     #[arg(
         long = "enable-feature",
         value_name = "NAMES",

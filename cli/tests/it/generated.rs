@@ -43,7 +43,8 @@ use requests::{Request, seconds};
 const CLIENTS: u64 = 2;
 /// What a modern peer has to be told.
 const FEATURES: &str = "--enable-feature=promql-experimental-functions,\
-    promql-extended-range-selectors,promql-binop-fill-modifiers,promql-duration-expr";
+    promql-extended-range-selectors,promql-binop-fill-modifiers,promql-duration-expr,\
+    promql-per-step-stats";
 /// Differences that are printed in full.
 const PRINTED_MAX: usize = 400;
 
@@ -131,7 +132,7 @@ fn run(
     }
     // Features on both sides, besides those that the peer has to be told.
     let more = std::env::var("ISOBAR_GENERATED_FEATURES").unwrap_or_default();
-    let features = format!("--enable-feature={more}");
+    let features = format!("--enable-feature={more},promql-per-step-stats");
     let isobar = Server::isobar(&data_dir, &["--no-self-monitoring", &features]);
     let mut flags = vec![
         "--storage.tsdb.retention.time=90y",

@@ -11,6 +11,7 @@ use isobar_model::series::Samples;
 use isobar_model::{Columns, Labels, LabelsBuilder};
 
 use super::run::Run;
+use super::tally::Tally;
 use super::tile::{RowRef, Tile, is_set};
 use super::{EvalError, collect};
 use crate::plan::node::{Info, InstantSelect, Node};
@@ -98,8 +99,11 @@ impl InfoSeries {
                     columns.clear();
                     samples.read(range, &mut columns)?;
                     let read = (columns.len() + columns.histograms.len()) as u64;
-                    let seen = infos.add(labels, &columns, &op.series)?;
-                    run.count_samples(read, seen * op.series.weight, seen);
+                    let mut tally = run.tally(op.series.counting, steps);
+                    tally.read = read;
+                    infos.add(labels, &columns, &op.series, &mut tally)?;
+                    let seen = tally.new;
+                    run.count(tally);
                     run.hold(seen)
                 };
                 match series.samples.replicas() {
@@ -117,14 +121,15 @@ impl InfoSeries {
         }
     }
 
-    /// Adds a series; says how many steps see a sample of it.
+    /// Adds a series; counts in `tally` the steps that see a sample of it.
     fn add(
         &mut self,
         labels: &Labels,
         columns: &Columns,
         select: &InstantSelect,
-    ) -> Result<u64, EvalError> {
-        let (mut float, mut histogram, mut seen) = (0, 0, 0);
+        tally: &mut Tally<'_>,
+    ) -> Result<(), EvalError> {
+        let (mut float, mut histogram, mut any) = (0, 0, false);
         for step in 0..self.steps {
             let at_ms = select.first_ms + select.step_ms * step as i64;
             while columns.timestamps.get(float).is_some_and(|t| *t <= at_ms) {
@@ -152,15 +157,18 @@ impl InfoSeries {
                     _ => NONE,
                 },
             };
-            seen += u64::from(time_ms != NONE);
+            if time_ms != NONE {
+                any = true;
+                tally.add_at(step, 1, 1);
+            }
             self.times.push(time_ms);
         }
-        if seen == 0 {
+        if !any {
             self.times.truncate(self.labels.len() * self.steps);
         } else {
             self.labels.push(labels.clone());
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// Makes the series from number `from` on one: those that several collectors saw.

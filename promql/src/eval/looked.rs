@@ -2,9 +2,11 @@
 
 use isobar_model::Columns;
 
+use super::tally::Tally;
 use super::tile::weights;
 use crate::functions::range::Edges;
 use crate::functions::row::Windows;
+use crate::plan::node::{RangeCall, WindowSource};
 
 /// What the windows look at in a series; histograms count as many, by their size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +18,8 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    /// What they look at in `columns`. The edges of windows belong to them.
-    pub(super) fn at(columns: &Columns, windows: &Windows, edges: Edges) -> Self {
-        let (before_ms, after_ms) = match edges {
-            Edges::Plain => (0, 0),
-            Edges::Anchored { lookback_ms } => (lookback_ms, 0),
-            Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
-        };
-        let windows = Windows {
-            first_end_ms: windows.first_end_ms.saturating_add(after_ms),
-            range_ms: windows.range_ms.saturating_add(before_ms + after_ms),
-            ..*windows
-        };
+    /// What `windows` look at in `columns`.
+    fn at(columns: &Columns, windows: Windows) -> Self {
         let times = columns.timestamps.as_slice();
         let between = |after_ms, until_ms| count_between(times, after_ms, until_ms);
         let mut floats = Looked::of(&windows, samples_in_windows(times, &windows), between);
@@ -76,6 +68,45 @@ impl Looked {
             first() + between(end_ms, windows.end_ms(windows.count.saturating_sub(1)))
         };
         Looked { all, new }
+    }
+}
+
+/// Counts in `tally` what the windows of a function look at in `columns`. The edges of windows
+/// belong to them.
+pub(super) fn count(tally: &mut Tally<'_>, columns: &Columns, call: &RangeCall) {
+    let (before_ms, after_ms) = match call.edges {
+        Edges::Plain => (0, 0),
+        Edges::Anchored { lookback_ms } => (lookback_ms, 0),
+        Edges::Smoothed { lookback_ms } => (lookback_ms, lookback_ms),
+    };
+    let windows = Windows {
+        first_end_ms: call.windows.first_end_ms.saturating_add(after_ms),
+        range_ms: call.windows.range_ms.saturating_add(before_ms + after_ms),
+        ..call.windows
+    };
+    // What a subquery gives was counted where it was read.
+    let counts_new = matches!(call.source, WindowSource::Select(_));
+    let counted = |looked: Looked| (looked.all, if counts_new { looked.new } else { 0 });
+    if !tally.by_step() {
+        let (all, new) = counted(Looked::at(columns, windows));
+        tally.queryable += all;
+        tally.new += new;
+        return;
+    }
+    for step in 0..windows.count {
+        let end_ms = windows.end_ms(step);
+        let window = |range_ms| Windows {
+            first_end_ms: end_ms,
+            step_ms: 1,
+            count: 1,
+            range_ms,
+        };
+        let (all, mut new) = counted(Looked::at(columns, window(windows.range_ms)));
+        if step > 0 && new > 0 {
+            let range_ms = windows.range_ms.min(windows.step_ms);
+            new = Looked::at(columns, window(range_ms)).new;
+        }
+        tally.add_at(step, all, new);
     }
 }
 

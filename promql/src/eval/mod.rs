@@ -46,6 +46,7 @@ mod select;
 mod set;
 mod signature;
 mod started;
+mod tally;
 mod tile;
 mod with_scalar;
 
@@ -184,11 +185,12 @@ pub fn evaluate_measured(
             "no room for so deep a query".to_owned(),
         ))
     })?;
-    let (stats, remarks) = run.finish();
+    let (stats, step_stats, remarks) = run.finish();
     Ok(QueryResult {
         value,
         warnings: remarks.finish(&plan.query),
         stats,
+        step_stats,
         memory: Arc::new(memory),
     })
 }

@@ -6,7 +6,7 @@ use isobar_model::{Columns, Labels, Reservation, TimeRange};
 
 use super::coverage::Measure;
 use super::histogram_windows;
-use super::looked::Looked;
+use super::looked;
 use super::names::{NameDrop, Removal};
 use super::remarks::go_g;
 use super::replicas::Replicas;
@@ -265,23 +265,21 @@ impl Calculation<'_> {
 impl<'r> Operator<'r> for WindowRows<'r> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         tile.reset(self.what.node.grid.count);
-        let (mut read, mut queryable, mut new) = (0, 0, 0);
-        let Calculation { run, call, .. } = self.what;
+        let Calculation {
+            run, call, node, ..
+        } = self.what;
+        let mut tally = run.tally(call.counting, node.grid.count);
         while !tile.is_full() {
             let Some((labels, drops_name)) = self.next_series()? else {
                 break;
             };
             let count = self.columns.sample_count();
             let count = (count + self.replicas.others_len()) as u64;
-            read += count;
+            tally.read += count;
             if count == 0 {
                 continue;
             }
-            let counted = Looked::at(&self.columns, &call.windows, call.edges);
-            queryable += counted.all.saturating_mul(call.weight);
-            if matches!(call.source, WindowSource::Select(_)) {
-                new += counted.new;
-            }
+            looked::count(&mut tally, &self.columns, call);
             let mut row = tile.push(Labels::empty());
             let (what, columns, scratch) = (&self.what, &self.columns, &mut self.scratch);
             let (histograms, any_result) = if self.replicas.is_single() {
@@ -312,7 +310,7 @@ impl<'r> Operator<'r> for WindowRows<'r> {
         if !call.func.keeps_metric_name() && call.func != RangeFn::Absent {
             self.names.drop_all(tile)?;
         }
-        run.count_samples(read, queryable, new);
+        run.count(tally);
         run.hold(tile.count())?;
         Ok(!tile.is_empty())
     }

@@ -12,10 +12,12 @@ use isobar_model::{Budget, Reservation};
 use super::EvalError;
 use super::measure::{Measures, Scope};
 use super::remarks::Remarks;
+use super::tally::Tally;
 use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limit, Limits};
 use crate::plan::Plan;
-use crate::value::QueryStats;
+use crate::plan::counting::Counting;
+use crate::value::{QueryStats, StepStats};
 
 /// One evaluation of a plan.
 pub(crate) struct Run<'a> {
@@ -37,6 +39,9 @@ pub(crate) struct Run<'a> {
     read: AtomicU64,
     new: AtomicU64,
     series: AtomicU64,
+    countings: &'a [Counting],
+    /// What each step costs, if that is asked for.
+    step_stats: Option<Mutex<StepStats>>,
     measures: Option<Measures>,
 }
 
@@ -69,6 +74,10 @@ impl<'a> Run<'a> {
             read: AtomicU64::new(0),
             new: AtomicU64::new(0),
             series: AtomicU64::new(0),
+            countings: &plan.countings,
+            step_stats: plan
+                .step_stats
+                .then(|| Mutex::new(StepStats::of(plan.grid))),
             measures,
         }
     }
@@ -146,8 +155,37 @@ impl<'a> Run<'a> {
         self.hold(kept)
     }
 
+    /// A tally for a selector of so many steps.
+    pub(in crate::eval) fn tally(&self, counting: usize, steps: usize) -> Tally<'a> {
+        Tally::new(&self.countings[counting], steps, self.step_stats.is_some())
+    }
+
+    /// Counts what is in a tally.
+    pub(in crate::eval) fn count(&self, tally: Tally<'_>) {
+        let read = tally.read;
+        let (queryable, new) = match &self.step_stats {
+            None => tally.finish(None),
+            Some(steps) => tally.finish(Some(
+                &mut steps.lock().unwrap_or_else(PoisonError::into_inner),
+            )),
+        };
+        self.count_samples(read, queryable, new);
+    }
+
+    /// Counts samples of a select that stands alone: all are looked at once.
+    pub(crate) fn count_alone(&self, samples: u64, weighed: u64) {
+        if let Some(steps) = &self.step_stats {
+            let mut steps = steps.lock().unwrap_or_else(PoisonError::into_inner);
+            let StepStats { queryable, new, .. } = &mut *steps;
+            for counts in [queryable, new] {
+                counts.iter_mut().take(1).for_each(|it| *it += weighed);
+            }
+        }
+        self.count_samples(samples, weighed, weighed);
+    }
+
     /// Counts samples decoded, samples looked at, and those of them that no step before looked at.
-    pub(crate) fn count_samples(&self, read: u64, queryable: u64, new: u64) {
+    fn count_samples(&self, read: u64, queryable: u64, new: u64) {
         self.new.fetch_add(new, Ordering::Relaxed);
         self.read.fetch_add(read, Ordering::Relaxed);
         self.queryable.fetch_add(queryable, Ordering::Relaxed);
@@ -247,7 +285,7 @@ impl<'a> Run<'a> {
     }
 
     /// The counters and the remarks.
-    pub(crate) fn finish(self) -> (QueryStats, Remarks) {
+    pub(crate) fn finish(self) -> (QueryStats, Option<StepStats>, Remarks) {
         let stats = QueryStats {
             samples_queryable: self.queryable.into_inner(),
             samples_read: self.read.into_inner(),
@@ -256,8 +294,10 @@ impl<'a> Run<'a> {
             bytes_peak: self.memory.peak(),
             series: self.series.into_inner(),
         };
+        let step_stats = self.step_stats.map(Mutex::into_inner);
         (
             stats,
+            step_stats.map(|it| it.unwrap_or_else(PoisonError::into_inner)),
             self.remarks
                 .into_inner()
                 .unwrap_or_else(PoisonError::into_inner),

@@ -172,10 +172,15 @@ impl<'r> Operator<'r> for InstantRows<'r> {
             names.drop_all(tile)?;
         }
         let present = tile.count();
+        let mut tally = self.run.tally(self.select.counting, self.grid.count);
+        tally.read = read;
         // Prometheus does not count what is interpolated.
-        let new = if smoothed { 0 } else { present };
-        let weighed = new.saturating_mul(self.select.weight);
-        self.run.count_samples(read, weighed, new);
+        if !smoothed && tally.by_step() {
+            tile.rows().for_each(|row| tally.add_row(row));
+        } else if !smoothed {
+            (tally.queryable, tally.new) = (present, present);
+        }
+        self.run.count(tally);
         self.run.hold(present)?;
         Ok(!tile.is_empty())
     }
@@ -469,7 +474,7 @@ pub(super) fn samples(
                 .map_err(|text| EvalError::Execution(text.to_owned()))?;
             let histograms = columns.histograms.iter().map(|it| it.1.as_ref());
             let count = columns.len() as u64 + tile::weights(histograms).sum::<u64>();
-            run.count_samples(read, count, count);
+            run.count_alone(read, count);
             run.hold(count)?;
             if !columns.is_empty() || !columns.histograms.is_empty() {
                 all.push(MatrixSeries {

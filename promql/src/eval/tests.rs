@@ -401,3 +401,37 @@ fn counters() {
         (3, 18, 36)
     );
 }
+
+#[test]
+fn each_step_is_told_what_it_cost() {
+    for (query, queryable, new) in [
+        ("g", [1, 2], [1, 2]),
+        ("rate(m_total[1m])", [12, 12], [12, 6]),
+        ("g{a=\"2\"} @ 30", [1, 1], [1, 0]),
+        // What lies between the windows of a subquery is not counted.
+        ("sum_over_time(g{a=\"2\"}[15s:5s])", [3, 3], [3, 3]),
+        (
+            "sum_over_time(g{a=\"2\"}[1m:30s] offset 15s)",
+            [2, 2],
+            [2, 1],
+        ),
+    ] {
+        let plan = Plan {
+            step_stats: true,
+            ..plan_of(query, 60_000, 90_000, 30_000).expect(query)
+        };
+        let result = ask(&plan, &Limits::default()).expect(query);
+        let steps = result.step_stats.expect("told");
+        assert_eq!(
+            (steps.queryable, steps.new),
+            (queryable.to_vec(), new.to_vec()),
+            "{query}"
+        );
+        let sums = [queryable, new].map(|it| it.iter().sum());
+        assert_eq!(
+            [result.stats.samples_queryable, result.stats.samples_new],
+            sums,
+            "{query}"
+        );
+    }
+}

@@ -3,6 +3,7 @@
 use isobar_model::labels::METRIC_NAME;
 use isobar_model::{MatchOp, Matcher};
 
+use super::counting::{Counting, Frame};
 use super::invariant::{invariance, strip};
 use super::node::{
     Aggregation, CountValues, Grid, Kind, Match, Names, Node, Scalar, Set, Skips, WithScalar,
@@ -38,7 +39,11 @@ pub(super) fn plan(
         rank: 0,
         steps: grid.count as u64,
         in_parameter: false,
-        weight: 1,
+        counting: Counting {
+            weight: 1,
+            frames: Vec::new(),
+        },
+        countings: Vec::new(),
     };
     let around = Around::default();
     let root = match strip(expr) {
@@ -46,7 +51,7 @@ pub(super) fn plan(
         Expr::MatrixSelector(matrix) => builder.samples(matrix, grid, &around)?,
         Expr::Subquery(subquery) => {
             let windows = builder.subquery_windows(subquery, grid)?;
-            Root::Subquery(builder.subquery_node(subquery, &windows, &around)?)
+            Root::Subquery(builder.subquery_node(subquery, &windows, (grid, 0), &around)?)
         }
         _ if expr.value_type() == ValueType::Scalar => {
             Root::Scalar(builder.scalar(expr, grid, &around)?)
@@ -60,9 +65,11 @@ pub(super) fn plan(
         query: params.query.to_owned(),
         selects: builder.selects.selects,
         readers: builder.selects.readers,
+        countings: builder.countings,
         steps: builder.steps,
         operators: builder.rank,
         levels: 0,
+        step_stats: params.step_stats,
         features: params.features,
     })
 }
@@ -144,11 +151,32 @@ pub(super) struct Builder<'a> {
     /// Whether it plans the parameter of an aggregation. Prometheus does not prepare these:
     /// nothing in them is held, and `@ start()` and `@ end()` go unheard.
     pub(super) in_parameter: bool,
-    /// See [`super::node::RangeCall::weight`].
-    pub(super) weight: u64,
+    /// How samples count that are looked at here.
+    pub(super) counting: Counting,
+    countings: Vec<Counting>,
 }
 
 impl Builder<'_> {
+    /// The number of how samples count here.
+    pub(super) fn counting(&mut self) -> usize {
+        if self.countings.last() != Some(&self.counting) {
+            self.countings.push(self.counting.clone());
+        }
+        self.countings.len() - 1
+    }
+
+    /// What is planned from here on is held for all steps of `grid`; gives what to end that with.
+    fn hold(&mut self, grid: Grid) -> u64 {
+        let weight = self.counting.weight.saturating_mul(grid.count as u64);
+        self.counting.frames.push(Frame::Held);
+        std::mem::replace(&mut self.counting.weight, weight)
+    }
+
+    fn let_go(&mut self, outside: u64) {
+        self.counting.frames.pop();
+        self.counting.weight = outside;
+    }
+
     pub(super) fn node(&mut self, kind: Kind, grid: Grid, names: Names) -> Node {
         self.rank += 1;
         Node {
@@ -167,10 +195,9 @@ impl Builder<'_> {
         if (grid.count > 1 || !grid.single) && !self.in_parameter {
             let invariance = invariance(expr);
             if invariance.hold {
-                let outside = self.weight;
-                self.weight = outside.saturating_mul(grid.count as u64);
+                let outside = self.hold(grid);
                 let inner = self.vector(expr, grid.first(), around)?;
-                self.weight = outside;
+                self.let_go(outside);
                 let names = inner.names;
                 return Ok(self.node(Kind::Hold(Box::new(inner)), grid, names));
             }
@@ -201,10 +228,9 @@ impl Builder<'_> {
     /// Plans an expression that gives a number.
     pub(super) fn scalar(&mut self, expr: &Expr, grid: Grid, around: &Around) -> Built<Scalar> {
         if grid.count > 1 && !self.in_parameter && invariance(expr).hold {
-            let outside = self.weight;
-            self.weight = outside.saturating_mul(grid.count as u64);
+            let outside = self.hold(grid);
             let inner = self.scalar(expr, grid.first(), around)?;
-            self.weight = outside;
+            self.let_go(outside);
             return Ok(match inner {
                 Scalar::Const(_) => inner,
                 _ => Scalar::Hold(Box::new(inner)),

@@ -332,9 +332,10 @@ impl Builder<'_> {
                 }
                 Expr::Subquery(subquery) => {
                     let windows = self.subquery_windows(subquery, grid)?;
-                    let outside = std::mem::replace(&mut self.weight, 0);
-                    let node = self.subquery_node(subquery, &windows, around)?;
-                    self.weight = outside;
+                    let outside = std::mem::replace(&mut self.counting.weight, 0);
+                    let node =
+                        self.subquery_node(subquery, &windows, (grid, windows.range_ms), around)?;
+                    self.counting.weight = outside;
                     let names = node.names;
                     // Prometheus puts a selector without position in the subquery's place.
                     let source = WindowSource::Subquery(node);
@@ -361,7 +362,7 @@ impl Builder<'_> {
             Names::None
         };
         let call = RangeCall {
-            weight: self.weight,
+            counting: self.counting(),
             func,
             edges,
             source,

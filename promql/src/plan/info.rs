@@ -49,7 +49,7 @@ impl Builder<'_> {
             smoothed: false,
             stats: false,
             until_ms: None,
-            weight: self.weight,
+            counting: self.counting(),
             at: 0,
         };
         let wanted: Vec<Matcher> = data.iter().chain(&names).cloned().collect();

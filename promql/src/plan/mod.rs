@@ -8,11 +8,12 @@
 //!
 //! In reading order: [`node`] holds what a plan consists of; [`build`] makes it, with [`calls`]
 //! [`info`] and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
-//! selectors; [`duration`] computes durations; [`explain`] shows a plan to a person.
+//! selectors; [`counting`] says how their samples count; [`duration`] computes durations; [`explain`] shows a plan to a person.
 
 mod build;
 mod calls;
 mod canonical;
+pub(crate) mod counting;
 mod duration;
 pub mod explain;
 mod info;
@@ -29,6 +30,7 @@ use crate::functions::range::Edges;
 use crate::parse::ast::{Expr, ValueType};
 use crate::stack;
 pub use canonical::Canonical;
+use counting::Counting;
 use node::{Grid, Node, Scalar};
 pub use rewrite::Rewrites;
 
@@ -52,6 +54,8 @@ pub struct PlanParams<'a> {
     /// Whether a select is shared only by selectors with the same times and hints: for a source
     /// whose samples depend on them.
     pub selects_apart: bool,
+    /// Whether it is counted what each step costs.
+    pub step_stats: bool,
     /// The switchable parts of the language.
     pub features: Features,
 }
@@ -73,6 +77,7 @@ impl Default for PlanParams<'_> {
             lookback_ms: Self::LOOKBACK_MS,
             subquery_step_ms: Self::SUBQUERY_STEP_MS,
             selects_apart: false,
+            step_stats: false,
             features: Features::default(),
         }
     }
@@ -103,12 +108,16 @@ pub struct Plan {
     pub(crate) selects: Vec<Select>,
     /// How many nodes read each select.
     pub(crate) readers: Vec<u32>,
+    /// The ways in which samples count.
+    pub(crate) countings: Vec<Counting>,
     /// Steps of all grids together.
     pub(crate) steps: u64,
     /// The number of nodes; their ranks go from 1 to it.
     pub(crate) operators: u32,
     /// How deep the expression nests.
     pub(crate) levels: usize,
+    /// Whether it is counted what each step costs.
+    pub(crate) step_stats: bool,
     pub(crate) features: Features,
 }
 

@@ -152,8 +152,8 @@ pub(crate) struct InstantSelect {
     pub(crate) at: usize,
     /// Nothing later than this is seen.
     pub(crate) until_ms: Option<i64>,
-    /// How often its samples count as looked at; see [`RangeCall::weight`].
-    pub(crate) weight: u64,
+    /// Number of the [`Counting`](super::counting::Counting) of its samples.
+    pub(crate) counting: usize,
 }
 
 impl InstantSelect {
@@ -189,9 +189,8 @@ pub(crate) struct RangeCall {
     pub(crate) source: WindowSource,
     /// The windows, one for each step.
     pub(crate) windows: Windows,
-    /// How often its samples count as looked at: for each step for which the result is held, and
-    /// not at all in the subquery of a function, whose windows are counted instead.
-    pub(crate) weight: u64,
+    /// Number of the [`Counting`](super::counting::Counting) of its samples.
+    pub(crate) counting: usize,
     /// The other arguments in order.
     pub(crate) params: Vec<Scalar>,
     /// Whether of histograms only counts and sums are used.

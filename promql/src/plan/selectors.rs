@@ -4,6 +4,7 @@ use isobar_model::series::SelectHints;
 use isobar_model::{Matcher, TimeRange};
 
 use super::build::{Around, Builder, Built, clamp_time, names_of};
+use super::counting::Frame;
 use super::duration::duration_ms;
 use super::node::{Grid, InstantSelect, Kind, Names, Node};
 use super::{PlanError, Root};
@@ -67,11 +68,14 @@ impl Builder<'_> {
         })
     }
 
-    /// Plans what stands in a subquery on its own grid, which is aligned to its step.
+    /// Plans what stands in a subquery on its own grid, which is aligned to its step. Of its steps
+    /// those of `outer` see the last `range_ms` milliseconds each, or all that there are when that
+    /// is 0.
     pub(super) fn subquery_node(
         &mut self,
         subquery: &Subquery,
         windows: &Windows,
+        (outer, range_ms): (Grid, i64),
         around: &Around,
     ) -> Built<Node> {
         let step_ms = match &subquery.step {
@@ -92,6 +96,28 @@ impl Builder<'_> {
         }
         let grid = Grid::new(start_ms, last_end_ms, step_ms);
         self.steps = self.steps.saturating_add(grid.count as u64);
+        self.counting.frames.push(Frame::Subquery {
+            inner: grid,
+            outer,
+            offset_ms: match subquery.at {
+                None => outer.start_ms.saturating_sub(windows.first_end_ms),
+                Some(_) => 0,
+            },
+            range_ms,
+        });
+        let node = self.subquery_inside(subquery, grid, before_ms, around);
+        self.counting.frames.pop();
+        node
+    }
+
+    fn subquery_inside(
+        &mut self,
+        subquery: &Subquery,
+        grid: Grid,
+        before_ms: i64,
+        around: &Around,
+    ) -> Built<Node> {
+        let (start_ms, step_ms) = (grid.start_ms, grid.step_ms);
         let around = Around {
             subquery_step_ms: step_ms,
             unused_ms: match subquery.at {
@@ -164,7 +190,7 @@ impl Builder<'_> {
             lookback_ms: self.params.lookback_ms,
             smoothed: selector.smoothed,
             until_ms,
-            weight: self.weight,
+            counting: self.counting(),
             stats: around.stats && !around.needs_buckets,
             at: selector.span.start,
         };

@@ -3,7 +3,7 @@
 use isobar_model::Warnings;
 use isobar_promql::parse::ast::Expr;
 use isobar_promql::parse::{parse_expr_with, pretty};
-use isobar_promql::value::Value;
+use isobar_promql::value::{QueryResult, StepStats, Value};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -84,6 +84,7 @@ fn options(call: &Call) -> Result<QueryOptions, ApiError> {
         lookback_ms: lookback.map(|lookback| lookback.ms()),
         replica_labels: params.replica_labels()?,
         analyze: matches!(params.get("analyze"), "true" | "1"),
+        step_stats: params.get("stats") == "all",
     })
 }
 
@@ -178,7 +179,11 @@ struct TimingStats {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct SampleStats {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    total_queryable_samples_per_step: Vec<(serde_json::Number, u64)>,
     total_queryable_samples: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    samples_read_per_step: Vec<(serde_json::Number, u64)>,
     samples_read: u64,
     peak_samples: u64,
 }
@@ -200,12 +205,35 @@ impl From<&Answer> for Stats {
                 exec_total_time: (timings.queued + evaluation).as_secs_f64(),
             },
             samples: SampleStats {
+                total_queryable_samples_per_step: per_step(result, |it| &it.queryable),
                 total_queryable_samples: result.stats.samples_queryable,
+                samples_read_per_step: per_step(result, |it| &it.new),
                 samples_read: result.stats.samples_new,
                 peak_samples: result.stats.samples_peak,
             },
         }
     }
+}
+
+/// What each step cost with its time in seconds; empty where nobody asked for it.
+fn per_step(
+    result: &QueryResult,
+    counts: impl Fn(&StepStats) -> &Vec<u64>,
+) -> Vec<(serde_json::Number, u64)> {
+    let Some(stats) = &result.step_stats else {
+        return Vec::new();
+    };
+    let steps = counts(stats).iter().enumerate();
+    steps
+        .filter_map(|(i, count)| {
+            let time_ms = stats.start_ms + stats.step_ms * i as i64;
+            let time = match time_ms % 1000 {
+                0 => Some((time_ms / 1000).into()),
+                _ => serde_json::Number::from_f64(time_ms as f64 / 1000.0),
+            };
+            Some((time?, *count))
+        })
+        .collect()
 }
 
 /// Parses the query on the pool and makes an answer from it there.
