@@ -8,15 +8,18 @@
 //! └── tombstones                what was deleted since            crate::tombstones
 //! ```
 //!
-//! [`BlockReader`] reads one, [`BlockWriter`] writes one, [`tools`] check, print and copy one.
+//! [`BlockReader`] reads one and remembers some of it in a [`SeriesCache`], [`BlockWriter`] writes
+//! one, [`tools`] check, print and copy one.
 
 pub mod meta;
 pub mod reader;
+pub mod series_cache;
 pub mod tools;
 pub mod writer;
 
 pub use meta::BlockMeta;
 pub use reader::BlockReader;
+pub use series_cache::SeriesCache;
 pub use writer::BlockWriter;
 
 const META_FILE: &str = "meta.json";

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use isobar_model::{Labels, Matcher, TimeRange};
 
-use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, TOMBSTONES_FILE};
+use super::series_cache::{Key, SELECT_MAX};
+use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, SeriesCache, TOMBSTONES_FILE};
 use crate::Error;
 use crate::chunks::{Chunk, SegmentReader};
 use crate::index::{IndexReader, SeriesEntry, SeriesRef};
@@ -25,6 +26,9 @@ pub struct BlockReader {
     chunks: SegmentReader,
     tombstones: Tombstones,
     size_bytes: u64,
+    cache: Arc<SeriesCache>,
+    /// What the cache calls this block.
+    number: u64,
 }
 
 impl BlockReader {
@@ -34,6 +38,14 @@ impl BlockReader {
     /// # Errors
     /// When a file cannot be read or does not follow its format.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Arc<Self>, Error> {
+        Self::open_with(dir, Arc::default())
+    }
+
+    /// As [`BlockReader::open`], with a cache that blocks share.
+    ///
+    /// # Errors
+    /// As [`BlockReader::open`].
+    pub fn open_with(dir: impl Into<PathBuf>, cache: Arc<SeriesCache>) -> Result<Arc<Self>, Error> {
         let dir = dir.into();
         let path = dir.join(META_FILE);
         let json = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
@@ -51,6 +63,8 @@ impl BlockReader {
             chunks,
             tombstones,
             size_bytes,
+            number: cache.next_block(),
+            cache,
         }))
     }
 
@@ -97,16 +111,8 @@ impl BlockReader {
         if !self.meta.overlaps(range) {
             return Ok(Box::new(std::iter::empty()));
         }
-        let series = VecDeque::from(self.index.matching(matchers)?);
-        let block = Arc::clone(self);
-        let entry = SeriesEntry::default();
-        Ok(Box::new(Selected {
-            block,
-            range,
-            series,
-            entry,
-            texts: Texts::default(),
-        }))
+        let series = self.index.matching(matchers)?;
+        Ok(Box::new(Selected::new(self, range, series.into())))
     }
 
     /// The number of series that match, and at most `some` of them, evenly taken, as
@@ -126,14 +132,8 @@ impl BlockReader {
         let series = self.index.matching(matchers)?;
         let count = series.len();
         let every = count.div_ceil(some.max(1)).max(1);
-        let selected = Selected {
-            block: Arc::clone(self),
-            range,
-            series: series.into_iter().step_by(every).collect(),
-            entry: SeriesEntry::default(),
-            texts: Texts::default(),
-        };
-        Ok((count, Box::new(selected)))
+        let some = series.into_iter().step_by(every).collect();
+        Ok((count, Box::new(Selected::new(self, range, some))))
     }
 
     /// The names of all labels of the series that match, sorted; none when the block has no time
@@ -187,17 +187,37 @@ struct Selected {
     block: Arc<BlockReader>,
     range: TimeRange,
     series: VecDeque<SeriesRef>,
+    /// Whether the block's cache is used.
+    cached: bool,
     entry: SeriesEntry,
     texts: Texts,
 }
 
 impl Selected {
+    fn new(block: &Arc<BlockReader>, range: TimeRange, series: VecDeque<SeriesRef>) -> Self {
+        Selected {
+            block: Arc::clone(block),
+            range,
+            cached: series.len() <= SELECT_MAX,
+            series,
+            entry: SeriesEntry::default(),
+            texts: Texts::default(),
+        }
+    }
+
     /// Nothing when the series has no samples in the range.
     fn read(&mut self, series: SeriesRef) -> Result<Option<SeriesChunks>, Error> {
         let block = &*self.block;
-        block
-            .index
-            .series_within(series, self.range, &mut self.entry)?;
+        let (range, entry) = (self.range, &mut self.entry);
+        let key = Key {
+            block: block.number,
+            series,
+        };
+        let found = self.cached.then(|| block.cache.find(key, range)).flatten();
+        match &found {
+            None => block.index.series_within(series, range, entry)?,
+            Some(known) => block.index.chunks_from(series, known.fence, range, entry)?,
+        }
         if self.entry.chunks.is_empty() {
             return Ok(None);
         }
@@ -220,7 +240,22 @@ impl Selected {
         if chunks.is_empty() {
             return Ok(None);
         }
-        let labels = self.texts.labels(&block.index, &self.entry.labels)?;
+        let fences = &self.entry.fences;
+        let labels = match found {
+            Some(found) => {
+                if fences.last().is_some_and(|it| it.is_behind(&found.last)) {
+                    block.cache.learn(key, &found.labels, fences);
+                }
+                found.labels
+            }
+            None => {
+                let labels = self.texts.labels(&block.index, &self.entry.labels)?;
+                if self.cached {
+                    block.cache.learn(key, &labels, fences);
+                }
+                labels
+            }
+        };
         Ok(Some(SeriesChunks { labels, chunks }))
     }
 }

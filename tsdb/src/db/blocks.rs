@@ -10,7 +10,7 @@ use ulid::Ulid;
 
 use crate::Error;
 use crate::block::writer::TEMPORARY_SUFFIX;
-use crate::block::{BlockMeta, BlockReader};
+use crate::block::{BlockMeta, BlockReader, SeriesCache};
 use crate::merge::{SeriesChunks, SeriesIter};
 
 use super::event::{Event, Events};
@@ -32,8 +32,8 @@ pub struct Block {
 }
 
 impl Block {
-    fn open(dir: PathBuf) -> Result<Self, Error> {
-        let reader = BlockReader::open(dir)?;
+    fn open(dir: PathBuf, cache: &Arc<SeriesCache>) -> Result<Self, Error> {
+        let reader = BlockReader::open_with(dir, Arc::clone(cache))?;
         let field = reader.meta().other.get(META_FIELD);
         let name = field
             .and_then(|field| field.get("tenant"))
@@ -87,6 +87,8 @@ pub(crate) fn meta_fields_of(tenant: &Tenant, origin: &str) -> Map<String, Value
 pub(crate) struct Blocks {
     dir: PathBuf,
     events: Events,
+    /// One for all blocks.
+    cache: Arc<SeriesCache>,
     state: RwLock<State>,
 }
 
@@ -103,6 +105,7 @@ impl Blocks {
         Blocks {
             dir: dir.to_owned(),
             events,
+            cache: Arc::default(),
             state: RwLock::default(),
         }
     }
@@ -154,7 +157,7 @@ impl Blocks {
                 (None, Some(why)) => {
                     broken.insert(name, why.clone());
                 }
-                (None, None) => match Block::open(self.dir.join(&name)) {
+                (None, None) => match Block::open(self.dir.join(&name), &self.cache) {
                     Ok(block) => served.push(block),
                     Err(e) => {
                         let why = super::describe(&e);
@@ -184,7 +187,7 @@ impl Blocks {
 
     /// Serves a block that was written just now.
     pub(crate) fn add(&self, ulid: Ulid) -> Result<Block, Error> {
-        let block = Block::open(self.dir.join(ulid.to_string()))?;
+        let block = Block::open(self.dir.join(ulid.to_string()), &self.cache)?;
         let mut state = self.state.write();
         let mut served = (*state.served).clone();
         served.push(block.clone());

@@ -30,6 +30,7 @@ use crate::Error;
 use crate::chunks::ChunkRef;
 use crate::encoding::{Decoder, crc32c, put_be32, put_be64};
 
+mod chunk_list;
 pub mod postings;
 pub mod reader;
 pub mod select;
@@ -38,6 +39,7 @@ mod table;
 pub(crate) mod verify;
 pub mod writer;
 
+pub use chunk_list::Fence;
 pub use postings::Postings;
 pub use reader::{IndexReader, SeriesEntry};
 pub use writer::IndexWriter;

@@ -6,10 +6,12 @@ use isobar_model::TimeRange;
 
 use super::symbols::Symbols;
 use super::table::PostingsTable;
-use super::{ChunkMeta, HEADER_BYTES, MAGIC, Postings, SERIES_ALIGN, SeriesRef, Toc, Version};
+use super::{
+    ChunkMeta, Fence, HEADER_BYTES, MAGIC, Postings, SERIES_ALIGN, SeriesRef, Toc, Version,
+    chunk_list,
+};
 use crate::Error;
-use crate::chunks::ChunkRef;
-use crate::encoding::{DecodeError, Decoder, unzigzag};
+use crate::encoding::{DecodeError, Decoder};
 
 /// An index that is in memory or mapped.
 #[derive(Debug)]
@@ -29,6 +31,9 @@ pub struct SeriesEntry {
     pub labels: Vec<(u32, u32)>,
     /// The chunks in time order.
     pub chunks: Vec<ChunkMeta>,
+    /// Places in the list of chunks that were passed, from which [`IndexReader::chunks_from`] can
+    /// read on.
+    pub fences: Vec<Fence>,
 }
 
 impl IndexReader {
@@ -197,13 +202,36 @@ impl IndexReader {
         range: TimeRange,
         entry: &mut SeriesEntry,
     ) -> Result<(), Error> {
-        let offset = match self.version {
-            Version::V1 => u64::from(series.0),
-            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
-        };
+        let offset = self.offset(series);
         entry
             .read(&self.index, offset, range)
             .map_err(|e| e.at(&self.name, format!("series at {offset}")))
+    }
+
+    /// The chunks of a series that overlap `range`, which all lie behind a `fence` that an earlier
+    /// reading of the same series has left ([`Fence::before`]). The entry has no labels then, and
+    /// of the fences those behind that one; the checksum was looked at by who left the fence.
+    ///
+    /// # Errors
+    /// As those of [`IndexReader::series`].
+    pub fn chunks_from(
+        &self,
+        series: SeriesRef,
+        fence: Fence,
+        range: TimeRange,
+        entry: &mut SeriesEntry,
+    ) -> Result<(), Error> {
+        let offset = self.offset(series);
+        entry
+            .read_on(&self.index, offset, fence, range)
+            .map_err(|e| e.at(&self.name, format!("series at {offset}")))
+    }
+
+    fn offset(&self, series: SeriesRef) -> u64 {
+        match self.version {
+            Version::V1 => u64::from(series.0),
+            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
+        }
     }
 
     pub(super) fn corrupt(&self, why: &str) -> Error {
@@ -225,72 +253,35 @@ impl SeriesEntry {
     ) -> Result<(), DecodeError> {
         self.labels.clear();
         self.chunks.clear();
+        self.fences.clear();
         let mut decoder = Decoder::at(index, offset)?;
         let content = decoder.uvarint_bytes()?;
         decoder.checksum(content)?;
+        let len = content.len();
         let mut content = Decoder::new(content);
         for _ in 0..content.uvarint()? {
             self.labels
                 .push((content.uvarint32()?, content.uvarint32()?));
         }
-        self.read_chunks(&mut content, range)
+        let (chunks, fences) = (&mut self.chunks, &mut self.fences);
+        chunk_list::read(&mut content, len, range, chunks, fences)
     }
 
-    fn read_chunks(
+    fn read_on(
         &mut self,
-        content: &mut Decoder<'_>,
+        index: &[u8],
+        offset: u64,
+        fence: Fence,
         range: TimeRange,
     ) -> Result<(), DecodeError> {
-        let count = content.uvarint()?;
-        let (mut last_ms, mut reference) = (0i64, 0i64);
-        for i in 0..count {
-            let (min_ms, len_ms) = match i {
-                0 => (content.varint()?, content.uvarint()?),
-                _ => {
-                    let [gap_ms, len_ms, distance] = three_numbers(content)?;
-                    reference = reference.wrapping_add(unzigzag(distance));
-                    (add(last_ms, gap_ms)?, len_ms)
-                }
-            };
-            if min_ms > range.max_ms {
-                // Those behind it begin later still.
-                break;
-            }
-            last_ms = add(min_ms, len_ms)?;
-            if i == 0 {
-                reference = content.uvarint()?.cast_signed();
-            }
-            if last_ms >= range.min_ms {
-                self.chunks.push(ChunkMeta {
-                    reference: ChunkRef::from_u64(reference.cast_unsigned()),
-                    min_ms,
-                    max_ms: last_ms,
-                });
-            }
-        }
-        Ok(())
+        self.labels.clear();
+        self.chunks.clear();
+        self.fences.clear();
+        let content = Decoder::at(index, offset)?.uvarint_bytes()?;
+        let mut behind = chunk_list::at(content, fence)?;
+        let (chunks, fences) = (&mut self.chunks, &mut self.fences);
+        chunk_list::read_on(&mut behind, content.len(), fence, range, chunks, fences)
     }
-}
-
-/// The three numbers of a chunk that is not the first: they take about 7 bytes.
-#[inline(always)]
-fn three_numbers(content: &mut Decoder<'_>) -> Result<[u64; 3], DecodeError> {
-    if let Some(three) = content.three_uvarints::<7>() {
-        return Ok(three);
-    }
-    if let Some(three) = content.three_uvarints::<6>() {
-        return Ok(three);
-    }
-    if let Some(three) = content.three_uvarints::<8>() {
-        return Ok(three);
-    }
-    Ok([content.uvarint()?, content.uvarint()?, content.uvarint()?])
-}
-
-fn add(time_ms: i64, distance_ms: u64) -> Result<i64, DecodeError> {
-    time_ms
-        .checked_add_unsigned(distance_ms)
-        .ok_or(DecodeError::NumberTooLarge)
 }
 
 fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
