@@ -99,24 +99,26 @@ impl Readiness {
 /// The API as a router, with Go's 404 for everything that it does not know. It may be merged
 /// into a router without a fallback of its own.
 pub fn router(app: Arc<App>) -> Router {
-    let api = Router::new()
-        .route("/query", both(queries::query))
-        .route("/query_range", both(queries::query_range))
-        .route("/query_explain", both(explain::query_explain))
-        .route("/query_range_explain", both(explain::query_range_explain))
-        .route("/query_exemplars", both(queries::query_exemplars))
-        .route("/format_query", both(queries::format_query))
-        .route("/parse_query", both(queries::parse_query))
-        .route("/series", both(series::series))
-        .route("/labels", both(series::label_names))
-        .route("/label/{name}/values", both(series::label_values))
-        .route("/metadata", both(process::metadata))
-        .route("/status/buildinfo", both(process::build_info))
-        .route("/status/runtimeinfo", both(process::runtime_info))
-        .route("/status/flags", both(process::flags))
-        .route("/status/tsdb", both(process::tsdb));
+    // Nested routers would take the prefix off each request and put it back on.
     Router::new()
-        .nest("/api/v1", api)
+        .route("/api/v1/query", both(queries::query))
+        .route("/api/v1/query_range", both(queries::query_range))
+        .route("/api/v1/query_explain", both(explain::query_explain))
+        .route(
+            "/api/v1/query_range_explain",
+            both(explain::query_range_explain),
+        )
+        .route("/api/v1/query_exemplars", both(queries::query_exemplars))
+        .route("/api/v1/format_query", both(queries::format_query))
+        .route("/api/v1/parse_query", both(queries::parse_query))
+        .route("/api/v1/series", both(series::series))
+        .route("/api/v1/labels", both(series::label_names))
+        .route("/api/v1/label/{name}/values", both(series::label_values))
+        .route("/api/v1/metadata", both(process::metadata))
+        .route("/api/v1/status/buildinfo", both(process::build_info))
+        .route("/api/v1/status/runtimeinfo", both(process::runtime_info))
+        .route("/api/v1/status/flags", both(process::flags))
+        .route("/api/v1/status/tsdb", both(process::tsdb))
         .route("/version", any(process::version))
         .route("/-/healthy", any(process::healthy))
         .route("/-/ready", any(process::ready))

@@ -9,7 +9,8 @@ use isobar_model::{Labels, Warnings};
 use isobar_promql::value::{MatrixSeries, Points, Value, VectorSample};
 
 use super::histogram::write_histogram_point;
-use super::number::{write_json_number, write_plain, write_timestamp, write_value};
+use super::line::Line;
+use super::number::{NumberText, write_json_number, write_plain, write_timestamp, write_value};
 use super::text::{write_json, write_label_text};
 
 /// Most warnings, and most infos, that an answer carries.
@@ -269,10 +270,22 @@ fn write_points(out: &mut Vec<u8>, columns: &Points, from: &mut usize, times: &m
         .take(POINTS_BATCH);
     out.reserve(POINTS_BATCH * POINT_BYTES);
     out.extend_from_slice(if *from == 0 { b"[" } else { b",[" });
+    let mut text = NumberText::new();
     for (timestamp_ms, value) in points {
-        times.write(out, *timestamp_ms);
-        write_value(out, *value);
-        out.extend_from_slice(b"\"],[");
+        match (times.text(*timestamp_ms), text.common_value(*value)) {
+            (Some((time, time_bytes)), Some(value)) => {
+                let mut line = Line::new();
+                line.push_of(time, (*time_bytes).into());
+                line.push(value);
+                line.push_of(b"\"],[", 4);
+                line.append_to(out);
+            }
+            _ => {
+                write_time(out, *timestamp_ms);
+                write_value(out, *value);
+                out.extend_from_slice(b"\"],[");
+            }
+        }
         *from += 1;
     }
     // What the last point has too much.
@@ -317,21 +330,15 @@ impl Times {
         }
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, timestamp_ms: i64) {
+    /// The text of a time, if it is kept.
+    #[inline(always)]
+    fn text(&mut self, timestamp_ms: i64) -> Option<&([u8; TIME_BYTES], u8)> {
         if self.times_ms.get(self.next) != Some(&timestamp_ms) {
             // A series with gaps.
-            match self.times_ms.binary_search(&timestamp_ms) {
-                Ok(at) => self.next = at,
-                Err(_) => return write_time(out, timestamp_ms),
-            }
+            self.next = self.times_ms.binary_search(&timestamp_ms).ok()?;
         }
-        if let Some((text, len)) = self.texts.get(self.next) {
-            let end = out.len() + usize::from(*len);
-            // The length that is copied is always the same.
-            out.extend_from_slice(text);
-            out.truncate(end);
-            self.next += 1;
-        }
+        self.next += 1;
+        self.texts.get(self.next - 1)
     }
 }
 

@@ -3,5 +3,6 @@
 
 pub(crate) mod answer;
 mod histogram;
+mod line;
 pub(crate) mod number;
 pub(crate) mod text;

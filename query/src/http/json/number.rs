@@ -15,15 +15,40 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// fraction need no more work. This is where nearly all values lie.
 const PRINTED_PLAIN_MIN: f64 = 1e-4;
 
+/// Room for the text of a number.
+pub(super) struct NumberText {
+    integer: itoa::Buffer,
+    float: zmij::Buffer,
+}
+
+impl NumberText {
+    pub(super) fn new() -> Self {
+        NumberText {
+            integer: itoa::Buffer::new(),
+            float: zmij::Buffer::new(),
+        }
+    }
+
+    /// What [`write_value`] writes, of the values that are common: at most 24 bytes.
+    #[inline(always)]
+    pub(super) fn common_value(&mut self, value: f64) -> Option<&[u8]> {
+        let magnitude = value.abs();
+        if magnitude < EXACT_MAX && value as i64 as f64 == value {
+            if value == 0.0 && value.is_sign_negative() {
+                return Some(b"-0");
+            }
+            return Some(self.integer.format(value as i64).as_bytes());
+        }
+        let printed_plain = (PRINTED_PLAIN_MIN..EXACT_MAX).contains(&magnitude);
+        printed_plain.then(|| self.float.format_finite(value).as_bytes())
+    }
+}
+
 /// Appends a sample value, without quotes.
 pub(crate) fn write_value(out: &mut Vec<u8>, value: f64) {
     let magnitude = value.abs();
-    if magnitude < EXACT_MAX && value as i64 as f64 == value {
-        write_exact_integer(out, value);
-        return;
-    }
-    if (PRINTED_PLAIN_MIN..EXACT_MAX).contains(&magnitude) {
-        push_short(out, zmij::Buffer::new().format_finite(value).as_bytes());
+    if let Some(text) = NumberText::new().common_value(value) {
+        out.extend_from_slice(text);
     } else if !value.is_finite() {
         write_non_finite(out, value);
     } else if (PLAIN_MIN..PLAIN_MAX).contains(&magnitude) {
@@ -78,39 +103,6 @@ pub(crate) fn write_timestamp(out: &mut Vec<u8>, timestamp_ms: i64) {
         ];
         // Prometheus pads in front and keeps zeros behind: 1.5 s is `1.500`.
         out.extend_from_slice(&tail);
-    }
-}
-
-fn write_exact_integer(out: &mut Vec<u8>, value: f64) {
-    if value == 0.0 && value.is_sign_negative() {
-        out.extend_from_slice(b"-0");
-    } else {
-        push_short(out, itoa::Buffer::new().format(value as i64).as_bytes());
-    }
-}
-
-/// Appends at most 32 bytes: by two copies that overlap, each of a length that the compiler knows.
-/// A call for so few bytes would cost more than the copy.
-#[inline]
-pub(super) fn push_short(out: &mut Vec<u8>, text: &[u8]) {
-    /// Appends `N..=2 * N` bytes.
-    #[inline(always)]
-    fn overlapping<const N: usize>(out: &mut Vec<u8>, text: &[u8]) -> bool {
-        let (Some(first), Some(last)) = (text.first_chunk::<N>(), text.last_chunk::<N>()) else {
-            return false;
-        };
-        let end = out.len() + text.len();
-        out.extend_from_slice(first);
-        out.truncate(end - N);
-        out.extend_from_slice(last);
-        true
-    }
-    match text.len() {
-        33.. => out.extend_from_slice(text),
-        _ if overlapping::<16>(out, text)
-            || overlapping::<8>(out, text)
-            || overlapping::<4>(out, text) => {}
-        _ => text.iter().for_each(|byte| out.push(*byte)),
     }
 }
 
@@ -229,16 +221,6 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out);
         String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn short_texts_are_appended_whole() {
-        let all: Vec<u8> = (0..40).collect();
-        for len in 0..=all.len() {
-            let mut out = vec![255];
-            push_short(&mut out, &all[..len]);
-            assert_eq!((out[0], &out[1..]), (255, &all[..len]));
-        }
     }
 
     #[test]
