@@ -32,7 +32,8 @@ pub struct EngineMetrics {
     concurrent_max: Gauge,
     samples: Counter<u64, AtomicU64>,
     samples_read: Counter<u64, AtomicU64>,
-    duration: Family<Slice, Histogram>,
+    /// Of the slices `queue_time`, `prepare_time` and `inner_eval`.
+    durations: [Histogram; 3],
     limited: Family<Limited, Counter>,
 }
 
@@ -49,12 +50,14 @@ struct Slice {
 impl EngineMetrics {
     /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
+        let duration = Family::<Slice, Histogram>::new_with_constructor(seconds);
         let metrics = EngineMetrics {
             queries: Gauge::default(),
             concurrent_max: Gauge::default(),
             samples: Counter::default(),
             samples_read: Counter::default(),
-            duration: Family::new_with_constructor(seconds),
+            durations: ["queue_time", "prepare_time", "inner_eval"]
+                .map(|slice| duration.get_or_create_owned(&Slice { slice })),
             limited: Family::default(),
         };
         registry.register(
@@ -85,7 +88,7 @@ impl EngineMetrics {
         registry.register(
             "prometheus_engine_query_duration_histogram_seconds",
             "Query timings by stage",
-            metrics.duration.clone(),
+            duration,
         );
         metrics
     }
@@ -113,14 +116,10 @@ impl EngineMetrics {
     pub(crate) fn observe(&self, timings: &Timings, stats: &QueryStats) {
         self.samples.inc_by(stats.samples_queryable);
         self.samples_read.inc_by(stats.samples_new);
-        let observe = |slice, spent: Duration| {
-            self.duration
-                .get_or_create(&Slice { slice })
-                .observe(spent.as_secs_f64());
-        };
-        observe("queue_time", timings.queued);
-        observe("prepare_time", timings.prepared);
-        observe("inner_eval", timings.evaluated);
+        let spent = [timings.queued, timings.prepared, timings.evaluated];
+        for (histogram, spent) in self.durations.iter().zip(spent) {
+            histogram.observe(spent.as_secs_f64());
+        }
     }
 }
 
