@@ -5,6 +5,11 @@
 //! reads one sample ahead; one that it read ahead and that then lies before the next window, or
 //! on its edge, is lost. So steps that are farther apart than the range is long can see an older
 //! sample there than an instant query does. We answer the same.
+//!
+//! Samples are those that are stored. Thanos' querier hands its engine others for `xrate` and
+//! `xincrease`, as for `rate`: without NaN, and lifted where they fall, so that counters that were
+//! downsampled are told their resets (`ApplyCounterResetsSeriesIterator`). For counters that makes
+//! no difference but rounding; what falls below zero or holds NaN has other results there.
 
 use super::window::{Input, Output};
 use super::{RangeFn, Scratch};
