@@ -34,6 +34,11 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// This error as [`Error::Corrupt`]: `what` is the file, `place` what lies at `offset` in it.
+    pub fn at_offset(self, what: &str, place: impl std::fmt::Display, offset: u64) -> Error {
+        Error::corrupt_at(what, offset, format!("{place} at {offset}: {self}"))
+    }
+
     /// This error as [`Error::Corrupt`]: `what` is the file, `place` where in it.
     pub fn at(self, what: &str, place: impl std::fmt::Display) -> Error {
         Error::corrupt(what, format!("{place}: {self}"))

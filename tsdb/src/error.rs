@@ -1,8 +1,19 @@
 //! What can go wrong, by what a caller can do about it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use isobar_model::SelectError;
+
+/// Where damage lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The name of the block's directory, when it is a file of a block.
+    pub block: Option<String>,
+    /// The file: as it is called inside of the block, otherwise its path.
+    pub file: String,
+    /// Where in the file what cannot be read begins, in bytes.
+    pub offset: u64,
+}
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +25,8 @@ pub enum Error {
         what: String,
         /// The offset and the rule that is broken.
         why: String,
+        /// Where in which file, when that is known: the same as in the texts, for programs.
+        place: Option<Box<Place>>,
     },
     /// The bytes are well-formed but of a kind that is not read yet.
     #[error("{0}")]
@@ -48,6 +61,56 @@ impl Error {
         Error::Corrupt {
             what: what.into(),
             why: why.into(),
+            place: None,
+        }
+    }
+
+    /// A [`Error::Corrupt`] of the file `what` at `offset`, which `why` names too.
+    pub fn corrupt_at(what: impl Into<String>, offset: u64, why: impl Into<String>) -> Self {
+        let what = what.into();
+        let place = Place {
+            block: None,
+            file: what.clone(),
+            offset,
+        };
+        Error::Corrupt {
+            what,
+            why: why.into(),
+            place: Some(Box::new(place)),
+        }
+    }
+
+    /// This error as one of the block in `dir`: the place of damage names it, and the file as it is
+    /// called inside of it. Damage without a place gets `otherwise`.
+    #[must_use]
+    pub fn of_block(mut self, dir: &Path, otherwise: Option<(&str, u64)>) -> Self {
+        let Error::Corrupt { place, .. } = &mut self else {
+            return self;
+        };
+        if let (None, Some((file, offset))) = (&place, otherwise) {
+            *place = Some(Box::new(Place {
+                block: None,
+                file: file.to_owned(),
+                offset,
+            }));
+        }
+        if let Some(place) = place {
+            if let Ok(inside) = Path::new(&place.file).strip_prefix(dir) {
+                place.file = inside.display().to_string();
+            }
+            let name = dir
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
+            place.block = name;
+        }
+        self
+    }
+
+    /// Where damage lies, when this is damage and its place is known.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Error::Corrupt { place, .. } => place.as_deref(),
+            _ => None,
         }
     }
 
@@ -65,7 +128,7 @@ impl Error {
 impl From<Error> for SelectError {
     fn from(error: Error) -> Self {
         match error {
-            Error::Corrupt { what, why } => SelectError::Corrupt(format!("{what}: {why}")),
+            Error::Corrupt { what, why, .. } => SelectError::Corrupt(format!("{what}: {why}")),
             Error::Unsupported(text) => SelectError::Unsupported(text),
             Error::LimitExceeded(text) => SelectError::LimitExceeded(text),
             Error::Unavailable(text) => SelectError::Unavailable(text),

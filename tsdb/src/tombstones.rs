@@ -34,21 +34,23 @@ impl Tombstones {
     /// [`Error::Corrupt`] when the bytes do not follow the format.
     pub fn decode(name: &str, bytes: &[u8]) -> Result<Self, Error> {
         let mut header = Decoder::new(bytes);
-        let magic = header.be32().map_err(|e| e.at(name, "header"))?;
+        let magic = header.be32().map_err(|e| e.at_offset(name, "header", 0))?;
         if magic != MAGIC {
-            return Err(Error::corrupt(
+            return Err(Error::corrupt_at(
                 name,
+                0,
                 format!("header: magic number {magic:08x}"),
             ));
         }
-        let version = header.u8().map_err(|e| e.at(name, "header"))?;
+        let version = header.u8().map_err(|e| e.at_offset(name, "header", 4))?;
         if version != VERSION {
-            return Err(Error::corrupt(
+            return Err(Error::corrupt_at(
                 name,
+                4,
                 format!("header: format version {version}"),
             ));
         }
-        decode_stones(header.rest()).map_err(|e| e.at(name, "stones"))
+        decode_stones(header.rest()).map_err(|e| e.at_offset(name, "stones", HEADER_BYTES as u64))
     }
 
     /// The content of a tombstones file.

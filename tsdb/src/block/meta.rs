@@ -129,10 +129,15 @@ impl BlockMeta {
     /// # Errors
     /// [`Error::Corrupt`] when it is no JSON of this form or of another version.
     pub fn decode(name: &str, json: &[u8]) -> Result<Self, Error> {
-        let meta: BlockMeta =
-            serde_json::from_slice(json).map_err(|e| Error::corrupt(name, e.to_string()))?;
+        let meta: BlockMeta = serde_json::from_slice(json).map_err(|e| {
+            Error::corrupt_at(name, offset_of(json, e.line(), e.column()), e.to_string())
+        })?;
         if meta.version != VERSION {
-            return Err(Error::corrupt(name, format!("version is {}", meta.version)));
+            return Err(Error::corrupt_at(
+                name,
+                0,
+                format!("version is {}", meta.version),
+            ));
         }
         Ok(meta)
     }
@@ -151,6 +156,13 @@ impl BlockMeta {
     pub fn overlaps(&self, range: TimeRange) -> bool {
         self.min_ms <= range.max_ms && range.min_ms < self.end_ms
     }
+}
+
+/// The offset of a line and column, both counted from 1.
+fn offset_of(text: &[u8], line: usize, column: usize) -> u64 {
+    let before = text.split_inclusive(|byte| *byte == b'\n');
+    let lines: usize = before.take(line.saturating_sub(1)).map(<[u8]>::len).sum();
+    (lines + column.saturating_sub(1)) as u64
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -11,7 +11,7 @@ use super::series_cache::{Key, SELECT_MAX};
 use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, SeriesCache, TOMBSTONES_FILE};
 use crate::Error;
 use crate::chunks::{Chunk, SegmentReader};
-use crate::index::{IndexReader, SeriesEntry, SeriesRef};
+use crate::index::{ChunkMeta, IndexReader, SeriesEntry, SeriesRef};
 use crate::merge::{SeriesChunks, SeriesIter, without};
 use crate::mmap::map_file;
 use crate::tombstones::Tombstones;
@@ -47,17 +47,21 @@ impl BlockReader {
     /// As [`BlockReader::open`].
     pub fn open_with(dir: impl Into<PathBuf>, cache: Arc<SeriesCache>) -> Result<Arc<Self>, Error> {
         let dir = dir.into();
+        BlockReader::open_in(&dir, cache).map_err(|e| e.of_block(&dir, None))
+    }
+
+    fn open_in(dir: &Path, cache: Arc<SeriesCache>) -> Result<Arc<Self>, Error> {
         let path = dir.join(META_FILE);
         let json = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
         let meta = BlockMeta::decode(&path.display().to_string(), &json)?;
         let path = dir.join(INDEX_FILE);
         let index = IndexReader::open(path.display().to_string(), map_file(&path)?)?;
         let chunks = SegmentReader::open(&dir.join(CHUNKS_DIR))?;
-        let (tombstones, tombstones_bytes) = read_tombstones(&dir)?;
+        let (tombstones, tombstones_bytes) = read_tombstones(dir)?;
         let size_bytes =
             json.len() as u64 + index.size_bytes() + chunks.size_bytes() + tombstones_bytes;
         Ok(Arc::new(BlockReader {
-            dir,
+            dir: dir.to_owned(),
             meta,
             index,
             chunks,
@@ -111,7 +115,7 @@ impl BlockReader {
         if !self.meta.overlaps(range) {
             return Ok(Box::new(std::iter::empty()));
         }
-        let series = self.index.matching(matchers)?;
+        let series = self.matching(matchers)?;
         Ok(Box::new(Selected::new(self, range, series.into())))
     }
 
@@ -129,7 +133,7 @@ impl BlockReader {
         if !self.meta.overlaps(range) {
             return Ok((0, Box::new(std::iter::empty())));
         }
-        let series = self.index.matching(matchers)?;
+        let series = self.matching(matchers)?;
         let count = series.len();
         let every = count.div_ceil(some.max(1)).max(1);
         let some = series.into_iter().step_by(every).collect();
@@ -149,7 +153,8 @@ impl BlockReader {
         if !self.meta.overlaps(range) {
             return Ok(Vec::new());
         }
-        self.index.matching_label_names(matchers)
+        let names = self.index.matching_label_names(matchers);
+        names.map_err(|e| e.of_block(&self.dir, None))
     }
 
     /// The values of a label of the series that match, sorted; none when the block has no time in
@@ -166,7 +171,14 @@ impl BlockReader {
         if !self.meta.overlaps(range) {
             return Ok(Vec::new());
         }
-        self.index.matching_label_values(name, matchers)
+        let values = self.index.matching_label_values(name, matchers);
+        values.map_err(|e| e.of_block(&self.dir, None))
+    }
+
+    /// The series that match, in label order.
+    pub(crate) fn matching(&self, matchers: &[Matcher]) -> Result<Vec<SeriesRef>, Error> {
+        let series = self.index.matching(matchers);
+        series.map_err(|e| e.of_block(&self.dir, None))
     }
 }
 
@@ -180,6 +192,12 @@ fn read_tombstones(dir: &Path) -> Result<(Tombstones, u64), Error> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok((Tombstones::default(), 0)),
         Err(e) => Err(Error::io("read", path, e)),
     }
+}
+
+/// The file of a chunk inside of its block.
+fn chunk_file(chunk: &ChunkMeta) -> String {
+    let number = u64::from(chunk.reference.segment()) + 1;
+    format!("{CHUNKS_DIR}/{number:06}")
 }
 
 /// The series of a select, read one by one.
@@ -232,7 +250,12 @@ impl Selected {
                 data,
             };
             if deleted.iter().any(|range| range.overlaps(&chunk.range())) {
-                chunks.extend(without(&chunk, deleted)?);
+                let file = chunk_file(meta);
+                let kept = without(&chunk, deleted).map_err(|e| {
+                    let place = (file.as_str(), u64::from(meta.reference.offset()));
+                    e.of_block(&block.dir, Some(place))
+                })?;
+                chunks.extend(kept);
             } else {
                 chunks.push(chunk);
             }
@@ -270,7 +293,8 @@ impl Iterator for Selected {
                 Ok(Some(series)) => return Some(Ok(series)),
                 Err(e) => {
                     self.series.clear();
-                    return Some(Err(e));
+                    let place = (INDEX_FILE, self.block.index.offset_of(series));
+                    return Some(Err(e.of_block(&self.block.dir, Some(place))));
                 }
             }
         }

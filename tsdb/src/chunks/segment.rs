@@ -216,13 +216,14 @@ impl SegmentReader {
         }
         numbers.sort_unstable();
         let name = dir.display().to_string();
-        if let Some((_, (number, _))) = numbers
+        if let Some((_, (number, path))) = numbers
             .iter()
             .enumerate()
             .find(|(i, (number, _))| *i as u64 + 1 != u64::from(*number))
         {
-            return Err(Error::corrupt(
-                name,
+            return Err(Error::corrupt_at(
+                path.display().to_string(),
+                0,
                 format!("there is no file before {number:06}"),
             ));
         }
@@ -237,8 +238,7 @@ impl SegmentReader {
     pub fn new(name: impl Into<String>, segments: Vec<Bytes>) -> Result<Self, Error> {
         let name = name.into();
         for (i, segment) in segments.iter().enumerate() {
-            check_header(segment)
-                .map_err(|why| Error::corrupt(&name, format!("segment {i}: {why}")))?;
+            check_header(segment).map_err(|why| Error::corrupt_at(file_name(&name, i), 0, why))?;
         }
         Ok(SegmentReader { name, segments })
     }
@@ -257,24 +257,19 @@ impl SegmentReader {
     /// [`Error::Corrupt`] when there is no such chunk or its checksum does not match,
     /// [`Error::Unsupported`] when its encoding is unknown.
     pub fn chunk(&self, reference: ChunkRef) -> Result<(Encoding, Bytes), Error> {
-        let place = || {
-            format!(
-                "chunk at offset {} of segment {}",
-                reference.offset(),
-                reference.segment()
-            )
-        };
-        let segment = usize::try_from(reference.segment())
-            .ok()
-            .and_then(|i| self.segments.get(i))
-            .ok_or_else(|| Error::corrupt(&self.name, format!("{}: no such segment", place())))?;
-        let (code, data) =
-            read_chunk(segment, reference.offset()).map_err(|e| e.at(&self.name, place()))?;
+        let number = usize::try_from(reference.segment()).unwrap_or(usize::MAX);
+        let offset = u64::from(reference.offset());
+        let file = || file_name(&self.name, number);
+        let segment = self.segments.get(number).ok_or_else(|| {
+            let why = format!("chunk at {offset}: there is no such file");
+            Error::corrupt_at(file(), offset, why)
+        })?;
+        let (code, data) = read_chunk(segment, reference.offset())
+            .map_err(|e| e.at_offset(&file(), "chunk", offset))?;
         let encoding = Encoding::from_u8(code).ok_or_else(|| {
             Error::Unsupported(format!(
-                "{}: {}: unknown encoding {code}",
-                self.name,
-                place()
+                "{}: chunk at {offset}: unknown encoding {code}",
+                file()
             ))
         })?;
         Ok((encoding, segment.slice_ref(data)))
@@ -296,6 +291,11 @@ pub(crate) fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
     let mut crc = Crc32c::new();
     crc.update(out.get(checked_from..).unwrap_or_default());
     put_be32(out, crc.finish());
+}
+
+/// What the file of a segment, counted from 0, is called in errors.
+fn file_name(dir: &str, segment: usize) -> String {
+    format!("{dir}/{:06}", segment.saturating_add(1))
 }
 
 /// Checks the header of a segment file, and says what is wrong with it.

@@ -91,7 +91,8 @@ impl Toc {
         let place = "table of contents";
         let (_, toc) = index
             .split_last_chunk::<{ Toc::BYTES }>()
-            .ok_or_else(|| Error::corrupt(name, format!("{place}: the file is too short")))?;
+            .ok_or_else(|| Error::corrupt_at(name, 0, format!("{place}: the file is too short")))?;
+        let at = (index.len() - Toc::BYTES) as u64;
         let decode = || {
             let mut decoder = Decoder::new(toc);
             let content = decoder.bytes(Toc::BYTES - 4)?;
@@ -106,7 +107,7 @@ impl Toc {
                 postings_table: content.be64()?,
             })
         };
-        decode().map_err(|e: crate::encoding::DecodeError| e.at(name, place))
+        decode().map_err(|e: crate::encoding::DecodeError| e.at_offset(name, place, at))
     }
 
     fn encode(&self) -> Vec<u8> {

@@ -102,7 +102,7 @@ impl IndexReader {
     pub fn symbols(&self) -> impl Iterator<Item = Result<&str, Error>> {
         self.symbols
             .iter()
-            .map(|symbol| symbol.map_err(|e| e.at(&self.name, "symbols")))
+            .map(|symbol| symbol.map_err(|e| self.in_symbols(e, "symbols")))
     }
 
     /// The text of a symbol.
@@ -112,7 +112,7 @@ impl IndexReader {
     pub fn symbol(&self, symbol: u32) -> Result<&str, Error> {
         self.symbols
             .get(symbol)
-            .map_err(|e| e.at(&self.name, format!("symbol {symbol}")))
+            .map_err(|e| self.in_symbols(e, format!("symbol {symbol} of those")))
     }
 
     /// The number that series write for a text, when it is a symbol.
@@ -122,7 +122,7 @@ impl IndexReader {
     pub fn find_symbol(&self, text: &str) -> Result<Option<u32>, Error> {
         self.symbols
             .find(text)
-            .map_err(|e| e.at(&self.name, "symbols"))
+            .map_err(|e| self.in_symbols(e, "symbols"))
     }
 
     /// All label names, sorted.
@@ -173,7 +173,7 @@ impl IndexReader {
     /// [`Error::Corrupt`] when the postings cannot be read.
     pub fn postings_at(&self, offset: u64) -> Result<Postings<'_>, Error> {
         Postings::decode(&self.index, offset)
-            .map_err(|e| e.at(&self.name, format!("postings at {offset}")))
+            .map_err(|e| e.at_offset(&self.name, "postings", offset))
     }
 
     /// All series.
@@ -202,10 +202,18 @@ impl IndexReader {
         range: TimeRange,
         entry: &mut SeriesEntry,
     ) -> Result<(), Error> {
-        let offset = self.offset(series);
+        let offset = self.offset_of(series);
         entry
             .read(&self.index, offset, range)
-            .map_err(|e| e.at(&self.name, format!("series at {offset}")))
+            .map_err(|e| e.at_offset(&self.name, "series", offset))
+    }
+
+    /// Where a series lies in the file.
+    pub(crate) fn offset_of(&self, series: SeriesRef) -> u64 {
+        match self.version {
+            Version::V1 => u64::from(series.0),
+            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
+        }
     }
 
     /// The chunks of a series that overlap `range`, which all lie behind a `fence` that an earlier
@@ -221,25 +229,22 @@ impl IndexReader {
         range: TimeRange,
         entry: &mut SeriesEntry,
     ) -> Result<(), Error> {
-        let offset = self.offset(series);
+        let offset = self.offset_of(series);
         entry
             .read_on(&self.index, offset, fence, range)
-            .map_err(|e| e.at(&self.name, format!("series at {offset}")))
-    }
-
-    fn offset(&self, series: SeriesRef) -> u64 {
-        match self.version {
-            Version::V1 => u64::from(series.0),
-            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
-        }
+            .map_err(|e| e.at_offset(&self.name, "series", offset))
     }
 
     pub(super) fn corrupt(&self, why: &str) -> Error {
-        Error::corrupt(&self.name, why)
+        Error::corrupt_at(&self.name, self.table.offset(), why)
     }
 
     fn in_table(&self, error: DecodeError) -> Error {
-        error.at(&self.name, "postings offset table")
+        error.at_offset(&self.name, "postings offset table", self.table.offset())
+    }
+
+    fn in_symbols(&self, error: DecodeError, place: impl std::fmt::Display) -> Error {
+        error.at_offset(&self.name, place, self.symbols.offset())
     }
 }
 
@@ -286,14 +291,15 @@ impl SeriesEntry {
 
 fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
     let mut header = Decoder::new(index.get(..HEADER_BYTES).unwrap_or_default());
-    let magic = header.be32().map_err(|e| e.at(name, "header"))?;
+    let magic = header.be32().map_err(|e| e.at_offset(name, "header", 0))?;
     if magic != MAGIC {
-        return Err(Error::corrupt(
+        return Err(Error::corrupt_at(
             name,
+            0,
             format!("header: magic number {magic:08x}"),
         ));
     }
-    match header.u8().map_err(|e| e.at(name, "header"))? {
+    match header.u8().map_err(|e| e.at_offset(name, "header", 4))? {
         1 => Ok(Version::V1),
         2 | 3 => Ok(Version::V2),
         other => Err(Error::Unsupported(format!(

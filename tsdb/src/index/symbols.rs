@@ -18,6 +18,8 @@ pub(super) struct Symbols {
     index: Bytes,
     version: Version,
     count: u32,
+    /// Where the table begins.
+    offset: u64,
     /// Offsets in the file of every 32nd symbol.
     fences: Vec<u64>,
     /// The offset in the file behind the last symbol.
@@ -33,14 +35,20 @@ impl Symbols {
         offset: u64,
     ) -> Result<Self, Error> {
         let (count, fences, end) =
-            scan(&index, offset).map_err(|e| e.at(name, format!("symbols at {offset}")))?;
+            scan(&index, offset).map_err(|e| e.at_offset(name, "symbols", offset))?;
         Ok(Symbols {
             index,
             version,
             count,
+            offset,
             fences,
             end,
         })
+    }
+
+    /// Where the table begins in the file.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// The number of symbols.

@@ -22,6 +22,8 @@ pub(super) struct PostingsTable {
     entries: Bytes,
     /// Sorted by name.
     names: Vec<Name>,
+    /// Where the table begins in the file.
+    offset: u64,
 }
 
 #[derive(Debug)]
@@ -55,16 +57,26 @@ impl PostingsTable {
                 Version::V2 => Ok((entries, count)),
             }
         };
-        let place = format!("postings offset table at {offset}");
-        let (entries, count) = open().map_err(|e: DecodeError| e.at(name, &place))?;
-        let names = scan(&entries, count).map_err(|e| e.at(name, &place))?;
+        let place = "postings offset table";
+        let (entries, count) = open().map_err(|e: DecodeError| e.at_offset(name, place, offset))?;
+        let names = scan(&entries, count).map_err(|e| e.at_offset(name, place, offset))?;
         let Some(names) = names else {
-            return Err(Error::corrupt(
+            return Err(Error::corrupt_at(
                 name,
-                format!("{place}: entries are not sorted pairs"),
+                offset,
+                format!("{place} at {offset}: entries are not sorted pairs"),
             ));
         };
-        Ok(PostingsTable { entries, names })
+        Ok(PostingsTable {
+            entries,
+            names,
+            offset,
+        })
+    }
+
+    /// Where the table begins in the file.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
     }
 
     /// All label names in order.

@@ -13,6 +13,8 @@ mod data;
 #[cfg(test)]
 mod estimates;
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod head_basics;
 #[cfg(test)]
 mod head_faults;
@@ -22,6 +24,8 @@ mod head_histograms;
 mod head_model;
 #[cfg(test)]
 mod head_peers;
+#[cfg(test)]
+mod hostile;
 #[cfg(test)]
 mod matching;
 #[cfg(test)]

@@ -132,8 +132,8 @@ impl Check<'_> {
         };
         let meta = match BlockMeta::decode(META_FILE, &json) {
             Ok(meta) => meta,
-            Err(Error::Corrupt { why, .. }) => {
-                self.found(META_FILE, None, why);
+            Err(Error::Corrupt { why, place, .. }) => {
+                self.found(META_FILE, place.map(|it| it.offset), why);
                 return Ok(None);
             }
             Err(e) => return Err(e),
@@ -399,7 +399,7 @@ impl Check<'_> {
             Ok(stones) => stones,
             Err(e) => {
                 let (offset, why) = match e {
-                    Error::Corrupt { why, .. } => (Some(0), why),
+                    Error::Corrupt { why, place, .. } => (place.map(|it| it.offset), why),
                     other => (None, other.to_string()),
                 };
                 self.found(TOMBSTONES_FILE, offset, why);
