@@ -32,6 +32,10 @@ impl LocalStore {
         LocalStore { db }
     }
 
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
+    }
+
     fn open(&self, request: &SeriesRequest) -> Result<SeriesIter, StoreError> {
         Ok(self.db.select(None, &request.matchers, request.range)?)
     }

@@ -116,7 +116,7 @@ impl Standalone {
         let clock = Clock::system();
         let damages = Arc::new(AtomicI64::new(0));
         let db = open_db(&flags, &clock, &damages)?;
-        let metadata = Arc::new(MetadataStore::default());
+        let metadata = Arc::new(MetadataStore::of(Arc::clone(&db)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
         registry.register_collector(Box::new(DbCollector::new(Arc::clone(&db))));
@@ -140,6 +140,7 @@ impl Standalone {
         let app = App {
             engine,
             metadata: Arc::clone(&metadata),
+            exemplars: Arc::new(LocalStore::new(Arc::clone(&db))),
             status: Arc::new(Status::new(&flags, clock.clone(), Arc::clone(&db), damages)),
             clock: clock.clone(),
             readiness: readiness.clone(),
@@ -225,7 +226,7 @@ impl Standalone {
                     continue;
                 }
             };
-            self_monitoring::describe(&text, &self.metadata);
+            self_monitoring::describe(&text, &tenant, &self.metadata);
             let samples = self_monitoring::samples(&text, &instance, self.clock.now_ms());
             if let Err(error) = isobar_ingest::local::append(&self.db, &tenant, &samples) {
                 tracing::warn!(%error, "own metrics were not stored");
@@ -244,6 +245,7 @@ fn open_db(
     let db = Db::open(DbConfig {
         retention_time: Some(flags.retention.0).filter(|time| !time.is_zero()),
         retention_size: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
+        exemplars_max: flags.exemplars_max,
         sync: match flags.wal_sync {
             WalSync::Always => Sync::Always,
             WalSync::Interval => Sync::Interval(SYNC_INTERVAL),

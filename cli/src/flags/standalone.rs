@@ -52,6 +52,16 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) retention_bytes: FlagBytes,
 
+    /// Most exemplars of each tenant that are kept in memory; the oldest make room. Those that are
+    /// in memory when a block is cut are kept with it. 0 keeps none.
+    #[arg(
+        long = "tsdb.max-exemplars",
+        value_name = "COUNT",
+        default_value = "0",
+        help_heading = "Storage"
+    )]
+    pub(crate) exemplars_max: usize,
+
     /// When a write is acknowledged: "always" waits until it is on disk, "interval" does not and
     /// may lose up to a second of samples when the machine (not only the process) fails.
     #[arg(
@@ -184,6 +194,7 @@ impl StandaloneFlags {
             ("query.replica-label", self.replicas.labels()),
             ("query.timeout", self.query_timeout.to_string()),
             ("self-monitoring", self.monitors_itself().to_string()),
+            ("tsdb.max-exemplars", self.exemplars_max.to_string()),
             ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),
             ("tsdb.retention", self.retention.to_string()),
             ("wal.sync", format!("{:?}", self.wal_sync).to_lowercase()),

@@ -1,7 +1,7 @@
 //! Isobar's own metrics as series in its own database.
 
 use isobar_ingest::local::LocalSample;
-use isobar_model::{Labels, LabelsBuilder, Sample};
+use isobar_model::{Labels, LabelsBuilder, Sample, Tenant};
 use isobar_store::metadata::{Metadata, MetadataStore};
 
 /// The tenant that Isobar's own metrics belong to.
@@ -28,7 +28,7 @@ pub(crate) fn samples(classic: &str, instance: &str, now_ms: i64) -> Vec<LocalSa
 }
 
 /// Passes the help and type of each own metric on to `metadata`.
-pub(crate) fn describe(classic: &str, metadata: &MetadataStore) {
+pub(crate) fn describe(classic: &str, tenant: &Tenant, metadata: &MetadataStore) {
     let mut help = ("", "");
     for line in classic.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -43,8 +43,9 @@ pub(crate) fn describe(classic: &str, metadata: &MetadataStore) {
                 help: text.to_owned(),
                 unit: String::new(),
             };
-            // A full store is reported where senders' metadata do not fit.
-            let _kept = metadata.insert(name, description);
+            // A full store is reported where senders' metadata do not fit, a log that cannot be
+            // written where samples are stored.
+            let _kept = metadata.insert(tenant, name, description);
         }
     }
 }

@@ -29,7 +29,9 @@ pub(super) struct Metrics {
     duplicates: Family<TenantLabel, Counter>,
     rejected: Family<ReasonLabels, Counter>,
     refused: Family<CodeLabel, Counter>,
-    exemplars_dropped: Family<TenantLabel, Counter>,
+    histograms: Family<TenantLabel, Counter>,
+    exemplars: Family<TenantLabel, Counter>,
+    exemplars_dropped: Family<ReasonLabels, Counter>,
 }
 
 impl Metrics {
@@ -39,6 +41,8 @@ impl Metrics {
             duplicates: Family::default(),
             rejected: Family::default(),
             refused: Family::default(),
+            histograms: Family::default(),
+            exemplars: Family::default(),
             exemplars_dropped: Family::default(),
         };
         registry.register(
@@ -62,8 +66,18 @@ impl Metrics {
             metrics.refused.clone(),
         );
         registry.register(
+            "isobar_ingest_histograms",
+            "Native histograms that came by remote write, those that were refused included",
+            metrics.histograms.clone(),
+        );
+        registry.register(
+            "isobar_ingest_exemplars",
+            "Exemplars stored by remote write",
+            metrics.exemplars.clone(),
+        );
+        registry.register(
             "isobar_ingest_dropped_exemplars",
-            "Exemplars that were not stored",
+            "Exemplars that were not stored, by reason",
             metrics.exemplars_dropped.clone(),
         );
         metrics
@@ -79,11 +93,12 @@ impl Metrics {
                 .get_or_create(&tenant)
                 .inc_by(outcome.duplicates);
         }
-        if outcome.exemplars_dropped > 0 {
-            self.exemplars_dropped
+        if outcome.histograms > 0 {
+            self.histograms
                 .get_or_create(&tenant)
-                .inc_by(outcome.exemplars_dropped as u64);
+                .inc_by(outcome.histograms as u64);
         }
+        self.stored_exemplars(outcome, &tenant);
         let reject = |reason, count| {
             let labels = ReasonLabels {
                 tenant: tenant.tenant.clone(),
@@ -95,6 +110,26 @@ impl Metrics {
             .rejected
             .counts()
             .for_each(|(reason, count)| reject(reason, count));
+    }
+
+    fn stored_exemplars(&self, outcome: &Outcome, tenant: &TenantLabel) {
+        let counts = outcome.exemplars;
+        if counts.appended > 0 {
+            self.exemplars.get_or_create(tenant).inc_by(counts.appended);
+        }
+        let dropped = [
+            ("out_of_order", counts.out_of_order),
+            ("labels_too_long", counts.too_long),
+            ("disabled", counts.disabled),
+            ("bad_labels", outcome.exemplars_bad),
+        ];
+        for (reason, count) in dropped.into_iter().filter(|(_, count)| *count > 0) {
+            let labels = ReasonLabels {
+                tenant: tenant.tenant.clone(),
+                reason,
+            };
+            self.exemplars_dropped.get_or_create(&labels).inc_by(count);
+        }
     }
 
     pub(super) fn refused(&self, status: StatusCode) {

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use isobar_model::{Labels, Tenant};
 use isobar_proto::remote::{self, TimeSeries};
 use isobar_proto::wire::WireError;
-use isobar_store::metadata::{Metadata, MetadataStore};
+use isobar_store::metadata::{Described, Metadata, MetadataStore};
 use isobar_tsdb::Error;
 use isobar_tsdb::db::Db;
+use isobar_tsdb::exemplars::ExemplarCounts;
 use isobar_tsdb::head::incoming::{
     CommitTicket, Counts, IncomingHistogram, IncomingSeries, Rejections,
 };
@@ -31,7 +32,11 @@ pub(super) struct Outcome {
     pub(super) appended: u64,
     pub(super) duplicates: u64,
     pub(super) rejected: Rejections,
-    pub(super) exemplars_dropped: usize,
+    /// Histograms sent, stored or not.
+    pub(super) histograms: usize,
+    pub(super) exemplars: ExemplarCounts,
+    /// Exemplars whose labels, or those of their series, cannot be read.
+    pub(super) exemplars_bad: u64,
     /// What to wait for; `None` when there was nothing to store.
     pub(super) ticket: Option<CommitTicket>,
     /// What the sender is told, when something was refused.
@@ -137,17 +142,20 @@ fn store_message(
     message: &[u8],
 ) -> Result<Outcome, RequestError> {
     let request = remote::decode(message)?;
+    let mut described = false;
     for one in &request.metadata {
         let description = Metadata {
             kind: one.kind.to_owned(),
             help: one.help.to_owned(),
             unit: one.unit.to_owned(),
         };
-        if !metadata.insert(one.metric, description) {
-            tracing::debug!(
+        match metadata.insert(tenant, one.metric, description)? {
+            Described::Known => {}
+            Described::New => described = true,
+            Described::Full => tracing::debug!(
                 metric = one.metric,
                 "metadata not kept: too many metrics have some"
-            );
+            ),
         }
     }
     let series: Vec<Incoming<'_>> = request.series.into_iter().map(Incoming).collect();
@@ -156,12 +164,17 @@ fn store_message(
         appended: 0,
         duplicates: 0,
         rejected: Rejections::default(),
-        exemplars_dropped: series.iter().map(|s| s.0.exemplar_count).sum(),
-        ticket: None,
+        histograms: series.iter().map(|s| s.0.histogram_count).sum(),
+        exemplars: ExemplarCounts::default(),
+        exemplars_bad: 0,
+        ticket: described.then(|| db.ticket()),
         complaint: None,
     };
     if series.is_empty() {
         return Ok(outcome);
+    }
+    if series.iter().any(|s| s.0.exemplar_count > 0) {
+        store_exemplars(db, tenant, &series, &mut outcome)?;
     }
     let append = db.append(tenant, &series)?;
     outcome.appended = append.appended;
@@ -170,6 +183,26 @@ fn store_message(
     outcome.rejected = append.rejected;
     outcome.ticket = Some(append.ticket);
     Ok(outcome)
+}
+
+/// Stores the exemplars of a request. Those that are refused fail nothing: as in Prometheus they are
+/// only counted.
+fn store_exemplars(
+    db: &Db,
+    tenant: &Tenant,
+    series: &[Incoming<'_>],
+    outcome: &mut Outcome,
+) -> Result<(), Error> {
+    let mut exemplars = Vec::new();
+    for one in series.iter().filter(|s| s.0.exemplar_count > 0) {
+        let labels = one.0.labels();
+        one.0.exemplars(|exemplar| match (&labels, exemplar) {
+            (Ok(labels), Ok(exemplar)) => exemplars.push((labels.clone(), exemplar)),
+            _ => outcome.exemplars_bad += 1,
+        });
+    }
+    outcome.exemplars = db.append_exemplars(tenant, exemplars)?;
+    Ok(())
 }
 
 /// What the sender is told: how much was refused, and of the first few what and why.

@@ -10,6 +10,7 @@
 mod ast;
 mod body;
 mod error;
+mod exemplars;
 mod explain;
 mod json;
 mod observe;
@@ -30,6 +31,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, any};
 use isobar_model::Clock;
+use isobar_store::exemplars::ExemplarSource;
 use isobar_store::metadata::MetadataStore;
 
 use crate::engine::Engine;
@@ -45,6 +47,8 @@ pub struct App {
     pub engine: Arc<Engine>,
     /// What senders say about metrics.
     pub metadata: Arc<MetadataStore>,
+    /// Answers queries for exemplars.
+    pub exemplars: Arc<dyn ExemplarSource>,
     /// What is told about the process.
     pub status: Arc<dyn StatusSource>,
     /// The time of queries that name none.
@@ -108,7 +112,7 @@ pub fn router(app: Arc<App>) -> Router {
             "/api/v1/query_range_explain",
             both(explain::query_range_explain),
         )
-        .route("/api/v1/query_exemplars", both(queries::query_exemplars))
+        .route("/api/v1/query_exemplars", both(exemplars::query_exemplars))
         .route("/api/v1/format_query", both(queries::format_query))
         .route("/api/v1/parse_query", both(queries::parse_query))
         .route("/api/v1/series", both(series::series))

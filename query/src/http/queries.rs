@@ -275,34 +275,3 @@ pub(super) async fn parse_query(call: Call) -> Result<Reply, ApiError> {
     })
     .await
 }
-
-/// No exemplars are kept yet, so none is found; the request is checked all the same.
-pub(super) async fn query_exemplars(call: Call) -> Result<Reply, ApiError> {
-    let start = call.params.time_or("start", Moment::MIN)?;
-    let end = call.params.time_or("end", Moment::MAX)?;
-    if end < start {
-        return Err(ApiError::bad_data(
-            "end timestamp must not be before start timestamp",
-        ));
-    }
-    parsed(call, ApiError::bad_data, |expr| {
-        Ok(has_selector(expr).then(|| Data::Json(b"[]".to_vec())))
-    })
-    .await
-}
-
-/// Whether some part of the expression selects series.
-fn has_selector(expr: &Expr) -> bool {
-    match expr {
-        Expr::VectorSelector(_) | Expr::MatrixSelector(_) => true,
-        Expr::Number(_) | Expr::String(_) => false,
-        Expr::Paren(paren) => has_selector(&paren.expr),
-        Expr::Unary(unary) => has_selector(&unary.expr),
-        Expr::Call(call) => call.args.iter().any(has_selector),
-        Expr::Binary(binary) => has_selector(&binary.lhs) || has_selector(&binary.rhs),
-        Expr::Aggregate(aggregate) => {
-            has_selector(&aggregate.expr) || aggregate.param.as_ref().is_some_and(has_selector)
-        }
-        Expr::Subquery(subquery) => has_selector(&subquery.expr),
-    }
-}

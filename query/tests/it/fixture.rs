@@ -72,7 +72,9 @@ impl Server {
         let engine = Engine::new(store, pool, config, EngineMetrics::new(&mut registry));
         let metadata = MetadataStore::default();
         for (metric, help) in [("up", "Whether it is."), ("m", "First."), ("m", "Second.")] {
-            metadata.insert(
+            let tenant = isobar_model::Tenant::default();
+            let described = metadata.insert(
+                &tenant,
                 metric,
                 Metadata {
                     kind: "gauge".into(),
@@ -80,12 +82,14 @@ impl Server {
                     unit: String::new(),
                 },
             );
+            described.expect("it is kept in memory");
         }
         let readiness = Readiness::default();
         readiness.set_ready();
         let app = App {
             engine: Arc::new(engine),
             metadata: Arc::new(metadata),
+            exemplars: Arc::new(()),
             status: Arc::new(Status),
             clock: Clock::manual(NOW_MS),
             readiness: readiness.clone(),

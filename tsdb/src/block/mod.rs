@@ -5,7 +5,8 @@
 //! ├── meta.json                 what it holds and comes from      meta
 //! ├── index                     which series, where their chunks  crate::index
 //! ├── chunks/000001 …           the samples                       crate::chunks
-//! └── tombstones                what was deleted since            crate::tombstones
+//! ├── tombstones                what was deleted since            crate::tombstones
+//! └── isobar-exemplars          exemplars, if there are some      crate::exemplars
 //! ```
 //!
 //! [`BlockReader`] reads one and remembers some of it in a [`SeriesCache`], [`BlockWriter`] writes

@@ -109,6 +109,14 @@ impl BlockWriter {
         self.meta.stats.num_histogram_samples = stats.num_histogram_samples;
     }
 
+    /// Adds a file that others do not look at.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        files::write(&self.temporary.0.join(name), bytes)
+    }
+
     /// Writes all to disk and gives the block its name. Nothing is written when there were no
     /// series.
     ///

@@ -19,6 +19,8 @@ pub struct DbConfig {
     /// The oldest blocks are removed while blocks and log take more bytes than this; `None` is no
     /// limit.
     pub retention_size: Option<u64>,
+    /// The most exemplars of each tenant in memory; 0 keeps none.
+    pub exemplars_max: usize,
     /// When a write counts as durable.
     pub sync: Sync,
     /// Tells the time, for what lies in the future and for the names of blocks.
@@ -28,12 +30,13 @@ pub struct DbConfig {
 }
 
 impl DbConfig {
-    /// Everything kept, every write synced, the machine's clock, nobody listening.
+    /// Everything but exemplars kept, every write synced, the machine's clock, nobody listening.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         DbConfig {
             dir: dir.into(),
             retention_time: None,
             retention_size: None,
+            exemplars_max: 0,
             sync: Sync::Always,
             clock: Clock::system(),
             events: Arc::new(|_| {}),

@@ -12,7 +12,9 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(parent) = path.parent() {
+    // The parent of a plain name is "", the working directory.
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    if let Some(parent) = parent {
         create_dir(parent)?;
     }
     announce(Change::CreateDir(path))

@@ -201,6 +201,14 @@ impl Db {
         let symbols: Vec<String> = symbols.into_iter().map(str::to_owned).collect();
         let mut writer = BlockWriter::create(&self.config.dir, meta, symbols.into_iter().map(Ok))?;
         writer.add_all(series)?;
+        let uncut = tenant
+            .cut_until_ms
+            .load(Ordering::Acquire)
+            .min(range.min_ms);
+        let of_block = TimeRange::new(uncut, range.max_ms);
+        if let Some((name, bytes)) = self.exemplars_for_block(&tenant.name, of_block) {
+            writer.add_file(name, &bytes)?;
+        }
         let Some(meta) = writer.finish()? else {
             return Err(Error::corrupt("head", "samples that were there are gone"));
         };

@@ -3,6 +3,7 @@
 //! The directory holds the blocks, each in a directory named by its ULID, the log in
 //! `isobar-wal/`, sealed chunks of the head in `isobar-chunks/`, and a lock file.
 
+pub mod beside;
 pub mod blocks;
 pub mod config;
 pub mod estimate;
@@ -33,6 +34,7 @@ use parking_lot::Mutex;
 use pins::Pins;
 
 pub use crate::head::RestoreCounts;
+pub use beside::ExemplarsFound;
 pub use blocks::Block;
 pub use config::{DbConfig, Sync};
 pub use estimate::SelectEstimate;
@@ -72,7 +74,7 @@ impl Db {
         let wal_dir = config.dir.join(WAL_DIR);
         files::create_dir(&wal_dir)?;
         files::sync_dir(&config.dir)?;
-        let head = Arc::new(Head::new(hash_secret(&wal_dir)?));
+        let head = Arc::new(Head::new(hash_secret(&wal_dir)?, config.exemplars_max));
         let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
         blocks.remove_leftovers()?;
         foreign::import(&config)?;

@@ -31,6 +31,9 @@ pub(crate) use series::block_end_ms;
 pub(crate) use shard::SECRET_BYTES;
 pub(crate) use tenants::{TenantId, TenantState};
 
+use crate::exemplars::Exemplars;
+use crate::metadata::MetadataMap;
+
 use index::Index;
 use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
@@ -45,6 +48,10 @@ pub(crate) struct Head {
     catalog: RwLock<Catalog>,
     shards: Box<[Mutex<Shard>; SHARDS]>,
     hasher: Hasher,
+    /// Kept beside the series. Their locks are held while the log's buffer is locked, and while
+    /// nothing else is.
+    pub(crate) exemplars: Exemplars,
+    pub(crate) metadata: MetadataMap,
 }
 
 /// Which series exist, and which ids are free.
@@ -86,13 +93,16 @@ impl Ids {
 
 impl Head {
     /// An empty head. `secret` keys the hashes of labels; with the same secret as in an earlier
-    /// run, series are found in the shards they were in then.
-    pub(crate) fn new(secret: [u8; SECRET_BYTES]) -> Self {
+    /// run, series are found in the shards they were in then. Of each tenant, so many exemplars
+    /// are kept.
+    pub(crate) fn new(secret: [u8; SECRET_BYTES], exemplars_max: usize) -> Self {
         Head {
             tenants: Tenants::default(),
             catalog: RwLock::default(),
             shards: Box::default(),
             hasher: Hasher::new(secret),
+            exemplars: Exemplars::new(exemplars_max),
+            metadata: MetadataMap::default(),
         }
     }
 

@@ -107,6 +107,18 @@ impl<'a> Restore<'a> {
                     series.append_histogram(timestamp_ms, it, counts, bounds);
                 });
             }),
+            Kind::Exemplars => record::read_exemplars(payload, |tenant, labels, exemplar| {
+                match Tenant::new(tenant) {
+                    Ok(tenant) => self.head.exemplars.restore(&tenant, &labels, &exemplar),
+                    Err(e) => drop(trouble.get_or_insert(e.to_string())),
+                }
+            }),
+            Kind::Metadata => record::read_metadata(payload, |tenant, metric, metadata| {
+                match Tenant::new(tenant) {
+                    Ok(tenant) => drop(self.head.metadata.insert(&tenant, metric, metadata)),
+                    Err(e) => drop(trouble.get_or_insert(e.to_string())),
+                }
+            }),
             Kind::End => Ok(()),
         };
         read.map_err(|e| corrupt(e.to_string()))?;

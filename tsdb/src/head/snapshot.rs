@@ -41,6 +41,12 @@ impl Head {
             record::put_tenant(&mut payload, &times);
             put(Kind::Tenant, &payload)?;
         }
+        for payload in self.exemplars.snapshot() {
+            put(Kind::Exemplars, &payload)?;
+        }
+        for payload in self.metadata.snapshot() {
+            put(Kind::Metadata, &payload)?;
+        }
         let ids_end = self.catalog.read().index.ids_end();
         let mut first = 0;
         while first < ids_end {

@@ -11,13 +11,15 @@
 //! End      records before this one <uvarint>
 //! Filed    to the end: id <uvarint>, chunks <uvarint>,
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, file <uvarint>, offset <uvarint>)…
-//! Histograms: see [`histograms`]
+//! Histograms, Exemplars, Metadata: see [`histograms`], [`exemplars`], [`metadata`]
 //! ```
 //!
 //! A samples record stands on its own: it says nothing relative to another record, so a lost
 //! record changes no value but its own.
 
+mod exemplars;
 mod histograms;
+mod metadata;
 
 use bytes::Bytes;
 use isobar_model::{Labels, TimeRange};
@@ -25,8 +27,12 @@ use isobar_model::{Labels, TimeRange};
 use crate::chunks::{Chunk, Encoding};
 use crate::encoding::{DecodeError, Decoder, put_uvarint, put_uvarint_str, put_varint};
 
+pub(crate) use exemplars::ExemplarsEncoder;
+pub use exemplars::read_exemplars;
 pub(crate) use histograms::HistogramsEncoder;
 pub use histograms::read_histograms;
+pub(crate) use metadata::MetadataEncoder;
+pub use metadata::read_metadata;
 
 /// The kind of a record, as it stands in its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +50,10 @@ pub enum Kind {
     End = 5,
     /// Native histograms.
     Histograms = 6,
+    /// Exemplars of a tenant.
+    Exemplars = 7,
+    /// What is said about metrics of a tenant.
+    Metadata = 8,
     /// Where chunks of series lie in files (snapshots only).
     Filed = 12,
 }
@@ -58,6 +68,8 @@ impl Kind {
             4 => Kind::Tenant,
             5 => Kind::End,
             6 => Kind::Histograms,
+            7 => Kind::Exemplars,
+            8 => Kind::Metadata,
             12 => Kind::Filed,
             _ => return None,
         })

@@ -94,7 +94,7 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
 /// What comes of a file of the log that is in memory, and how many pieces of it are damaged: for
 /// looking into logs, and for throwing bytes at the reader.
 pub fn inspect(bytes: &[u8]) -> (RestoreCounts, u64) {
-    let head = Head::new([0; SECRET_BYTES]);
+    let head = Head::new([0; SECRET_BYTES], 4);
     let mut restore = Restore::new(&head, None);
     let mut damaged = 0;
     // Memory has no errors.

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod backfill;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod blocks;
 #[cfg(test)]
 mod contract;
