@@ -150,15 +150,31 @@ impl Message {
         bytes(&mut self.0, 1, &out);
     }
 
-    fn send(self, server: &Server) {
+    fn send(self, to: &Target) {
         let body = snap::raw::Encoder::new().compress_vec(&self.0).unwrap();
-        let (status, text) = server.write_body(body).unwrap();
-        assert!(status / 100 == 2, "{status} {text}");
+        let response = client()
+            .post(&to.url)
+            .header("Content-Encoding", "snappy")
+            .header("THANOS-TENANT", to.tenant)
+            .body(body)
+            .send()
+            .unwrap();
+        let status = response.status();
+        assert!(status.is_success(), "{status} {}", response.text().unwrap());
     }
 }
 
+/// Where samples are written to.
+struct Target {
+    url: String,
+    tenant: &'static str,
+    /// What the numbers of series begin with.
+    first_series: i64,
+    has_custom_buckets: bool,
+}
+
 /// Writes hours of all kinds of samples, and some that come late.
-fn feed(server: &Server, base_ms: i64, all_steps: Range<i64>, has_custom_buckets: bool) {
+fn feed(to: &Target, base_ms: i64, all_steps: Range<i64>) {
     for from in all_steps.clone().step_by(BATCH as usize) {
         let mut message = Message::default();
         let steps = from..(from + BATCH).min(all_steps.end);
@@ -166,7 +182,7 @@ fn feed(server: &Server, base_ms: i64, all_steps: Range<i64>, has_custom_buckets
         let floats = |value: &dyn Fn(i64) -> f64| -> Vec<(i64, f64)> {
             steps.clone().map(|step| (ms(step), value(step))).collect()
         };
-        for series in 0..10 {
+        for series in to.first_series..to.first_series + 10 {
             let counter = floats(&|step| (step % 500 * (series + 1)) as f64);
             message.add("counter", series, &counter, &[]);
             let gauge = floats(&|step| ((step + series) as f64 / 9.0).sin());
@@ -193,27 +209,28 @@ fn feed(server: &Server, base_ms: i64, all_steps: Range<i64>, has_custom_buckets
             };
             steps.clone().map(of_step).collect()
         };
-        for series in 0..3 {
-            message.add("integers", series, &[], &histograms(series, false));
-            message.add("floats", series, &[], &histograms(series, true));
-            if has_custom_buckets {
-                message.add("custom", series, &[], &histograms(-53, series == 1));
+        for series in to.first_series..to.first_series + 3 {
+            let schema = series % 10;
+            message.add("integers", series, &[], &histograms(schema, false));
+            message.add("floats", series, &[], &histograms(schema, true));
+            if to.has_custom_buckets {
+                message.add("custom", series, &[], &histograms(-53, schema == 1));
             }
         }
-        message.send(server);
+        message.send(to);
         if from % (3 * BATCH) == 0 {
-            late(server, ms(from + BATCH) + 3, from);
+            late(to, ms(from + BATCH) + 3, from);
         }
     }
-    late(server, base_ms + all_steps.end * STEP_MS + 12, 1);
+    late(to, base_ms + all_steps.end * STEP_MS + 12, 1);
 }
 
 /// Samples that are up to half an hour old. No two have the same time: which of them is shown is
 /// for Prometheus a matter of where its chunks begin.
-fn late(server: &Server, now_ms: i64, salt: i64) {
+fn late(to: &Target, now_ms: i64, salt: i64) {
     for part in 0..3 {
         let mut message = Message::default();
-        for series in 0..12 {
+        for series in to.first_series..to.first_series + 12 {
             let samples: Vec<(i64, f64)> = (0..40)
                 .map(|at| {
                     (
@@ -224,7 +241,7 @@ fn late(server: &Server, now_ms: i64, salt: i64) {
                 .collect();
             message.add("gauge", series, &samples, &[]);
         }
-        message.send(server);
+        message.send(to);
     }
 }
 
@@ -281,6 +298,17 @@ struct Case<'a> {
     is_killed: bool,
 }
 
+impl Case<'_> {
+    fn target(&self, prometheus: &Server) -> Target {
+        Target {
+            url: format!("{}/api/v1/write", prometheus.url),
+            tenant: "nobody",
+            first_series: 0,
+            has_custom_buckets: self.is_new,
+        }
+    }
+}
+
 fn start(case: &Case<'_>, dir: &Path, data: &Path) -> Server {
     let file = dir.join("prometheus.yml");
     fs::write(
@@ -320,7 +348,7 @@ fn check_import(case: &Case<'_>) {
     // Each start begins a segment of the log, and of several segments a checkpoint is made.
     for part in 0..PARTS {
         let steps = part * STEPS / PARTS..(part + 1) * STEPS / PARTS;
-        feed(&prometheus, base_ms, steps, case.is_new);
+        feed(&case.target(&prometheus), base_ms, steps);
         if part + 1 < PARTS {
             stop(&mut prometheus);
             prometheus = start(case, dir.path(), &data);
@@ -451,4 +479,83 @@ fn a_directory_whose_prometheus_runs_is_refused() {
             .then_some(())
     });
     assert!(data.join("wal").is_dir());
+}
+
+/// `thanos receive`, which keeps a directory for each tenant.
+fn start_receive(binary: &Path, data: &Path) -> Server {
+    let [http, write, grpc, capn] = [(); 4].map(|()| free_port());
+    let mut command = Command::new(binary);
+    command
+        .arg("receive")
+        .arg(format!("--tsdb.path={}", data.display()))
+        .arg(format!("--http-address=127.0.0.1:{http}"))
+        .arg(format!("--remote-write.address=127.0.0.1:{write}"))
+        .arg(format!("--grpc-address=127.0.0.1:{grpc}"))
+        .args([
+            "--label=receive=\"a\"",
+            "--tsdb.out-of-order.time-window=40m",
+        ])
+        .arg(format!("--receive.capnproto-address=127.0.0.1:{capn}"))
+        .arg("--tsdb.enable-native-histograms");
+    let mut server = Server {
+        process: Process::start(&mut command),
+        url: format!("http://127.0.0.1:{http}"),
+    };
+    server.wait_ready();
+    server.url = format!("http://127.0.0.1:{write}");
+    server
+}
+
+#[test]
+fn what_thanos_receive_left_is_taken_over() {
+    let (Some(thanos), Some(prometheus)) = (other_peer("thanos"), other_peer("prometheus3")) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let case = Case {
+        binary: &prometheus,
+        flags: &[],
+        is_new: true,
+        is_killed: false,
+    };
+    let prometheus = start(&case, dir.path(), &dir.path().join("prometheus"));
+    let data = dir.path().join("data");
+    let now_ms = Clock::system().now_ms();
+    let base_ms = now_ms - STEPS * STEP_MS - 60_000;
+    let mut receive = start_receive(&thanos, &data);
+    for (tenant, first_series) in [("team-a", 0), ("default-tenant", 100)] {
+        let target = Target {
+            url: format!("{}/api/v1/receive", receive.url),
+            tenant,
+            first_series,
+            has_custom_buckets: true,
+        };
+        feed(&target, base_ms, 0..STEPS);
+        let same = Target {
+            url: format!("{}/api/v1/write", prometheus.url),
+            ..target
+        };
+        // What has the time of the other tenant's is late to this one, so it gets each by itself.
+        if first_series == 0 {
+            feed(&same, base_ms, 0..STEPS);
+        }
+    }
+    let expected = everything(&prometheus, now_ms);
+    receive.process.terminate();
+    drop(receive);
+
+    let isobar = Server::isobar(&data, &["--no-self-monitoring"]);
+    let log = isobar.process.log();
+    for tenant in ["team-a", "default-tenant"] {
+        assert!(log.contains(&format!("taken over for {tenant}")), "{log}");
+        assert!(data.join(format!("{tenant}.imported")).is_dir());
+        assert!(!data.join(tenant).exists());
+    }
+    let got = everything(&isobar, now_ms);
+    let of_team_a = got.clone().into_iter().filter(|(labels, _)| {
+        let labels: Value = serde_json::from_str(labels).unwrap();
+        labels["series"].as_str().unwrap().len() < 3
+    });
+    check_same("team-a", &of_team_a.collect(), &expected);
+    assert_eq!(got.len(), 2 * expected.len());
 }

@@ -12,7 +12,6 @@
 #![warn(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -22,6 +21,7 @@ use bytes::Bytes;
 use super::SeriesId;
 use crate::Error;
 use crate::chunks::{Chunk, Encoding};
+use crate::disk::OutFile;
 use crate::encoding::{Decoder, put_be32, put_be64};
 use crate::mmap::map_file;
 
@@ -30,7 +30,7 @@ const WRITE_BUFFER_BYTES: usize = 1 << 20;
 /// A file that is being written.
 pub(super) struct RunWriter {
     path: PathBuf,
-    file: BufWriter<File>,
+    file: BufWriter<OutFile>,
     position: u64,
     windows: BTreeMap<i64, Range<u64>>,
     scratch: Vec<u8>,
@@ -38,7 +38,7 @@ pub(super) struct RunWriter {
 
 impl RunWriter {
     pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
-        let file = File::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
         Ok(RunWriter {
             path,
             file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),

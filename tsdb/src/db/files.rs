@@ -30,12 +30,6 @@ pub(crate) fn sync_dir(path: &Path) -> Result<(), Error> {
         .map_err(|e| Error::io("sync directory", path, e))
 }
 
-/// Makes the content of a file durable.
-pub(crate) fn sync_file(path: &Path) -> Result<(), Error> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-    file.sync_all().map_err(|e| Error::io("sync", path, e))
-}
-
 /// Removes a file.
 pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
     announce(Change::Remove(path))

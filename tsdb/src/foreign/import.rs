@@ -181,6 +181,8 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<(), Err
     };
     let json = serde_json::to_vec_pretty(&journal);
     let json = json.map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))?;
+    // What is moved out of a directory may not outlive it.
+    files::sync_dir(root)?;
     replace(&staging.join(JOURNAL_FILE), &json)?;
     carry_out(config, &journal)
 }
@@ -289,8 +291,7 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = PathBuf::from(name);
-    std::fs::write(&temporary, bytes).map_err(|e| Error::io("write", &temporary, e))?;
-    files::sync_file(&temporary)?;
+    files::write(&temporary, bytes)?;
     files::rename(&temporary, path)
 }
 

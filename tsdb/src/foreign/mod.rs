@@ -12,3 +12,6 @@ mod running;
 pub mod segment;
 
 pub(crate) use import::import;
+
+#[cfg(test)]
+mod tests;
