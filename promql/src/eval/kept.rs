@@ -4,13 +4,15 @@
 //! become more, and no memory is taken ahead: one tile of all rows would hold them twice while it
 //! grows.
 
+use std::sync::Arc;
+
 use isobar_model::Reservation;
 
 use super::tile::{RowRef, Tile, rows_max};
-use super::{EvalError, Node, Run, for_each_tile};
+use super::{EvalError, Node, Operator, Run, for_each_tile};
 
 /// Rows that are kept.
-pub(super) struct Rows {
+pub(crate) struct Rows {
     steps: usize,
     /// All but the last one hold `each` rows.
     tiles: Vec<Tile>,
@@ -89,5 +91,41 @@ impl Rows {
     /// Whether there is any histogram.
     pub(super) fn has_histograms(&self) -> bool {
         self.tiles.iter().any(Tile::has_histograms)
+    }
+}
+
+/// The rows of what is computed once for several places.
+pub(super) struct SharedRows<'r> {
+    run: &'r Run<'r>,
+    slot: usize,
+    rows: Option<Arc<Rows>>,
+    /// The next tile.
+    at: usize,
+}
+
+impl<'r> SharedRows<'r> {
+    pub(super) fn new(run: &'r Run<'r>, slot: usize) -> Self {
+        SharedRows {
+            run,
+            slot,
+            rows: None,
+            at: 0,
+        }
+    }
+}
+
+impl<'r> Operator<'r> for SharedRows<'r> {
+    fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
+        let rows = match &mut self.rows {
+            Some(rows) => rows,
+            none => none.insert(self.run.shared_rows(self.slot)?),
+        };
+        tile.reset(rows.steps);
+        if let Some(kept) = rows.tiles.get(self.at) {
+            let kept = kept.rows();
+            kept.for_each(|row| tile.push_copy(row.labels.clone(), row));
+            self.at += 1;
+        }
+        Ok(!tile.is_empty())
     }
 }

@@ -364,6 +364,12 @@ fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 
     let Some(measures) = run.measures() else {
         return operator(run, node);
     };
+    if let Kind::Shared(slot) = node.kind
+        && run.shared_node(slot).rank == node.rank
+    {
+        // It is measured where it is computed.
+        return operator(run, node);
+    }
     let scope = measures.enter(node.rank);
     let input = operator(run, node)?;
     drop(scope);
@@ -414,6 +420,7 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         Kind::Sort(sort) => reorder::sort(run, node, sort)?,
         Kind::Relabel(op) => Box::new(Late::new(move || reorder::relabel(run, op))),
         Kind::Buckets(op) => Box::new(Late::new(move || buckets::evaluate(run, node, op))),
+        Kind::Shared(slot) => Box::new(kept::SharedRows::new(run, *slot)),
         Kind::Info(op) => Box::new(Late::new(move || info::evaluate(run, node, op))),
     })
 }

@@ -10,6 +10,7 @@ use isobar_model::series::{Select, Series, SeriesSource, SeriesStream};
 use isobar_model::{Budget, Reservation};
 
 use super::EvalError;
+use super::kept::Rows;
 use super::measure::{Measures, Scope};
 use super::remarks::Remarks;
 use super::tally::Tally;
@@ -17,6 +18,7 @@ use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limit, Limits};
 use crate::plan::Plan;
 use crate::plan::counting::Counting;
+use crate::plan::node::Node;
 use crate::value::{QueryStats, StepStats};
 
 /// One evaluation of a plan.
@@ -40,6 +42,9 @@ pub(crate) struct Run<'a> {
     new: AtomicU64,
     series: AtomicU64,
     countings: &'a [Counting],
+    /// What is computed once, and its rows once they are.
+    shared_nodes: &'a [Node],
+    shared_rows: Vec<OnceLock<Arc<Rows>>>,
     /// What each step costs, if that is asked for.
     step_stats: Option<Mutex<StepStats>>,
     measures: Option<Measures>,
@@ -75,6 +80,8 @@ impl<'a> Run<'a> {
             new: AtomicU64::new(0),
             series: AtomicU64::new(0),
             countings: &plan.countings,
+            shared_nodes: &plan.shared,
+            shared_rows: plan.shared.iter().map(|_| OnceLock::new()).collect(),
             step_stats: plan
                 .step_stats
                 .then(|| Mutex::new(StepStats::of(plan.grid))),
@@ -243,6 +250,20 @@ impl<'a> Run<'a> {
             read: VecDeque::new(),
             operator: self.operator(),
         })
+    }
+
+    /// A node that is read at several places.
+    pub(in crate::eval) fn shared_node(&self, slot: usize) -> &'a Node {
+        &self.shared_nodes[slot]
+    }
+
+    /// The rows of such a node, computed when they are first asked for.
+    pub(in crate::eval) fn shared_rows(&self, slot: usize) -> Result<Arc<Rows>, EvalError> {
+        if let Some(rows) = self.shared_rows[slot].get() {
+            return Ok(Arc::clone(rows));
+        }
+        let rows = Arc::new(Rows::of(self, self.shared_node(slot))?);
+        Ok(Arc::clone(self.shared_rows[slot].get_or_init(|| rows)))
     }
 
     /// The operator that this thread works for, when operators are measured.

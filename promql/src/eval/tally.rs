@@ -58,14 +58,16 @@ impl<'a> Tally<'a> {
     /// looked at and of new ones.
     pub(super) fn finish(self, steps: Option<&mut StepStats>) -> (u64, u64) {
         let counting = self.counting;
-        let queryable = self.queryable.saturating_mul(counting.weight);
+        let times = counting.times;
+        let queryable = self.queryable.saturating_mul(counting.weight * times);
         if self.steps.is_empty() {
-            return (queryable, self.new);
+            return (queryable, self.new.saturating_mul(times));
         }
         let mut new = 0;
         let mut none = StepStats::default();
         let into = steps.unwrap_or(&mut none);
         for (step, (looked_at, read)) in self.steps.iter().enumerate() {
+            let (looked_at, read) = (looked_at * times, read * times);
             if let Some(at) = counting.step_of_query(step) {
                 new += read;
                 if let Some(into) = into.new.get_mut(at) {

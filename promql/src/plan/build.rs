@@ -41,6 +41,7 @@ pub(super) fn plan(
         in_parameter: false,
         counting: Counting {
             weight: 1,
+            times: 1,
             frames: Vec::new(),
         },
         countings: Vec::new(),
@@ -58,7 +59,7 @@ pub(super) fn plan(
         }
         _ => Root::Vector(builder.vector(expr, grid, &around)?),
     };
-    Ok(Plan {
+    let mut plan = Plan {
         root,
         grid,
         instant,
@@ -71,7 +72,12 @@ pub(super) fn plan(
         levels: 0,
         step_stats: params.step_stats,
         features: params.features,
-    })
+        shared: Vec::new(),
+    };
+    if rewrites.shared_results {
+        super::shared::share(&mut plan);
+    }
+    Ok(plan)
 }
 
 /// `params` with times that can be added.
@@ -159,10 +165,11 @@ pub(super) struct Builder<'a> {
 impl Builder<'_> {
     /// The number of how samples count here.
     pub(super) fn counting(&mut self) -> usize {
-        if self.countings.last() != Some(&self.counting) {
+        let known = self.countings.iter().position(|it| *it == self.counting);
+        known.unwrap_or_else(|| {
             self.countings.push(self.counting.clone());
-        }
-        self.countings.len() - 1
+            self.countings.len() - 1
+        })
     }
 
     /// What is planned from here on is held for all steps of `grid`; gives what to end that with.

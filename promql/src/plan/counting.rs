@@ -13,6 +13,8 @@ pub(crate) struct Counting {
     /// How often they count as looked at: for each step for which the result is held, and not at
     /// all in the subquery of a function.
     pub(crate) weight: u64,
+    /// At how many places of the query the same stands.
+    pub(crate) times: u64,
     /// What lies around the selector, from outside to inside.
     pub(crate) frames: Vec<Frame>,
 }
@@ -96,7 +98,11 @@ mod tests {
             range_ms,
         };
         let steps = |frames: Vec<Frame>| -> Vec<Option<usize>> {
-            let counting = Counting { weight: 0, frames };
+            let counting = Counting {
+                weight: 0,
+                times: 1,
+                frames,
+            };
             (0..15).map(|i| counting.step_of_query(i)).collect()
         };
         // 70, 90 and 110 to 210, 230 …; those behind the last window count for it.

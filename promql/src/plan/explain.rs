@@ -192,6 +192,14 @@ impl Explain<'_> {
                 select = Some(op.series.select);
                 format!("[info] {}", self.instant(&op.series))
             }
+            Kind::Shared(slot) => match self.plan.shared.get(*slot) {
+                Some(shared) if shared.rank == node.rank => return self.node(shared, level),
+                Some(shared) => {
+                    let name = self.node(shared, level).name;
+                    format!("[shared] computed once, elsewhere in the query: {name}")
+                }
+                None => "[empty]".to_owned(),
+            },
         };
         PlanNode {
             name,

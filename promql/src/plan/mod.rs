@@ -8,7 +8,7 @@
 //!
 //! In reading order: [`node`] holds what a plan consists of; [`build`] makes it, with [`calls`]
 //! [`info`] and [`selectors`]; [`invariant`] says what does not depend on the step; [`selects`] numbers the
-//! selectors; [`counting`] says how their samples count; [`duration`] computes durations; [`explain`] shows a plan to a person.
+//! selectors; [`counting`] says how their samples count; [`shared`] finds what is computed once; [`duration`] computes durations; [`explain`] shows a plan to a person.
 
 mod build;
 mod calls;
@@ -22,6 +22,7 @@ pub(crate) mod node;
 mod rewrite;
 mod selectors;
 mod selects;
+mod shared;
 
 use isobar_model::series::Select;
 
@@ -106,6 +107,8 @@ pub struct Plan {
     pub(crate) instant: bool,
     pub(crate) query: String,
     pub(crate) selects: Vec<Select>,
+    /// What is computed once and read at several places ([`node::Kind::Shared`]).
+    pub(crate) shared: Vec<Node>,
     /// How many nodes read each select.
     pub(crate) readers: Vec<u32>,
     /// The ways in which samples count.

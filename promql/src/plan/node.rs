@@ -131,6 +131,8 @@ pub(crate) enum Kind {
     Buckets(Box<Buckets>),
     /// `info`
     Info(Box<Info>),
+    /// The rows of the shared node of that number.
+    Shared(usize),
 }
 
 /// An instant selector with its times resolved.

@@ -28,6 +28,8 @@ pub struct Rewrites<'a> {
     pub empty_sides: bool,
     /// Selectors of the same series share a scan.
     pub shared_scans: bool,
+    /// Aggregations that come more than once are computed once.
+    pub shared_results: bool,
     /// Vectors that are constant are computed.
     pub constants: bool,
     /// Labels that matchers may name, but that no series has when it gets here: those that tell
@@ -41,6 +43,7 @@ impl Default for Rewrites<'_> {
             matchers: true,
             empty_sides: true,
             shared_scans: true,
+            shared_results: true,
             constants: true,
             hidden_labels: &[],
         }
@@ -53,6 +56,7 @@ impl Rewrites<'_> {
         matchers: false,
         empty_sides: false,
         shared_scans: false,
+        shared_results: false,
         constants: false,
         hidden_labels: &[],
     };

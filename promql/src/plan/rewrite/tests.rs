@@ -163,7 +163,15 @@ fn vector(random: &mut Random, depth: usize) -> String {
         }
         17 => format!(r#"label_replace({}, "x", "$1", "y", "(.*)")"#, inner()),
         _ => {
-            let (left, right) = (inner(), inner());
+            let (mut left, mut right) = (inner(), inner());
+            if random.below(4) == 0 {
+                // The same aggregation twice.
+                let op = random.of(&["sum", "avg", "max", "count"]);
+                let twice = format!("{op} by ({labels}) ({left})");
+                let mut around = || random.of(&["", "-", "abs", "histogram_count", "sum"]);
+                left = format!("{}({twice})", around());
+                right = format!("{}({twice})", around());
+            }
             let on = match random.below(4) {
                 0 => format!(" on ({labels})"),
                 1 => format!(" ignoring ({labels})"),
@@ -303,6 +311,41 @@ fn what_is_saved() {
         let before = answer(query, &memory, &Rewrites::NONE, times).1;
         let after = answer(query, &memory, &Rewrites::default(), times).1;
         assert_eq!((before, after), (all, some), "{query}");
+    }
+}
+
+#[test]
+fn aggregations_that_come_twice_are_computed_once() {
+    for (query, shared, readers) in [
+        (
+            "histogram_count(sum(rate(a[1m]))) + histogram_sum(sum(rate(a[1m])))",
+            1,
+            vec![1],
+        ),
+        ("sum(a) / (sum(a) + sum(b))", 1, vec![1, 1]),
+        (
+            "sum by (x) (sum(a)) or sum by (x) (sum(a)) or sum(a)",
+            2,
+            vec![2],
+        ),
+        // At other times, with other labels, and where remarks are merged.
+        ("sum(a) - sum(a offset 1m)", 0, vec![2]),
+        ("sum(a) + sum by (x) (a)", 0, vec![2]),
+        ("max_over_time(sum(a)[5m:1m]) - sum(a)", 0, vec![2]),
+        (
+            "sum(histogram_quantile(0.9, a)) - sum(histogram_quantile(0.9, a))",
+            0,
+            vec![2],
+        ),
+        ("a - a", 0, vec![2]),
+    ] {
+        let expr = parse_expr_with(query, &Features::default()).expect(query);
+        let plan = plan_with(&expr, &PlanParams::default(), &Rewrites::default()).expect(query);
+        assert_eq!(
+            (plan.shared.len(), &plan.readers),
+            (shared, &readers),
+            "{query}"
+        );
     }
 }
 
