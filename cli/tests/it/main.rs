@@ -11,5 +11,6 @@ mod generated;
 mod harness;
 mod hostile;
 mod import;
+mod kinds;
 mod peers;
 mod standalone;

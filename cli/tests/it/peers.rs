@@ -69,7 +69,7 @@ pub(crate) fn prometheus(binary: &Path, dir: &Path, config: &str, flags: &[&str]
     server
 }
 
-fn compare(ours: &Server, theirs: &Server, path: &str, params: &[(&str, &str)]) {
+pub(crate) fn compare(ours: &Server, theirs: &Server, path: &str, params: &[(&str, &str)]) {
     let (a, b) = (ours.api(path, params), theirs.api(path, params));
     let (a, b) = (normal(&a["data"]), normal(&b["data"]));
     assert!(
@@ -213,7 +213,7 @@ remote_write:
 
 /// A time between scrapes: their offsets within a second are fixed by the target, so two of three
 /// odd milliseconds are surely free, and this one is asked of both sides.
-fn odd_time(seconds: i64) -> String {
+pub(crate) fn odd_time(seconds: i64) -> String {
     format!("{seconds}.503")
 }
 
@@ -324,7 +324,7 @@ fn blocks_cut_by_isobar_open_in_prometheus() {
     compare(&isobar, &prometheus, "/api/v1/query_range", &range);
 }
 
-fn block_dirs(data: &Path) -> Vec<String> {
+pub(crate) fn block_dirs(data: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(data)
         .unwrap()
         .map(|entry| entry.unwrap())
