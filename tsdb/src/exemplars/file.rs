@@ -9,11 +9,13 @@
 
 use std::path::Path;
 
-use isobar_model::{Exemplar, Labels};
+use isobar_model::{Exemplar, Labels, Matcher, Tenant, TimeRange};
 
 use crate::Error;
 use crate::encoding::crc32c;
-use crate::wal::record::read_exemplars;
+use crate::wal::record::{ExemplarsEncoder, read_exemplars};
+
+use super::matches_any;
 
 /// The name of the file.
 pub(crate) const EXEMPLARS_FILE: &str = "isobar-exemplars";
@@ -32,6 +34,45 @@ pub(crate) fn encode(payload: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When the file cannot be read or is damaged; nothing was given to `each` then.
 pub(crate) fn read(dir: &Path, mut each: impl FnMut(Labels, Exemplar)) -> Result<(), Error> {
+    read_with_tenant(dir, |_, labels, exemplar| each(labels, exemplar))
+}
+
+/// The file of a copy of the block in `dir`, with the exemplars in `range` of the series that match;
+/// `None` when there are none.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn part(
+    dir: &Path,
+    matchers: &[Matcher],
+    range: TimeRange,
+) -> Result<Option<Vec<u8>>, Error> {
+    let selectors = [matchers.to_vec()];
+    let mut record: Option<ExemplarsEncoder> = None;
+    let mut trouble = None;
+    read_with_tenant(dir, |tenant, labels, exemplar| {
+        if !range.contains(exemplar.timestamp_ms) || !matches_any(&selectors, &labels) {
+            return;
+        }
+        match (&mut record, Tenant::new(tenant)) {
+            (Some(record), _) => record.put(&labels, &exemplar),
+            (None, Ok(tenant)) => {
+                let record = record.insert(ExemplarsEncoder::new(&tenant));
+                record.put(&labels, &exemplar);
+            }
+            (None, Err(why)) => trouble = Some(why.to_string()),
+        }
+    })?;
+    match trouble {
+        Some(why) => Err(Error::corrupt(
+            dir.join(EXEMPLARS_FILE).display().to_string(),
+            why,
+        )),
+        None => Ok(record.map(|record| encode(record.as_bytes()))),
+    }
+}
+
+fn read_with_tenant(dir: &Path, each: impl FnMut(&str, Labels, Exemplar)) -> Result<(), Error> {
     let path = dir.join(EXEMPLARS_FILE);
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
@@ -47,8 +88,7 @@ pub(crate) fn read(dir: &Path, mut each: impl FnMut(Labels, Exemplar)) -> Result
     }
     let payload = content.strip_prefix(MAGIC);
     let payload = payload.ok_or_else(|| corrupt("it is none of this kind".to_owned()))?;
-    read_exemplars(payload, |_, labels, exemplar| each(labels, exemplar))
-        .map_err(|e| corrupt(e.to_string()))
+    read_exemplars(payload, each).map_err(|e| corrupt(e.to_string()))
 }
 
 #[cfg(test)]
@@ -76,6 +116,12 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         read(dir.path(), |labels, it| found.push((labels, it))).unwrap();
         assert_eq!(found, [(series, exemplar)]);
+        let all = part(dir.path(), &[], TimeRange::ALL).unwrap();
+        assert_eq!(all.as_ref(), Some(&bytes));
+        let early = part(dir.path(), &[], TimeRange::new(0, 16)).unwrap();
+        let other = [Matcher::equal("__name__", "n")];
+        let other = part(dir.path(), &other, TimeRange::ALL).unwrap();
+        assert_eq!((early, other), (None, None));
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 4;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use isobar_model::{Exemplar, Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::Db;
+use isobar_tsdb::block::tools;
 use isobar_tsdb::db::Cut;
 use isobar_tsdb::exemplars::ExemplarCounts;
 use isobar_tsdb::metadata::{Described, Metadata};
@@ -89,6 +90,17 @@ fn exemplars_survive_restarts_and_outlive_the_head() {
     let block = db.blocks()[0].reader().dir().to_owned();
     let file = block.join("isobar-exemplars");
     assert!(file.is_file());
+    let copies = tempfile::tempdir().unwrap();
+    let (block, ulid) = (
+        db.blocks()[0].reader().clone(),
+        ulid::Ulid::from_parts(1, 1),
+    );
+    tools::rewrite(&block, copies.path(), ulid, &tools::Rewrite::default()).unwrap();
+    let copy = copies
+        .path()
+        .join(ulid.to_string())
+        .join("isobar-exemplars");
+    assert_eq!(fs::read(copy).unwrap(), fs::read(&file).unwrap());
     append(&db, "t", "m", &[(5 * hour, 5.0), (5 * hour + 1, 6.0)]);
     append(&db, "t", "m", &[(5 * hour + 2, 7.0)]);
     let with_new = [r#"{__name__="m"} 1000:1 1500:1.5 2000:2 18000000:5 18000001:6 18000002:7"#];

@@ -12,6 +12,7 @@ use crate::Error;
 use crate::block::meta::BlockDesc;
 use crate::block::{BlockMeta, BlockReader, BlockWriter};
 use crate::chunks::Encoding;
+use crate::exemplars::file as exemplars;
 use crate::merge::{SeriesChunks, without, without_overlap};
 
 /// What a copy holds. By default all that the block holds.
@@ -59,6 +60,9 @@ pub fn rewrite(
     meta.compaction.hints = old.compaction.hints.clone();
     meta.other = carried(&old.other);
     let mut writer = BlockWriter::create(parent, meta, block.index().symbols())?;
+    if let Some(bytes) = exemplars::part(block.dir(), &what.matchers, what.range)? {
+        writer.add_file(exemplars::EXEMPLARS_FILE, &bytes)?;
+    }
     let outside = outside(what.range);
     let mut aggregates = false;
     for series in block.select(&what.matchers, what.range)? {
