@@ -11,6 +11,7 @@ use super::series_cache::{Key, SELECT_MAX};
 use super::{BlockMeta, CHUNKS_DIR, INDEX_FILE, META_FILE, SeriesCache, TOMBSTONES_FILE};
 use crate::Error;
 use crate::chunks::{Chunk, SegmentReader};
+use crate::db::files;
 use crate::index::{ChunkMeta, IndexReader, SeriesEntry, SeriesRef};
 use crate::merge::{SeriesChunks, SeriesIter, without};
 use crate::mmap::map_file;
@@ -138,6 +139,57 @@ impl BlockReader {
         let every = count.div_ceil(some.max(1)).max(1);
         let some = series.into_iter().step_by(every).collect();
         Ok((count, Box::new(Selected::new(self, range, some))))
+    }
+
+    /// The tombstones with those of a range for the series that match, from their first to their last
+    /// sample at most; nothing when no chunk of such a series lies in the range.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the index cannot be read.
+    pub(crate) fn tombstones_with(
+        &self,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<Option<Tombstones>, Error> {
+        if !self.meta.overlaps(range) {
+            return Ok(None);
+        }
+        let mut stones = self.tombstones.clone();
+        let mut entry = SeriesEntry::default();
+        for series in self.matching(matchers)? {
+            let read = self.index.series(series, &mut entry);
+            read.map_err(|e| e.of_block(&self.dir, None))?;
+            let ends = entry.chunks.first().zip(entry.chunks.last());
+            let hit =
+                |chunk: &ChunkMeta| TimeRange::new(chunk.min_ms, chunk.max_ms).overlaps(&range);
+            if let (Some((first, last)), true) = (ends, entry.chunks.iter().any(hit)) {
+                let min_ms = range.min_ms.max(first.min_ms);
+                stones.add(
+                    series,
+                    TimeRange::new(min_ms, range.max_ms.min(last.max_ms)),
+                );
+            }
+        }
+        Ok((stones != self.tombstones).then_some(stones))
+    }
+
+    /// Replaces the files of the tombstones and of what the block holds. This reader goes on as it was.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub(crate) fn write_tombstones(&self, stones: &Tombstones) -> Result<(), Error> {
+        let mut meta = self.meta.clone();
+        meta.stats.num_tombstones = stones.len() as u64;
+        let contents = [
+            (TOMBSTONES_FILE, stones.encode()),
+            (META_FILE, meta.encode().into_bytes()),
+        ];
+        for (file, content) in contents {
+            let temporary = self.dir.join(format!("{file}.tmp"));
+            files::write(&temporary, &content)?;
+            files::rename(&temporary, &self.dir.join(file))?;
+        }
+        Ok(())
     }
 
     /// The names of all labels of the series that match, sorted; none when the block has no time

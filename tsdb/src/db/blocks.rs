@@ -171,6 +171,7 @@ impl Blocks {
                 },
             }
         }
+        self.remove_copied(&mut served)?;
         served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
         let mut state = self.state.write();
         // What a query found out meanwhile stays.
@@ -194,6 +195,62 @@ impl Blocks {
         served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
         state.served = Arc::new(served);
         Ok(block)
+    }
+
+    /// Serves a copy of a block in its place and removes it.
+    pub(crate) fn replace(&self, block: &Block, copy: Ulid) -> Result<(), Error> {
+        let copy = Block::open(self.dir.join(copy.to_string()), &self.cache)?;
+        self.swap(block.meta().ulid, copy);
+        self.remove(block)
+    }
+
+    /// Serves a block in the place of another, which stays where it is.
+    fn swap(&self, old: Ulid, new: Block) {
+        let mut state = self.state.write();
+        let mut served = (*state.served).clone();
+        served.retain(|block| block.meta().ulid != old);
+        served.push(new);
+        served.sort_by_key(|block| (block.meta().min_ms, block.meta().ulid));
+        state.served = Arc::new(served);
+    }
+
+    /// Marks samples of the series that match as deleted. Selects that begin after this leave them out.
+    pub(crate) fn delete(
+        &self,
+        block: &Block,
+        matchers: &[Matcher],
+        range: TimeRange,
+    ) -> Result<(), Error> {
+        let reader = block.reader();
+        let stones = self.checked(block, reader.tombstones_with(matchers, range))?;
+        if let Some(stones) = stones {
+            reader.write_tombstones(&stones)?;
+            let dir = reader.dir().to_owned();
+            self.swap(block.meta().ulid, Block::open(dir, &self.cache)?);
+        }
+        Ok(())
+    }
+
+    /// Removes blocks whose copy is there, as a crash may leave them.
+    fn remove_copied(&self, served: &mut Vec<Block>) -> Result<(), Error> {
+        let is_copied = |block: &Block| {
+            served.iter().any(|copy| {
+                let (old, new) = (block.meta(), copy.meta());
+                let parents = &new.compaction.parents;
+                new.ulid != old.ulid
+                    && parents.iter().any(|parent| parent.ulid == old.ulid)
+                    && new.min_ms <= old.min_ms
+                    && old.end_ms <= new.end_ms
+            })
+        };
+        let copied: Vec<Block> = served.iter().filter(|it| is_copied(it)).cloned().collect();
+        for block in copied {
+            served.retain(|it| it.meta().ulid != block.meta().ulid);
+            let path = block.reader().dir().to_owned();
+            self.remove(&block)?;
+            (self.events)(Event::LeftoverRemoved { path });
+        }
+        Ok(())
     }
 
     /// Stops serving a block and removes its directory. Who reads it at present may go on.

@@ -68,6 +68,13 @@ pub enum Event {
         /// How many samples it holds.
         samples: u64,
     },
+    /// A block of which samples were deleted was copied without them, or removed when none was left.
+    BlockCleaned {
+        /// The directory that the block had.
+        path: PathBuf,
+        /// The copy.
+        copy: Option<ulid::Ulid>,
+    },
     /// A block was removed because retention says so.
     BlockExpired {
         /// The block's directory.
@@ -119,6 +126,7 @@ impl Event {
             | Event::ImportIncomplete { .. } => true,
             Event::WalRecovered
             | Event::BlockCut { .. }
+            | Event::BlockCleaned { .. }
             | Event::BlockExpired { .. }
             | Event::Imported { .. }
             | Event::LeftoverRemoved { .. } => false,
@@ -175,6 +183,18 @@ impl fmt::Display for Event {
                     "block {path} cut for {tenant}: {series} series, {samples} samples"
                 )
             }
+            Event::BlockCleaned { path, copy } => match copy {
+                Some(copy) => write!(
+                    f,
+                    "block {} replaced by {copy}, without deleted samples",
+                    path.display()
+                ),
+                None => write!(
+                    f,
+                    "block {} removed: all of its samples are deleted",
+                    path.display()
+                ),
+            },
             Event::BlockExpired { path, why } => {
                 write!(f, "block {} removed: {why}", path.display())
             }

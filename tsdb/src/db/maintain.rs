@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -118,7 +119,7 @@ impl Db {
         self.head.file_chunks(&self.chunk_files, 0)
     }
 
-    fn replace_log(&self) -> Result<(), Error> {
+    pub(super) fn replace_log(&self) -> Result<(), Error> {
         snapshot::replace_log(
             &self.wal_dir,
             &self.head,
@@ -190,26 +191,7 @@ impl Db {
 
     fn write_block(&self, tenant: &TenantState, range: TimeRange) -> Result<Block, Error> {
         let ulid = self.new_ulid();
-        let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
-        meta.other = meta_fields(&tenant.name);
-        let series = self.head.select(Some(tenant.id), &[], range);
-        let series = series.leaving_out_damage(&self.config.events);
-        let symbols: BTreeSet<&str> = series
-            .pairs()
-            .flat_map(|(name, value)| [name, value])
-            .collect();
-        let symbols: Vec<String> = symbols.into_iter().map(str::to_owned).collect();
-        let mut writer = BlockWriter::create(&self.config.dir, meta, symbols.into_iter().map(Ok))?;
-        writer.add_all(series)?;
-        let uncut = tenant
-            .cut_until_ms
-            .load(Ordering::Acquire)
-            .min(range.min_ms);
-        let of_block = TimeRange::new(uncut, range.max_ms);
-        if let Some((name, bytes)) = self.exemplars_for_block(&tenant.name, of_block) {
-            writer.add_file(name, &bytes)?;
-        }
-        let Some(meta) = writer.finish()? else {
+        let Some(meta) = self.write_head(&self.config.dir, ulid, tenant, range)? else {
             return Err(Error::corrupt("head", "samples that were there are gone"));
         };
         let block = self.blocks.add(ulid)?;
@@ -222,7 +204,38 @@ impl Db {
         Ok(block)
     }
 
-    fn new_ulid(&self) -> Ulid {
+    /// Writes what the head has of a tenant in a range as a block into a directory; nothing when it has
+    /// nothing.
+    pub(super) fn write_head(
+        &self,
+        dir: &Path,
+        ulid: Ulid,
+        tenant: &TenantState,
+        range: TimeRange,
+    ) -> Result<Option<BlockMeta>, Error> {
+        let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
+        meta.other = meta_fields(&tenant.name);
+        let series = self.head.select(Some(tenant.id), &[], range);
+        let series = series.leaving_out_damage(&self.config.events);
+        let symbols: BTreeSet<&str> = series
+            .pairs()
+            .flat_map(|(name, value)| [name, value])
+            .collect();
+        let symbols: Vec<String> = symbols.into_iter().map(str::to_owned).collect();
+        let mut writer = BlockWriter::create(dir, meta, symbols.into_iter().map(Ok))?;
+        writer.add_all(series)?;
+        let uncut = tenant
+            .cut_until_ms
+            .load(Ordering::Acquire)
+            .min(range.min_ms);
+        let of_block = TimeRange::new(uncut, range.max_ms);
+        if let Some((name, bytes)) = self.exemplars_for_block(&tenant.name, of_block) {
+            writer.add_file(name, &bytes)?;
+        }
+        writer.finish()
+    }
+
+    pub(super) fn new_ulid(&self) -> Ulid {
         let random = || u128::from(std::hash::RandomState::new().build_hasher().finish());
         let now_ms = u64::try_from(self.config.clock.now_ms()).unwrap_or(0);
         Ulid::from_parts(now_ms, random() << 64 | random())

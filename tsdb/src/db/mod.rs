@@ -6,11 +6,13 @@
 pub mod beside;
 pub mod blocks;
 pub mod config;
+mod delete;
 pub mod estimate;
 pub mod event;
 pub(crate) mod files;
 mod maintain;
 mod pins;
+pub mod snapshot;
 pub mod stats;
 
 use std::path::{Path, PathBuf};

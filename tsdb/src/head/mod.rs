@@ -7,6 +7,7 @@
 
 mod append;
 pub(crate) mod chunk_files;
+mod delete;
 mod filing;
 mod gather;
 pub mod incoming;

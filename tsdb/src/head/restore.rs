@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use isobar_model::{Labels, Tenant};
+use isobar_model::{Labels, Tenant, TimeRange};
 use parking_lot::{MutexGuard, RwLockWriteGuard};
 
 use crate::Error;
@@ -117,6 +117,11 @@ impl<'a> Restore<'a> {
                 match Tenant::new(tenant) {
                     Ok(tenant) => drop(self.head.metadata.insert(&tenant, metric, metadata)),
                     Err(e) => drop(trouble.get_or_insert(e.to_string())),
+                }
+            }),
+            Kind::Tombstones => record::read_tombstones(payload, |id, range| {
+                if let Err(e) = self.delete(id, range) {
+                    trouble.get_or_insert(e.to_string());
                 }
             }),
             Kind::End => Ok(()),
@@ -274,6 +279,15 @@ impl<'a> Restore<'a> {
         tenant.max_ms = tenant.max_ms.max(range.max_ms);
         self.counts.chunks += 1;
         Ok(())
+    }
+
+    fn delete(&mut self, id: u32, range: TimeRange) -> Result<(), Error> {
+        let id = self.resolve(id);
+        // A series that is not known has no samples to delete.
+        match self.shards[shard_of(id)].get_mut(id) {
+            Some(series) => series.delete(range).map(|_| ()),
+            None => Ok(()),
+        }
     }
 
     /// Makes the times known, drops series without samples, and finds the ids that stand for no

@@ -54,6 +54,8 @@ pub enum Kind {
     Exemplars = 7,
     /// What is said about metrics of a tenant.
     Metadata = 8,
+    /// Samples that were deleted.
+    Tombstones = 9,
     /// Where chunks of series lie in files (snapshots only).
     Filed = 12,
 }
@@ -70,6 +72,7 @@ impl Kind {
             6 => Kind::Histograms,
             7 => Kind::Exemplars,
             8 => Kind::Metadata,
+            9 => Kind::Tombstones,
             12 => Kind::Filed,
             _ => return None,
         })
@@ -301,6 +304,33 @@ pub fn read_filed(
                 },
             );
         }
+    }
+    Ok(())
+}
+
+/// Begins the payload of a tombstones record: the times whose samples are deleted.
+pub(crate) fn put_tombstones_range(out: &mut Vec<u8>, range: TimeRange) {
+    put_varint(out, range.min_ms);
+    put_varint(out, range.max_ms);
+}
+
+/// Adds a series to the payload of a tombstones record.
+pub(crate) fn put_tombstone(out: &mut Vec<u8>, id: u32) {
+    put_uvarint(out, u64::from(id));
+}
+
+/// Reads a tombstones record: `each` gets an id and the times of which its samples are deleted.
+///
+/// # Errors
+/// When the payload does not follow its format; what came before the error was given to `each`.
+pub fn read_tombstones(
+    payload: &[u8],
+    mut each: impl FnMut(u32, TimeRange),
+) -> Result<(), DecodeError> {
+    let mut decoder = Decoder::new(payload);
+    let range = TimeRange::new(decoder.varint()?, decoder.varint()?);
+    while !decoder.is_empty() {
+        each(decoder.uvarint32()?, range);
     }
     Ok(())
 }

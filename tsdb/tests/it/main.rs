@@ -13,6 +13,8 @@ mod damage;
 #[cfg(test)]
 mod data;
 #[cfg(test)]
+mod delete;
+#[cfg(test)]
 mod estimates;
 #[cfg(test)]
 mod golden;

@@ -3,6 +3,7 @@
 //! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, and at the end of the block range
 //! it began in, so that no chunk crosses the border between two blocks.
 
+mod delete;
 mod extra;
 mod histograms;
 mod sealed;

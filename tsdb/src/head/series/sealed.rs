@@ -9,6 +9,7 @@ use isobar_model::TimeRange;
 
 use crate::Error;
 use crate::chunks::{Chunk, Encoding};
+use crate::merge::without;
 
 use crate::head::chunk_files::ChunkFile;
 
@@ -166,6 +167,32 @@ impl Sealed {
         {
             *place = Stored::Filed(filed);
         }
+    }
+
+    /// Deletes the samples of a range, and says whether there were chunks of that time. Behind a chunk
+    /// on the heap all others are on it too.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when a chunk cannot be read; then nothing is deleted.
+    pub(super) fn delete(&mut self, range: TimeRange) -> Result<bool, Error> {
+        if self.overlapping(range).next().is_none() {
+            return Ok(false);
+        }
+        let mut kept: Vec<Stored> = Vec::with_capacity(self.chunks.len());
+        for stored in &self.chunks {
+            let follows_heap = matches!(kept.last(), Some(Stored::Heap(_)));
+            if range.overlaps(&stored.range()) {
+                let left = without(&stored.clone().read()?, &[range])?;
+                kept.extend(left.into_iter().map(|chunk| Stored::Heap(Box::new(chunk))));
+            } else if follows_heap {
+                kept.push(Stored::Heap(Box::new(stored.clone().read()?)));
+            } else {
+                kept.push(stored.clone());
+            }
+        }
+        kept.shrink_to_fit();
+        self.chunks = kept;
+        Ok(true)
     }
 
     /// Drops all chunks that end before `before_ms`.
