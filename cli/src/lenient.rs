@@ -149,18 +149,34 @@ struct Escaper {
 }
 
 impl Escaper {
-    fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        for (at, byte) in bytes.iter().copied().enumerate() {
-            match self.part {
-                Part::Method => self.method(byte, out),
-                Part::Target => self.target(byte, out),
-                Part::Fields => self.field(byte, out),
-                Part::Rest => {
-                    out.extend_from_slice(&bytes[at..]);
-                    return;
-                }
+    fn push(&mut self, mut bytes: &[u8], out: &mut Vec<u8>) {
+        while let Some((byte, rest)) = bytes.split_first() {
+            let same = self.unchanged(bytes);
+            if same > 0 {
+                out.extend_from_slice(&bytes[..same]);
+                bytes = &bytes[same..];
+                continue;
             }
+            match self.part {
+                Part::Method => self.method(*byte, out),
+                Part::Target => self.target(*byte, out),
+                Part::Fields => self.field(*byte, out),
+                Part::Rest => {}
+            }
+            bytes = rest;
         }
+    }
+
+    /// How many of the next bytes pass as they are and change nothing.
+    fn unchanged(&self, bytes: &[u8]) -> usize {
+        let mut all = bytes.iter();
+        let end = match self.part {
+            Part::Target => all.position(|it| matches!(it, b' ' | b'\n') || is_escaped(*it)),
+            Part::Fields if self.named => all.position(|it| *it == b'\n'),
+            Part::Method | Part::Fields => Some(0),
+            Part::Rest => None,
+        };
+        end.unwrap_or(bytes.len())
     }
 
     fn method(&mut self, byte: u8, out: &mut Vec<u8>) {
@@ -181,7 +197,7 @@ impl Escaper {
                 // The version stands where a field would: it is no name of interest.
                 self.named = byte == b' ';
             }
-            b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f.. => {
+            byte if is_escaped(byte) => {
                 out.extend_from_slice(&[
                     b'%',
                     HEX[usize::from(byte >> 4)],
@@ -223,6 +239,14 @@ impl Escaper {
             self.name.push(byte.to_ascii_lowercase());
         }
     }
+}
+
+/// Whether a byte of a target has to be escaped.
+fn is_escaped(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..
+    )
 }
 
 #[cfg(test)]

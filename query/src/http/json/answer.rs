@@ -9,14 +9,14 @@ use isobar_model::{Labels, Warnings};
 use isobar_promql::value::{MatrixSeries, Points, Value, VectorSample};
 
 use super::histogram::write_histogram_point;
-use super::line::Line;
 use super::number::{NumberText, write_json_number, write_plain, write_timestamp, write_value};
+use super::room::Room;
 use super::text::{write_json, write_label_text};
 
 /// Most warnings, and most infos, that an answer carries.
 const REMARKS_MAX: usize = 10;
-/// An upper estimate of the bytes of one `[timestamp,"value"]` and its comma.
-const POINT_BYTES: usize = 48;
+/// No `[timestamp,"value"]` and its comma have more bytes.
+const POINT_BYTES: usize = 56;
 /// Points of a series that are written before the size of the piece is looked at again.
 const POINTS_BATCH: usize = 256;
 /// Histograms of a series that are written before the size of the piece is looked at again. One
@@ -262,32 +262,32 @@ fn write_points(out: &mut Vec<u8>, columns: &Points, from: &mut usize, times: &m
     if *from == 0 {
         times.learn(&columns.timestamps);
     }
-    let points = columns
-        .timestamps
-        .iter()
-        .zip(&columns.values)
-        .skip(*from)
-        .take(POINTS_BATCH);
-    out.reserve(POINTS_BATCH * POINT_BYTES);
+    let end = columns.len().min(*from + POINTS_BATCH);
+    let points = columns.timestamps.iter().zip(&columns.values);
     out.extend_from_slice(if *from == 0 { b"[" } else { b",[" });
-    let mut text = NumberText::new();
-    for (timestamp_ms, value) in points {
-        match (times.text(*timestamp_ms), text.common_value(*value)) {
-            (Some((time, time_bytes)), Some(value)) => {
-                let mut line = Line::new();
-                line.push_of(time, (*time_bytes).into());
-                line.push(value);
-                line.push_of(b"\"],[", 4);
-                line.append_to(out);
+    Room::write(out, (end - *from) * POINT_BYTES, |room| {
+        let (mut text, mut rare) = (NumberText::new(), Vec::new());
+        for (timestamp_ms, value) in points.skip(*from).take(end - *from) {
+            match times.text(*timestamp_ms) {
+                Some((time, time_bytes)) => room.push_of(time, (*time_bytes).into()),
+                None => {
+                    rare.clear();
+                    write_time(&mut rare, *timestamp_ms);
+                    room.push(&rare);
+                }
             }
-            _ => {
-                write_time(out, *timestamp_ms);
-                write_value(out, *value);
-                out.extend_from_slice(b"\"],[");
+            match text.common_value(*value) {
+                Some(value) => room.push(value),
+                None => {
+                    rare.clear();
+                    write_value(&mut rare, *value);
+                    room.push(&rare);
+                }
             }
+            room.push_of(b"\"],[", 4);
         }
-        *from += 1;
-    }
+    });
+    *from = end;
     // What the last point has too much.
     out.truncate(out.len() - b",[".len());
     *from >= columns.len()
@@ -546,6 +546,35 @@ mod tests {
                     expected.join(",")
                 ),
             );
+        }
+    }
+
+    #[test]
+    fn the_longest_points_have_room() {
+        let values = [
+            f64::MIN,
+            -f64::MIN_POSITIVE,
+            -1.234_567_890_123_456_7e-6,
+            -1.234_567_890_123_456_7e-4,
+            -9.876_543_210_987_654e20,
+            f64::NEG_INFINITY,
+        ];
+        for value in values {
+            let mut columns = Columns::default();
+            (0..1_000).for_each(|p| columns.push(i64::MIN + p, value));
+            let labels = Labels::empty();
+            let columns = columns.into();
+            let data = Data::Query {
+                value: Value::Matrix(vec![MatrixSeries { labels, columns }]),
+                stats: None,
+                analysis: None,
+            };
+            let json = whole(data, &Warnings::default());
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            let points = json["data"]["result"][0]["values"].as_array().unwrap();
+            assert_eq!(points.len(), 1_000);
+            let read = points[999][1].as_str().unwrap().parse::<f64>().unwrap();
+            assert_eq!(read.to_bits(), value.to_bits());
         }
     }
 

@@ -3,6 +3,6 @@
 
 pub(crate) mod answer;
 mod histogram;
-mod line;
 pub(crate) mod number;
+mod room;
 pub(crate) mod text;
