@@ -45,6 +45,23 @@ impl Collector for DbCollector {
             appended.metric_type(),
         )?)?;
 
+        let exemplars = self.db.exemplar_stats();
+        for (name, help, count) in [
+            (
+                "prometheus_tsdb_exemplar_exemplars_appended",
+                "Total number of appended exemplars",
+                exemplars.appended,
+            ),
+            (
+                "prometheus_tsdb_exemplar_out_of_order_exemplars",
+                "Total number of exemplars that came out of order",
+                exemplars.out_of_order,
+            ),
+        ] {
+            let counter = ConstCounter::new(count);
+            let kind = counter.metric_type();
+            counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+        }
         let series = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor(
             "prometheus_tsdb_head_series",
@@ -78,6 +95,30 @@ impl Collector for DbCollector {
                 "Newest sample in the head, unix milliseconds",
                 max_ms,
             )?;
+        }
+        for (name, help, value) in [
+            (
+                "prometheus_tsdb_exemplar_exemplars_in_storage",
+                "Number of exemplars in memory",
+                exemplars.exemplars,
+            ),
+            (
+                "prometheus_tsdb_exemplar_series_with_exemplars_in_storage",
+                "Number of series with exemplars in memory",
+                exemplars.series,
+            ),
+            (
+                "prometheus_tsdb_exemplar_max_exemplars",
+                "Most exemplars of a tenant in memory",
+                exemplars.exemplars_max,
+            ),
+            (
+                "isobar_exemplars_bytes",
+                "Memory that exemplars take",
+                exemplars.bytes,
+            ),
+        ] {
+            gauge(name, help, whole(value))?;
         }
         let blocks = self.db.blocks();
         gauge(

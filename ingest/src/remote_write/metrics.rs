@@ -119,6 +119,7 @@ impl Metrics {
         }
         let dropped = [
             ("out_of_order", counts.out_of_order),
+            ("too_far_in_future", counts.in_future),
             ("labels_too_long", counts.too_long),
             ("disabled", counts.disabled),
             ("bad_labels", outcome.exemplars_bad),

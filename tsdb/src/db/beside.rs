@@ -6,6 +6,7 @@ use super::{Block, Db};
 use crate::Error;
 use crate::exemplars::file::EXEMPLARS_FILE;
 use crate::exemplars::{ExemplarCounts, ExemplarStats, Found, SeriesExemplars, file, matches_any};
+use crate::head::AHEAD_MS_MAX;
 use crate::head::incoming::CommitTicket;
 use crate::metadata::{Described, Metadata, MetadataMap};
 
@@ -30,7 +31,9 @@ impl Db {
         exemplars: impl IntoIterator<Item = (Labels, Exemplar)>,
     ) -> Result<ExemplarCounts, Error> {
         self.log.check_writable()?;
-        Ok(self.head.exemplars.append(&self.log, tenant, exemplars))
+        let max_ms = self.config.clock.now_ms().saturating_add(AHEAD_MS_MAX);
+        let kept = &self.head.exemplars;
+        Ok(kept.append(&self.log, tenant, max_ms, exemplars))
     }
 
     /// The exemplars in `range` of the series that match one of the selectors, of one tenant or of

@@ -10,6 +10,7 @@ pub(crate) mod file;
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 
 use isobar_model::{Exemplar, Labels, Matcher, Tenant, TimeRange};
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub struct ExemplarCounts {
     pub duplicates: u64,
     /// Older than the newest of their series.
     pub out_of_order: u64,
+    /// More than ten minutes ahead of the clock.
+    pub in_future: u64,
     /// With labels that are too long ([`isobar_model::exemplar::LABELS_CHARS_MAX`]).
     pub too_long: u64,
     /// Not kept because none are.
@@ -44,6 +47,12 @@ pub struct ExemplarStats {
     pub series: u64,
     /// The memory that they take, in bytes, about.
     pub bytes: u64,
+    /// The most of a tenant that are kept.
+    pub exemplars_max: u64,
+    /// Stored since the process started.
+    pub appended: u64,
+    /// Refused since the process started because the newest of their series is newer.
+    pub out_of_order: u64,
 }
 
 /// The exemplars of a series, oldest first.
@@ -62,6 +71,8 @@ pub(crate) struct Exemplars {
     /// The most of a tenant; 0 keeps none.
     max: usize,
     tenants: Mutex<BTreeMap<Tenant, Ring>>,
+    appended: AtomicU64,
+    out_of_order: AtomicU64,
 }
 
 impl Exemplars {
@@ -69,15 +80,16 @@ impl Exemplars {
     pub(crate) fn new(max: usize) -> Self {
         Exemplars {
             max,
-            tenants: Mutex::default(),
+            ..Exemplars::default()
         }
     }
 
-    /// Stores exemplars and pushes them into the log.
+    /// Stores exemplars up to a time and pushes them into the log.
     pub(crate) fn append(
         &self,
         log: &Log,
         tenant: &Tenant,
+        max_ms: i64,
         exemplars: impl IntoIterator<Item = (Labels, Exemplar)>,
     ) -> ExemplarCounts {
         let mut counts = ExemplarCounts::default();
@@ -90,6 +102,10 @@ impl Exemplars {
         let mut tenants = self.tenants.lock();
         let ring = tenants.entry(tenant.clone()).or_default();
         for (labels, exemplar) in exemplars {
+            if exemplar.timestamp_ms > max_ms {
+                counts.in_future += 1;
+                continue;
+            }
             match ring.add(&labels, &exemplar, self.max) {
                 Ok(()) => {
                     counts.appended += 1;
@@ -107,6 +123,9 @@ impl Exemplars {
         if !record.is_empty() {
             log.push(Kind::Exemplars, record.as_bytes());
         }
+        self.appended.fetch_add(counts.appended, Atomic::Relaxed);
+        self.out_of_order
+            .fetch_add(counts.out_of_order, Atomic::Relaxed);
         counts
     }
 
@@ -174,7 +193,12 @@ impl Exemplars {
 
     /// What is in memory.
     pub(crate) fn stats(&self) -> ExemplarStats {
-        let mut stats = ExemplarStats::default();
+        let mut stats = ExemplarStats {
+            exemplars_max: self.max as u64,
+            appended: self.appended.load(Atomic::Relaxed),
+            out_of_order: self.out_of_order.load(Atomic::Relaxed),
+            ..ExemplarStats::default()
+        };
         for ring in self.tenants.lock().values() {
             stats.exemplars += ring.order.len() as u64;
             stats.series += ring.series.len() as u64;

@@ -20,7 +20,7 @@ use super::tenants::TenantState;
 /// block is only cut from what nobody writes to any more (Prometheus does the same).
 const AGE_MS_MAX: i64 = super::series::BLOCK_RANGE_MS / 2;
 /// A sample may be this far ahead of the clock.
-const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
+pub(crate) const AHEAD_MS_MAX: i64 = 10 * 60 * 1000;
 /// Records are ended near this size.
 const RECORD_BYTES: usize = 1 << 20;
 /// The most bytes of a series' labels.

@@ -26,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use series::{BLOCK_RANGE_MS, CHUNK_SAMPLES_MAX};
 
+pub(crate) use append::AHEAD_MS_MAX;
 pub(crate) use restore::Restore;
 pub use restore::RestoreCounts;
 pub(crate) use series::block_end_ms;

@@ -55,12 +55,19 @@ fn exemplars_survive_restarts_and_outlive_the_head() {
         &db,
         "t",
         "m",
-        &[(1000, 1.0), (2000, 2.0), (2000, 2.0), (500, 1.0)],
+        &[
+            (1000, 1.0),
+            (2000, 2.0),
+            (2000, 2.0),
+            (500, 1.0),
+            (i64::MAX, 1.0),
+        ],
     );
     let expected = ExemplarCounts {
         appended: 2,
         duplicates: 1,
         out_of_order: 1,
+        in_future: 1,
         ..ExemplarCounts::default()
     };
     assert_eq!(counts, expected);

@@ -113,6 +113,30 @@ fn all_kinds_are_stored_and_survive_restarts_and_cuts() {
 }
 
 #[test]
+fn kinds_that_take_turns_in_a_request_come_back_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    // Known series take another way through than new ones.
+    write(&db, "t", &[TestSeries::new(SERIES, &[(500, 0.5)])]);
+    let h = |t: i64, count: f64| TestSeries::of_histograms(SERIES, &[(t, counter(count))]);
+    let f = |t: i64| TestSeries::new(SERIES, &[(t, 1.0)]);
+    let request = [
+        h(1000, 1.0),
+        f(2000),
+        f(2500),
+        h(3000, 2.0),
+        f(4000),
+        h(5000, 9.0),
+    ];
+    assert!(write(&db, "t", &request).is_empty());
+    let expected =
+        [r#"{__name__="h", job="a"} 500:0.5 1000:h1 2000:1 2500:1 3000:h2 4000:1 5000:h9"#];
+    assert_eq!(dump_all(&db), expected);
+    drop(db);
+    assert_eq!(dump_all(&open(dir.path())), expected);
+}
+
+#[test]
 fn chunks_are_sealed_at_120_samples_and_at_borders() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());

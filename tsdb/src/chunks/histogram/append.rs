@@ -393,3 +393,59 @@ fn custom_bound(bits: &mut BitWriter, bound: f64) {
     bits.put(0, 1);
     bits.put(bound.to_bits(), 64);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunks::histogram::encode;
+    use isobar_model::histogram::CounterReset;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn one_by_one_gives_the_same_bytes_and_so_does_going_on(
+            samples in prop::collection::vec(
+                (1_i64..100_000, prop::collection::btree_map(-20_i32..20, 0_u32..1000, 0..9)),
+                1..60,
+            ),
+            float_counts in any::<bool>(),
+            stop in any::<prop::sample::Index>(),
+        ) {
+            let (counts, share) = match float_counts {
+                true => (Counts::Float, 0.37),
+                false => (Counts::Integer, 1.0),
+            };
+            let mut time_ms = 0;
+            let samples: Vec<(i64, Arc<FloatHistogram>)> = samples
+                .into_iter()
+                .map(|(step, buckets)| {
+                    time_ms += step;
+                    let (indexes, numbers): (Vec<i32>, Vec<u32>) = buckets.into_iter().unzip();
+                    let numbers: Vec<f64> = numbers.iter().map(|it| f64::from(*it) * share).collect();
+                    let histogram = FloatHistogram {
+                        // Gauges may fall, so all samples are of one chunk.
+                        hint: CounterReset::Gauge,
+                        schema: 1,
+                        // The sum of nothing is -0, which is no integer.
+                        count: 0.0 + numbers.iter().sum::<f64>(),
+                        sum: time_ms as f64 * 0.3,
+                        positive: Buckets::of_layout(indexes.into(), numbers).unwrap(),
+                        ..FloatHistogram::default()
+                    };
+                    (time_ms, Arc::new(histogram))
+                })
+                .collect();
+            let expected = encode(&samples, counts, 120);
+            let stop = stop.index(samples.len());
+            let mut appender = HistogramAppender::new(&samples[0].1, counts, 0xc0);
+            for (at, (time_ms, histogram)) in samples.iter().enumerate() {
+                if at > 0 && at == stop {
+                    let chunk = appender.to_chunk().unwrap();
+                    appender = HistogramAppender::resume(&chunk).unwrap().unwrap().0;
+                }
+                appender.append(*time_ms, histogram);
+            }
+            prop_assert_eq!(appender.into_chunk(), expected.into_iter().next());
+        }
+    }
+}
