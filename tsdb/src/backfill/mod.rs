@@ -8,15 +8,16 @@
 //!
 //! Of several samples of a series for one time the first that came stays: an equal one is a
 //! duplicate, another is a conflict, and both are counted. Nothing is visible before
-//! [`Backfill::finish`].
+//! [`Backfill::finish`]. Exemplars are kept as a head keeps them: the newest, beside the block of
+//! their time.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 
 use hashbrown::{HashMap, HashTable};
-use isobar_model::{Clock, Labels, Tenant, TimeRange};
+use isobar_model::{Clock, Exemplar, Labels, Tenant, TimeRange};
 use ulid::Ulid;
 
 mod combine;
@@ -30,13 +31,17 @@ use crate::block::{BlockMeta, BlockWriter};
 use crate::chunks::Chunk;
 use crate::db::blocks::meta_fields_of;
 use crate::db::files;
+use crate::exemplars::file as exemplars_file;
 use crate::head::BLOCK_RANGE_MS;
+use crate::wal::record::ExemplarsEncoder;
 use open::Open;
 pub use points::Value;
 use run::{Run, RunWriter, Section};
 
 /// What samples may take in memory unless it is said otherwise.
 pub const BYTES_MAX_DEFAULT: usize = 256 << 20;
+/// How many exemplars are kept, as in Prometheus unless it is configured otherwise.
+const EXEMPLARS_MAX: usize = 100_000;
 /// What a series takes in a window beyond its samples, roughly.
 const OPEN_BYTES: usize = 2 * size_of::<(u32, Open)>();
 
@@ -68,6 +73,8 @@ pub struct Counted {
     pub conflicts: u64,
     /// Samples that lost their start times, because they had to be encoded anew.
     pub start_times_dropped: u64,
+    /// Exemplars that are beside blocks.
+    pub exemplars: u64,
 }
 
 /// What was made of it.
@@ -103,6 +110,8 @@ pub struct Backfill {
     bytes: usize,
     runs: Vec<Run>,
     deleted: HashMap<u32, Vec<TimeRange>>,
+    /// The newest, as they came.
+    exemplars: VecDeque<(SeriesId, Exemplar)>,
     counted: Counted,
 }
 
@@ -127,6 +136,7 @@ impl Backfill {
             bytes: 0,
             runs: Vec::new(),
             deleted: HashMap::new(),
+            exemplars: VecDeque::new(),
             counted: Counted::default(),
         })
     }
@@ -213,6 +223,14 @@ impl Backfill {
             .try_for_each(|(ms, value)| self.push(series, ms, value))
     }
 
+    /// Takes an exemplar. When there are too many the first of them goes.
+    pub fn add_exemplar(&mut self, series: SeriesId, exemplar: Exemplar) {
+        if self.exemplars.len() >= EXEMPLARS_MAX {
+            self.exemplars.pop_front();
+        }
+        self.exemplars.push_back((series, exemplar));
+    }
+
     /// Leaves out all samples of a series in a range, those that come later too.
     pub fn delete(&mut self, series: SeriesId, range: TimeRange) {
         self.deleted.entry(series.0).or_default().push(range);
@@ -224,6 +242,7 @@ impl Backfill {
     /// # Errors
     /// When files cannot be read or written.
     pub fn finish(mut self) -> Result<Finished, Error> {
+        self.put_in_order();
         self.spill()?;
         let windows: BTreeSet<i64> = self.runs.iter().flat_map(Run::windows).collect();
         let mut blocks = Vec::new();
@@ -311,7 +330,28 @@ impl Backfill {
             writer.add(self.labels(series), &chunks)?;
         }
         self.counted = counted;
+        if let Some(bytes) = self.exemplars_of(window) {
+            writer.add_file(exemplars_file::EXEMPLARS_FILE, &bytes)?;
+        }
         writer.finish()
+    }
+
+    /// The file with the exemplars of a window, if there are any.
+    fn exemplars_of(&mut self, window: i64) -> Option<Vec<u8>> {
+        let mut exemplars: Vec<_> = self
+            .exemplars
+            .iter()
+            .filter(|(_, exemplar)| window_of(exemplar.timestamp_ms) == window)
+            .collect();
+        let place = |series: &SeriesId| self.rank.get(series.index());
+        exemplars.sort_by_key(|(series, exemplar)| (place(series), exemplar.timestamp_ms));
+        exemplars.dedup();
+        let mut record = ExemplarsEncoder::new(self.config.tenant.as_ref()?);
+        for (series, exemplar) in &exemplars {
+            record.put(self.labels(*series), exemplar);
+        }
+        self.counted.exemplars += exemplars.len() as u64;
+        (!record.is_empty()).then(|| exemplars_file::encode(record.as_bytes()))
     }
 
     /// The times and the symbols of a window.

@@ -79,7 +79,7 @@ impl Db {
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?, config.exemplars_max));
         let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
         blocks.remove_leftovers()?;
-        foreign::import(&config)?;
+        let said = foreign::import(&config)?;
         blocks.reload()?;
         for block in blocks.served().iter().filter(|block| block.cut_here) {
             head.tenants()
@@ -96,6 +96,9 @@ impl Db {
             config.sync,
             Arc::clone(&config.events),
         )?;
+        for (tenant, metric, metadata) in said {
+            head.metadata.append(&log, &tenant, &metric, metadata);
+        }
         Ok(Db {
             config,
             wal_dir,

@@ -27,6 +27,7 @@ use crate::db::config::DbConfig;
 use crate::db::event::Event;
 use crate::db::files;
 use crate::lock::DirLock;
+use crate::metadata::Metadata;
 
 /// Where blocks are made and the journal lies.
 const STAGING_DIR: &str = "isobar-import";
@@ -39,6 +40,21 @@ const PARTIAL_HINTS: [&str; 3] = [
     "from-stale-series",
     "from-selected-series",
 ];
+
+/// Types of metrics by their numbers in the log.
+const KINDS: [&str; 8] = [
+    "unknown",
+    "counter",
+    "gauge",
+    "histogram",
+    "gaugehistogram",
+    "summary",
+    "info",
+    "stateset",
+];
+
+/// What is said of a metric of a tenant.
+pub(crate) type Said = (Tenant, String, Metadata);
 
 /// What is to be done when all blocks are written, and what there is to tell about it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,28 +71,31 @@ struct Journal {
     series: u64,
     floats: u64,
     histograms: u64,
+    exemplars: u64,
     conflicts: u64,
     found: Found,
 }
 
 /// Takes over what another database has left in the data directory. Without it nothing happens.
+/// Gives what was said of metrics, which has no place on disk but our log.
 ///
 /// # Errors
 /// [`Error::Locked`] when it still runs; when files cannot be read, written or renamed.
-pub(crate) fn import(config: &DbConfig) -> Result<(), Error> {
+pub(crate) fn import(config: &DbConfig) -> Result<Vec<Said>, Error> {
+    let mut said = Vec::new();
     let staging = config.dir.join(STAGING_DIR);
     match std::fs::read(staging.join(JOURNAL_FILE)) {
         Ok(json) => {
             let name = staging.join(JOURNAL_FILE).display().to_string();
             let journal = serde_json::from_slice(&json);
             let journal = journal.map_err(|e| Error::corrupt(name, e.to_string()))?;
-            carry_out(config, &journal)?;
+            said.extend(carry_out(config, &journal)?);
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => clear(&staging)?,
         Err(e) => return Err(Error::io("read", staging.join(JOURNAL_FILE), e)),
     }
     if has_head(&config.dir)? {
-        take_over(config, "", &Tenant::default())?;
+        said.extend(take_over(config, "", &Tenant::default())?);
     }
     for name in files::names(&config.dir)? {
         let Some(tenant) = tenant_of(&config.dir, &name)? else {
@@ -85,9 +104,9 @@ pub(crate) fn import(config: &DbConfig) -> Result<(), Error> {
         let dir = config.dir.join(&name);
         // Held until its blocks are ours.
         let _lock = DirLock::take(&dir)?;
-        take_over(config, &name, &tenant)?;
+        said.extend(take_over(config, &name, &tenant)?);
     }
-    Ok(())
+    Ok(said)
 }
 
 fn clear(staging: &Path) -> Result<(), Error> {
@@ -138,7 +157,7 @@ fn blocks_in(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<(), Error> {
+fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Said>, Error> {
     let (root, dir) = (&config.dir, config.dir.join(source));
     let is_root = source.is_empty();
     let staging = root.join(STAGING_DIR);
@@ -173,6 +192,7 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<(), Err
         series,
         floats: blocks.iter().map(|it| it.stats.num_float_samples).sum(),
         histograms: blocks.iter().map(|it| it.stats.num_histogram_samples).sum(),
+        exemplars: counted.exemplars,
         conflicts: counted.conflicts,
         found: Found {
             start_times_dropped: found.start_times_dropped + counted.start_times_dropped,
@@ -237,7 +257,7 @@ fn renamed(root: &Path, source: &str) -> Result<Vec<(String, String)>, Error> {
 }
 
 /// Does what the journal says, as far as it is not done, and removes it.
-fn carry_out(config: &DbConfig, journal: &Journal) -> Result<(), Error> {
+fn carry_out(config: &DbConfig, journal: &Journal) -> Result<Vec<Said>, Error> {
     let root = &config.dir;
     let staging = root.join(STAGING_DIR);
     for ulid in &journal.made {
@@ -258,7 +278,27 @@ fn carry_out(config: &DbConfig, journal: &Journal) -> Result<(), Error> {
     files::sync_dir(&staging)?;
     files::remove_dir(&staging)?;
     tell(config, journal);
-    Ok(())
+    said(journal)
+}
+
+/// What is said of metrics, for the log of who opens the database.
+fn said(journal: &Journal) -> Result<Vec<Said>, Error> {
+    let tenant = journal_tenant(journal)?;
+    let entries = journal.found.metadata.iter();
+    let said = entries.map(|(metric, (kind, unit, help))| {
+        let kind = KINDS.get(usize::from(*kind)).unwrap_or(&KINDS[0]);
+        let metadata = Metadata {
+            kind: (*kind).to_owned(),
+            help: help.clone(),
+            unit: unit.clone(),
+        };
+        (tenant.clone(), metric.clone(), metadata)
+    });
+    Ok(said.collect())
+}
+
+fn journal_tenant(journal: &Journal) -> Result<Tenant, Error> {
+    Tenant::new(&journal.tenant).map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> Result<(), Error> {
@@ -274,8 +314,7 @@ fn give_tenant(dir: &Path, journal: &Journal) -> Result<(), Error> {
     let path = dir.join("meta.json");
     let json = std::fs::read(&path).map_err(|e| Error::io("read", &path, e))?;
     let mut meta = BlockMeta::decode(&path.display().to_string(), &json)?;
-    let tenant =
-        Tenant::new(&journal.tenant).map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))?;
+    let tenant = journal_tenant(journal)?;
     for (name, value) in meta_fields_of(&tenant, origin(false)) {
         let old = meta.other.entry(name).or_insert_with(|| json!({}));
         match (old, value) {
@@ -305,14 +344,12 @@ fn tell(config: &DbConfig, journal: &Journal) {
         series: journal.series,
         samples: journal.floats,
         histograms: journal.histograms,
-        exemplars: found.exemplars,
+        exemplars: journal.exemplars,
     });
     let lost = [
         (found.unknown_series, "samples of series without labels"),
         (found.unknown_histograms, "histograms of unknown kinds"),
         (found.start_times_dropped, "start times of samples"),
-        (found.exemplars, "exemplars"),
-        (found.metadata, "entries of metadata"),
         (journal.conflicts, "samples whose time has another value"),
     ];
     let lost: Vec<String> = lost

@@ -8,12 +8,13 @@
 //! that came late are not bound by that. Prometheus would give up the log behind the first damage.
 //! Here all that can be read is.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use isobar_model::sample::is_stale;
-use isobar_model::{Columns, FloatHistogram, Labels, TimeRange};
+use isobar_model::{Columns, Exemplar, FloatHistogram, Labels, TimeRange};
 use serde::{Deserialize, Serialize};
 
 use super::head_chunks::{HeadChunk, HeadChunkReader};
@@ -33,12 +34,8 @@ pub(super) const CHUNKS_HEAD: &str = "chunks_head";
 const CHECKPOINT_PREFIX: &str = "checkpoint.";
 
 /// What was found besides samples, and what could not be used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Found {
-    /// Exemplars.
-    pub(super) exemplars: u64,
-    /// Entries of metadata.
-    pub(super) metadata: u64,
     /// Samples of series whose labels are not in the log.
     pub(super) unknown_series: u64,
     /// Histograms of kinds that nobody knows.
@@ -47,6 +44,8 @@ pub(super) struct Found {
     pub(super) start_times_dropped: u64,
     /// Places that are damaged.
     pub(super) damages: u64,
+    /// What is said of metrics: type by its number, unit and help.
+    pub(super) metadata: BTreeMap<String, (u8, String, String)>,
 }
 
 /// Reads logs and chunks of the data directory `dir`. Samples before `min_valid_ms` that came in
@@ -334,11 +333,23 @@ impl RecordSink for Reading<'_> {
         }
     }
 
-    fn exemplar(&mut self, _: At, _: f64, _: Labels) {
-        self.found.exemplars += 1;
+    fn exemplar(&mut self, at: At, value: f64, labels: Labels) {
+        let exemplar = Exemplar {
+            labels,
+            value,
+            timestamp_ms: at.ms,
+        };
+        let series = self.numbers.get(&at.series);
+        if let Some(series) = series.filter(|_| at.ms >= self.min_valid_ms) {
+            self.backfill.add_exemplar(*series, exemplar);
+        }
     }
 
-    fn metadata(&mut self, _: SeriesNumber, _: u8, _: &str, _: &str) {
-        self.found.metadata += 1;
+    fn metadata(&mut self, number: SeriesNumber, kind: u8, unit: &str, help: &str) {
+        if let Some(series) = self.numbers.get(&number) {
+            let metric = self.backfill.labels(*series).metric_name().to_owned();
+            let said = (kind, unit.to_owned(), help.to_owned());
+            self.found.metadata.insert(metric, said);
+        }
     }
 }

@@ -69,6 +69,26 @@ fn chained(samples: &[(u64, i64, i64, f64)]) -> Vec<u8> {
     out
 }
 
+fn exemplar(number: u64, ms: i64, trace: &str) -> Vec<u8> {
+    let mut out = floats(&[(number, ms, 0.5)]);
+    out[0] = 4;
+    put_uvarint(&mut out, 1);
+    put_uvarint_str(&mut out, "trace");
+    put_uvarint_str(&mut out, trace);
+    out
+}
+
+fn metadata(number: u64, help: &str) -> Vec<u8> {
+    let mut out = vec![6];
+    put_uvarint(&mut out, number);
+    out.push(1);
+    put_uvarint(&mut out, 2);
+    for text in ["HELP", help, "MOOD", "fine"] {
+        put_uvarint_str(&mut out, text);
+    }
+    out
+}
+
 fn tombstone(number: u64, min_ms: i64, max_ms: i64) -> Vec<u8> {
     let mut out = vec![3];
     put_be64(&mut out, number);
@@ -117,6 +137,9 @@ fn leave(dir: &Path) {
             (2, 30, 3.0),
         ]),
         tombstone(2, 15, 25),
+        exemplar(1, 399, "x"),
+        exemplar(1, 399, "x"),
+        metadata(2, "what it is"),
         chained(&[
             (2, 40, 0, 4.0),
             (2, 50, 35, 5.0),
@@ -190,10 +213,21 @@ fn all_that_a_head_left_becomes_blocks() {
         events,
         [
             "DIR/ taken over for default-tenant: 2 blocks; of its log 2 series, 15 samples, 0 \
-             histograms, 0 exemplars",
+             histograms, 1 exemplars",
             "not taken over from DIR/: 2 samples of series without labels, 2 start times of samples"
         ]
     );
+    let all = [vec![]];
+    let found = db.exemplars(None, &all, TimeRange::ALL);
+    let (labels, exemplars) = &found.series[0];
+    assert_eq!((labels.metric_name(), exemplars.len()), ("a", 1));
+    assert_eq!(exemplars[0].labels.get("trace"), "x");
+    let said = db.metadata().list(None, None, None, None);
+    assert_eq!(
+        (said[0].0.as_str(), said[0].1[0].kind.as_str()),
+        ("b", "counter")
+    );
+    assert_eq!(said[0].1[0].help, "what it is");
     drop(db);
     let names: Vec<_> = fs::read_dir(dir.path())
         .unwrap()
