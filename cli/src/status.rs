@@ -62,6 +62,15 @@ impl Collector for DbCollector {
             let kind = counter.metric_type();
             counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
         }
+
+        let late = ConstCounter::new(stats.samples_appended_late);
+        late.encode(encoder.encode_descriptor(
+            "prometheus_tsdb_head_out_of_order_samples_appended",
+            "Total number of appended out of order samples",
+            None,
+            late.metric_type(),
+        )?)?;
+
         let series = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor(
             "prometheus_tsdb_head_series",

@@ -62,6 +62,16 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) exemplars_max: usize,
 
+    /// Take samples that are older than the newest of their series, when they are not older than
+    /// the newest of their tenant by more than this. 0 takes samples in order only.
+    #[arg(
+        long = "tsdb.out-of-order.time-window",
+        value_name = "DURATION",
+        default_value = "2h",
+        help_heading = "Storage"
+    )]
+    pub(crate) late_window: FlagDuration,
+
     /// When a write is acknowledged: "always" waits until it is on disk, "interval" does not and
     /// may lose up to a second of samples when the machine (not only the process) fails.
     #[arg(

@@ -115,10 +115,15 @@ fn refuses_bad_series_by_name_and_stores_the_others() {
         .unwrap();
     assert_eq!(status, 204, "the same sample again is a success");
     let (status, text) = server
-        .write(&[(labels("good", "job", "x"), columns(&[(t - 60_000, 1.0)]))])
+        .write(&[(
+            labels("good", "job", "x"),
+            columns(&[(t - 3 * 3_600_000, 1.0), (t - 60_000, 1.0)]),
+        )])
         .unwrap();
     assert_eq!(status, 400);
-    assert!(text.contains("out of order sample"), "{text}");
+    assert!(text.contains("too old sample"), "{text}");
+    let result = server.query("count_over_time(good[1d])", "1600000000");
+    assert_eq!(result["result"][0]["value"][1], "2", "late but not too old");
 }
 
 #[test]

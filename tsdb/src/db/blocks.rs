@@ -11,6 +11,7 @@ use ulid::Ulid;
 use crate::Error;
 use crate::block::writer::TEMPORARY_SUFFIX;
 use crate::block::{BlockMeta, BlockReader, SeriesCache};
+use crate::head::late::{Epoch, LateCut};
 use crate::merge::{SeriesChunks, SeriesIter};
 
 use super::event::{Event, Events};
@@ -29,6 +30,8 @@ pub struct Block {
     tenant: Tenant,
     /// Whether it was cut from this head: what is older than its end is in blocks.
     pub(crate) cut_here: bool,
+    /// The late samples of the head that it holds.
+    pub(crate) late_cut: Option<LateCut>,
 }
 
 impl Block {
@@ -43,7 +46,14 @@ impl Block {
                 .map_err(|e| Error::corrupt(reader.dir().display().to_string(), e.to_string()))?,
             None => Tenant::default(),
         };
+        let late_until = field.and_then(|field| field.get("late_until"));
+        let BlockMeta { min_ms, end_ms, .. } = *reader.meta();
+        let late_cut = late_until.and_then(Value::as_u64).map(|epoch| LateCut {
+            range: TimeRange::new(min_ms, end_ms.saturating_sub(1)),
+            until: Epoch(epoch),
+        });
         Ok(Block {
+            late_cut,
             cut_here: name.is_some() && field.is_some_and(|field| field.get("origin").is_none()),
             tenant,
             reader,
@@ -72,8 +82,13 @@ impl Block {
 }
 
 /// The fields that a block of a tenant has in `meta.json` besides Prometheus' own.
-pub(crate) fn meta_fields(tenant: &Tenant) -> Map<String, Value> {
-    Map::from_iter([(META_FIELD.to_owned(), json!({ "tenant": tenant.as_str() }))])
+/// `late_until` says which late samples it holds: see [`crate::head::late`].
+pub(crate) fn meta_fields(tenant: &Tenant, late_until: Option<Epoch>) -> Map<String, Value> {
+    let mut field = json!({ "tenant": tenant.as_str() });
+    if let Some(epoch) = late_until {
+        field["late_until"] = json!(epoch.0);
+    }
+    Map::from_iter([(META_FIELD.to_owned(), field)])
 }
 
 /// As [`meta_fields`], for a block that was not cut from a head: `origin` says where its samples

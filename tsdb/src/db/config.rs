@@ -21,6 +21,9 @@ pub struct DbConfig {
     pub retention_size: Option<u64>,
     /// The most exemplars of each tenant in memory; 0 keeps none.
     pub exemplars_max: usize,
+    /// A sample that cannot follow the newest of its series is taken when it is not older than the
+    /// newest of its tenant by more than this; with zero none is.
+    pub late_window: Duration,
     /// When a write counts as durable.
     pub sync: Sync,
     /// Tells the time, for what lies in the future and for the names of blocks.
@@ -29,14 +32,19 @@ pub struct DbConfig {
     pub events: Events,
 }
 
+/// How late samples may be unless something else is asked for.
+pub const LATE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
+
 impl DbConfig {
-    /// Everything but exemplars kept, every write synced, the machine's clock, nobody listening.
+    /// Everything but exemplars kept, late samples taken for two hours, every write synced, the
+    /// machine's clock, nobody listening.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         DbConfig {
             dir: dir.into(),
             retention_time: None,
             retention_size: None,
             exemplars_max: 0,
+            late_window: LATE_WINDOW_DEFAULT,
             sync: Sync::Always,
             clock: Clock::system(),
             events: Arc::new(|_| {}),

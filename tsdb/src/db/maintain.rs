@@ -1,18 +1,20 @@
 //! What has to be done from time to time: cutting blocks from the head, shortening the log,
 //! removing what retention does not keep.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use isobar_model::{Tenant, TimeRange};
+use roaring::RoaringBitmap;
 use ulid::Ulid;
 
 use crate::Error;
 use crate::block::{BlockMeta, BlockWriter};
-use crate::head::{BLOCK_RANGE_MS, TenantState, block_end_ms};
+use crate::head::late::{LateCut, Uncut};
+use crate::head::{BLOCK_RANGE_MS, BlockPart, TenantState, block_end_ms, block_start_ms};
 use crate::wal::snapshot;
 
 use super::Db;
@@ -21,6 +23,9 @@ use super::event::Event;
 
 /// A block is cut when the head holds one and a half times its range.
 const CUT_AT_MS: i64 = BLOCK_RANGE_MS / 2 * 3;
+
+/// What Prometheus writes into `meta.json` of blocks that were cut from late samples.
+const LATE_HINT: &str = "from-out-of-order";
 
 /// Sealed chunks are moved to files when they take this many bytes.
 const FILE_BYTES_MIN: usize = 1 << 20;
@@ -48,7 +53,10 @@ pub(crate) struct Agenda {
 
 struct Truncation {
     tenant: Arc<TenantState>,
+    /// In-order samples before this are in blocks.
     before_ms: i64,
+    /// Late samples that are in blocks.
+    late: Vec<LateCut>,
     generation: u64,
 }
 
@@ -145,25 +153,109 @@ impl Db {
         agenda: &mut Agenda,
         done: &mut Maintenance,
     ) -> Result<(), Error> {
+        let mut any = false;
         while let Some(end_ms) = self.next_cut(tenant, cut) {
-            // Nothing older is taken from here on, so the block will hold all there is.
+            // Nothing older is taken in order from here on, so the block will hold all there is;
+            // what comes late will be cut by itself.
             tenant.min_valid_ms.fetch_max(end_ms, Ordering::AcqRel);
             let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
-            let Some(min_ms) = self.head.oldest_from(tenant.id, cut_until_ms) else {
-                return Ok(());
+            let Some(oldest_ms) = self.head.oldest_from(tenant.id, cut_until_ms) else {
+                break;
             };
-            let block = self.write_block(tenant, TimeRange::new(min_ms, end_ms - 1))?;
-            done.blocks_cut.push(block.meta().ulid);
+            let late = self.freeze_late(tenant, agenda);
+            let mut range = TimeRange::new(block_start_ms(oldest_ms).max(cut_until_ms), end_ms - 1);
+            let extents = match &late {
+                Some(uncut) => self.head.late_extents(tenant, range, uncut)?,
+                None => BTreeMap::new(),
+            };
+            let late_ms = extents.values().map(|extent| extent.range.min_ms);
+            range.min_ms = late_ms.fold(oldest_ms, i64::min);
+            let (ids, in_order) = (self.head.ids_of(tenant.id), true);
+            let part = BlockPart { in_order, late };
+            let Some(truncation) = self.cut_block(tenant, range, &ids, part, done)? else {
+                return Err(Error::corrupt("head", "samples that were there are gone"));
+            };
             tenant.cut_until_ms.store(end_ms, Ordering::Release);
-            let generation = self.pins.publish();
-            let tenant = Arc::clone(tenant);
             agenda.truncations.push(Truncation {
-                tenant,
                 before_ms: end_ms,
-                generation,
+                ..truncation
             });
+            any = true;
+        }
+        self.cut_late(tenant, cut, any, agenda, done)
+    }
+
+    /// Cuts the late samples of ranges that are cut already: when none can come for them any more,
+    /// or, so that they do not pile up, when another block was cut.
+    fn cut_late(
+        &self,
+        tenant: &Arc<TenantState>,
+        cut: Cut,
+        any: bool,
+        agenda: &mut Agenda,
+        done: &mut Maintenance,
+    ) -> Result<(), Error> {
+        let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
+        let newest_ms = tenant.max_ms.load(Ordering::Acquire);
+        let over_ms = newest_ms.saturating_sub(self.head.late_window_ms.unwrap_or(0));
+        let ready = |at_ms: i64| any || cut != Cut::Due || block_end_ms(at_ms) <= over_ms;
+        let oldest_ms = tenant.late_min_ms.load(Ordering::Acquire);
+        if oldest_ms >= cut_until_ms || !ready(oldest_ms) {
+            return Ok(());
+        }
+        let Some(uncut) = self.freeze_late(tenant, agenda) else {
+            return Ok(());
+        };
+        let cut_already = TimeRange::new(i64::MIN, cut_until_ms - 1);
+        let extents = self.head.late_extents(tenant, cut_already, &uncut)?;
+        for (start_ms, extent) in extents.into_iter().filter(|(start_ms, _)| ready(*start_ms)) {
+            let end_ms = block_end_ms(start_ms).min(cut_until_ms);
+            let range = TimeRange::new(extent.range.min_ms, end_ms - 1);
+            let part = BlockPart {
+                in_order: false,
+                late: Some(uncut.clone()),
+            };
+            let truncation = self.cut_block(tenant, range, &extent.series, part, done)?;
+            agenda.truncations.extend(truncation);
         }
         Ok(())
+    }
+
+    /// The late samples of a tenant that were there until now, and are in no block.
+    pub(super) fn freeze_late(&self, tenant: &TenantState, agenda: &Agenda) -> Option<Uncut> {
+        let until = self.head.freeze_late(tenant)?;
+        let pending = agenda.truncations.iter();
+        let of_tenant = pending.filter(|pending| pending.tenant.id == tenant.id);
+        let cuts = of_tenant
+            .flat_map(|pending| pending.late.iter().copied())
+            .collect();
+        Some(Uncut { until, cuts })
+    }
+
+    /// Writes a block and serves it. Gives what may leave the head then; nothing when there is
+    /// nothing to write.
+    fn cut_block(
+        &self,
+        tenant: &Arc<TenantState>,
+        range: TimeRange,
+        ids: &RoaringBitmap,
+        part: BlockPart,
+        done: &mut Maintenance,
+    ) -> Result<Option<Truncation>, Error> {
+        let late = part.late.as_ref().map(|uncut| LateCut {
+            range,
+            until: uncut.until,
+        });
+        let Some(block) = self.write_block(tenant, range, ids, part)? else {
+            return Ok(None);
+        };
+        done.blocks_cut.push(block.meta().ulid);
+        Ok(Some(Truncation {
+            tenant: Arc::clone(tenant),
+            before_ms: i64::MIN,
+            late: Vec::from_iter(late),
+            generation: self.pins.publish(),
+        }))
     }
 
     /// Where the next block of a tenant ends, if one is to be cut.
@@ -189,10 +281,17 @@ impl Db {
         ready(start_ms).then_some(end_ms)
     }
 
-    fn write_block(&self, tenant: &TenantState, range: TimeRange) -> Result<Block, Error> {
+    fn write_block(
+        &self,
+        tenant: &TenantState,
+        range: TimeRange,
+        ids: &RoaringBitmap,
+        part: BlockPart,
+    ) -> Result<Option<Block>, Error> {
         let ulid = self.new_ulid();
-        let Some(meta) = self.write_head(&self.config.dir, ulid, tenant, range)? else {
-            return Err(Error::corrupt("head", "samples that were there are gone"));
+        let dir = &self.config.dir;
+        let Some(meta) = self.write_head(dir, ulid, tenant, range, ids, part)? else {
+            return Ok(None);
         };
         let block = self.blocks.add(ulid)?;
         (self.config.events)(Event::BlockCut {
@@ -201,21 +300,26 @@ impl Db {
             series: meta.stats.num_series,
             samples: meta.stats.num_samples,
         });
-        Ok(block)
+        Ok(Some(block))
     }
 
-    /// Writes what the head has of a tenant in a range as a block into a directory; nothing when it has
-    /// nothing.
+    /// Writes what some series of a tenant have in a range as a block into a directory; nothing when
+    /// they have nothing.
     pub(super) fn write_head(
         &self,
         dir: &Path,
         ulid: Ulid,
         tenant: &TenantState,
         range: TimeRange,
+        ids: &RoaringBitmap,
+        part: BlockPart,
     ) -> Result<Option<BlockMeta>, Error> {
         let mut meta = BlockMeta::new(ulid, range.min_ms, range.max_ms + 1);
-        meta.other = meta_fields(&tenant.name);
-        let series = self.head.select(Some(tenant.id), &[], range);
+        meta.other = meta_fields(&tenant.name, part.late.as_ref().map(|uncut| uncut.until));
+        if !part.in_order {
+            meta.compaction.hints.push(LATE_HINT.to_owned());
+        }
+        let series = self.head.select_block(ids, range, part);
         let series = series.leaving_out_damage(&self.config.events);
         let symbols: BTreeSet<&str> = series
             .pairs()
@@ -244,20 +348,29 @@ impl Db {
     /// Drops from the head what is in blocks, as far as nobody reads it, and shortens the log.
     fn clear_head(&self, agenda: &mut Agenda, done: &mut Maintenance) -> Result<(), Error> {
         let ready = |it: &mut Truncation| self.pins.all_since(it.generation);
-        // A tenant's last truncation does the work of those before it.
+        // The truncations of a tenant are done together.
         let mut last: Vec<Truncation> = Vec::new();
         for truncation in agenda.truncations.extract_if(.., ready) {
             match last
                 .iter_mut()
                 .find(|other| other.tenant.id == truncation.tenant.id)
             {
-                Some(other) => *other = truncation,
+                Some(other) => {
+                    other.before_ms = other.before_ms.max(truncation.before_ms);
+                    other.late.extend(truncation.late);
+                }
                 None => last.push(truncation),
             }
         }
         for truncation in last {
-            self.head.truncate(&truncation.tenant, truncation.before_ms);
+            let Truncation {
+                tenant,
+                before_ms,
+                late,
+                ..
+            } = truncation;
             agenda.shorten_log = true;
+            self.head.truncate(&tenant, before_ms, &late)?;
         }
         done.waits_for_readers = !agenda.truncations.is_empty();
         if agenda.shorten_log || snapshot::is_due(&self.wal_dir, &self.config.events)? {

@@ -25,7 +25,8 @@ use crate::backfill::{self, Backfill, BackfillConfig, Finished};
 use crate::foreign;
 use crate::head::chunk_files::ChunkFiles;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
-use crate::head::{Head, Restore, SECRET_BYTES, TenantId};
+use crate::head::late::LateCuts;
+use crate::head::{Head, HeadBounds, Restore, SECRET_BYTES, TenantId};
 use crate::lock::DirLock;
 use crate::merge::{SeriesIter, merge};
 use crate::wal::log::Log;
@@ -38,7 +39,7 @@ use pins::Pins;
 pub use crate::head::RestoreCounts;
 pub use beside::ExemplarsFound;
 pub use blocks::Block;
-pub use config::{DbConfig, Sync};
+pub use config::{DbConfig, LATE_WINDOW_DEFAULT, Sync};
 pub use estimate::SelectEstimate;
 pub use event::{Event, Events};
 pub use maintain::{Cut, Maintenance};
@@ -76,18 +77,29 @@ impl Db {
         let wal_dir = config.dir.join(WAL_DIR);
         files::create_dir(&wal_dir)?;
         files::sync_dir(&config.dir)?;
-        let head = Arc::new(Head::new(hash_secret(&wal_dir)?, config.exemplars_max));
+        let bounds = HeadBounds {
+            exemplars_max: config.exemplars_max,
+            late_window: config.late_window,
+        };
+        let head = Arc::new(Head::new(hash_secret(&wal_dir)?, bounds));
         let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
         blocks.remove_leftovers()?;
         let said = foreign::import(&config)?;
         blocks.reload()?;
         for block in blocks.served().iter().filter(|block| block.cut_here) {
-            head.tenants()
-                .find_or_add(block.tenant())
-                .note_cut(block.meta().end_ms);
+            let tenant = head.tenants().find_or_add(block.tenant());
+            tenant.note_cut(block.meta().end_ms);
+            // A block ends where the newest sample was, or before.
+            tenant.widen(i64::MAX, block.meta().end_ms.saturating_sub(1));
+        }
+        let mut late_cuts = LateCuts::new();
+        for block in blocks.served().iter() {
+            let of_tenant = late_cuts.entry(block.tenant().clone()).or_default();
+            of_tenant.extend(block.late_cut);
         }
         let chunk_files = ChunkFiles::open(&config.dir)?;
-        let mut restore = Restore::new(&head, Some(&chunk_files));
+        let restore = Restore::new(&head, Some(&chunk_files));
+        let mut restore = restore.without_late(late_cuts);
         let next_segment = replay::replay(&wal_dir, &mut restore, &config.events)?;
         let replayed = restore.finish();
         let log = Log::start(

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use isobar_model::TimeRange;
 
 use crate::Error;
+use crate::head::{BlockPart, TenantState};
 
+use super::maintain::Agenda;
 use super::{Db, files};
 
 /// The directory of snapshots in the data directory, as in Prometheus.
@@ -23,36 +25,63 @@ impl Db {
     /// When files cannot be linked or written; what is there then is removed.
     pub fn snapshot(&self, with_head: bool) -> Result<String, Error> {
         // Blocks neither come nor go meanwhile, nor do samples leave the head.
-        let _agenda = self.agenda.lock();
+        let agenda = self.agenda.lock();
         let random = std::hash::RandomState::new().build_hasher().finish() >> 1;
         let name = format!("{}-{random:016x}", utc_name(self.config.clock.now_ms()));
         let dir = self.config.dir.join(SNAPSHOTS_DIR).join(&name);
         files::create_dir(&dir)?;
-        let made = self.fill_snapshot(&dir, with_head);
+        let made = self.fill_snapshot(&dir, with_head, &agenda);
         if made.is_err() {
             files::remove_dir(&dir)?;
         }
         made.map(|()| name)
     }
 
-    fn fill_snapshot(&self, dir: &Path, with_head: bool) -> Result<(), Error> {
+    fn fill_snapshot(&self, dir: &Path, with_head: bool, agenda: &Agenda) -> Result<(), Error> {
         for block in self.blocks.served().iter() {
             let from = block.reader().dir();
             link_all(from, &dir.join(block.meta().ulid.to_string()))?;
         }
         if with_head {
             for tenant in self.head.tenants().all() {
-                let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
-                // What is older lies in blocks, even if readers keep it in memory.
-                let first_ms = self.head.oldest_from(tenant.id, cut_until_ms);
-                let last_ms = tenant.range().map(|(_, last_ms)| last_ms);
-                if let (Some(first_ms), Some(last_ms)) = (first_ms, last_ms) {
-                    let range = TimeRange::new(first_ms, last_ms);
-                    self.write_head(dir, self.new_ulid(), &tenant, range)?;
-                }
+                self.write_tenant(dir, &tenant, agenda)?;
             }
         }
         files::sync_dir(dir)
+    }
+
+    /// Writes what the head has of a tenant, and no block: late samples that are older than the others
+    /// come as blocks of their own.
+    fn write_tenant(&self, dir: &Path, tenant: &TenantState, agenda: &Agenda) -> Result<(), Error> {
+        let late = self.freeze_late(tenant, agenda);
+        let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
+        // What is older lies in blocks, even if readers keep it in memory.
+        let first_ms = self.head.oldest_from(tenant.id, cut_until_ms);
+        let last_ms = tenant.range().map(|(_, last_ms)| last_ms);
+        let in_order = first_ms.zip(last_ms);
+        if let Some((first_ms, last_ms)) = in_order {
+            let range = TimeRange::new(first_ms, last_ms);
+            let part = BlockPart {
+                in_order: true,
+                late: late.clone(),
+            };
+            let ids = self.head.ids_of(tenant.id);
+            self.write_head(dir, self.new_ulid(), tenant, range, &ids, part)?;
+        }
+        let Some(uncut) = late else {
+            return Ok(());
+        };
+        let before_ms = in_order.map_or(i64::MAX, |(first_ms, _)| first_ms.saturating_sub(1));
+        let older = TimeRange::new(i64::MIN, before_ms);
+        for extent in self.head.late_extents(tenant, older, &uncut)?.values() {
+            let part = BlockPart {
+                in_order: false,
+                late: Some(uncut.clone()),
+            };
+            let (ids, range) = (&extent.series, extent.range);
+            self.write_head(dir, self.new_ulid(), tenant, range, ids, part)?;
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,8 @@ pub struct HeadStats {
     pub chunk_bytes: u64,
     /// Samples taken since the process started.
     pub samples_appended: u64,
+    /// Those of them that came late.
+    pub samples_appended_late: u64,
     /// Time of the oldest and of the newest sample in the head, unix milliseconds.
     pub range_ms: Option<(i64, i64)>,
 }
@@ -60,6 +62,7 @@ impl Db {
                 continue;
             }
             stats.samples_appended += state.appended.load(Ordering::Relaxed);
+            stats.samples_appended_late += state.appended_late.load(Ordering::Relaxed);
             if let Some((min, max)) = state.range() {
                 let (old_min, old_max) = stats.range_ms.unwrap_or((min, max));
                 stats.range_ms = Some((min.min(old_min), max.max(old_max)));

@@ -12,7 +12,8 @@ use crate::wal::record::{self, HistogramsEncoder, Kind, SamplesEncoder};
 
 use super::Head;
 use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
-use super::series::{Bounds, MemSeries, Outcome};
+use super::late::Epoch;
+use super::series::{Bounds, LateBounds, MemSeries, Outcome};
 use super::shard::{IDS_END, Key, SHARDS, shard_of};
 use super::tenants::TenantState;
 
@@ -64,15 +65,15 @@ impl Head {
         now_ms: i64,
     ) -> Append {
         let mut scratch = SCRATCH.take();
+        let newest_ms = tenant.max_ms.load(Ordering::Acquire);
         let mut batch = Batch {
             head: self,
             log,
             tenant,
             series,
-            age_limit_ms: tenant
-                .max_ms
-                .load(Ordering::Acquire)
-                .saturating_sub(AGE_MS_MAX),
+            age_limit_ms: newest_ms.saturating_sub(AGE_MS_MAX),
+            late_min_ms: self.late_window_ms.map(|it| newest_ms.saturating_sub(it)),
+            late: LateRecords::default(),
             max_ms: now_ms.saturating_add(AHEAD_MS_MAX),
             encoder: std::mem::take(&mut scratch.encoder),
             histograms: std::mem::take(&mut scratch.histograms),
@@ -105,6 +106,48 @@ impl Head {
     }
 }
 
+/// Late samples that were taken from the shard that is locked.
+struct LateRecords {
+    floats: SamplesEncoder,
+    histograms: HistogramsEncoder,
+    count: u64,
+    min_ms: i64,
+}
+
+impl Default for LateRecords {
+    fn default() -> Self {
+        LateRecords {
+            floats: SamplesEncoder::default(),
+            histograms: HistogramsEncoder::default(),
+            count: 0,
+            min_ms: i64::MAX,
+        }
+    }
+}
+
+impl LateRecords {
+    fn bytes(&self) -> usize {
+        self.floats.as_bytes().len() + self.histograms.as_bytes().len()
+    }
+
+    /// Pushes them into the log. Called under the lock of the shard that has this epoch.
+    fn push(&mut self, log: &Log, epoch: Epoch) {
+        for (kind, samples) in [
+            (Kind::Late, self.floats.as_bytes()),
+            (Kind::LateHistograms, self.histograms.as_bytes()),
+        ] {
+            if !samples.is_empty() {
+                let mut payload = Vec::with_capacity(samples.len() + 10);
+                record::put_epoch(&mut payload, epoch.0);
+                payload.extend_from_slice(samples);
+                log.push(kind, &payload);
+            }
+        }
+        self.floats.clear();
+        self.histograms.clear();
+    }
+}
+
 struct Batch<'a, S> {
     head: &'a Head,
     log: &'a Log,
@@ -112,7 +155,10 @@ struct Batch<'a, S> {
     series: &'a [S],
     age_limit_ms: i64,
     max_ms: i64,
+    /// The oldest late sample that is taken, if any are.
+    late_min_ms: Option<i64>,
     encoder: SamplesEncoder,
+    late: LateRecords,
     /// Histograms that were taken from the shard that is locked. In the log they come behind the
     /// floats of `encoder`.
     histograms: HistogramsEncoder,
@@ -162,7 +208,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 .iter()
                 .filter_map(|known| locked.get(known.id));
             std::hint::black_box(known.fold(0, |all, series| all ^ series.touch()));
-            let bounds = self.bounds();
+            let bounds = self.bounds(locked.epoch);
             for known in &scratch.known {
                 if let Some(series) = locked.get_mut(known.id) {
                     self.append_series(series, *known, bounds);
@@ -170,7 +216,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     unknown.extend(group.iter().find(|todo| todo.at == known.at));
                 }
             }
-            self.end_shard();
+            self.end_shard(locked.epoch);
         }
         // Ends after the first round, unless a series is dropped between its making and its first
         // sample, which takes a truncation of the head.
@@ -183,11 +229,12 @@ impl<S: IncomingSeries> Batch<'_, S> {
 
     /// The times that are taken. Asked for under the lock of a shard: a block is cut by raising
     /// the limit first and then locking each shard.
-    fn bounds(&self) -> Bounds {
+    fn bounds(&self, epoch: Epoch) -> Bounds {
         let min_valid_ms = self.tenant.min_valid_ms.load(Ordering::Acquire);
         Bounds {
             min_ms: min_valid_ms.max(self.age_limit_ms),
             max_ms: self.max_ms,
+            late: self.late_min_ms.map(|min_ms| LateBounds { min_ms, epoch }),
         }
     }
 
@@ -196,14 +243,14 @@ impl<S: IncomingSeries> Batch<'_, S> {
         for group in known.chunk_by(|a, b| shard_of(a.id) == shard_of(b.id)) {
             let Some(first) = group.first() else { continue };
             let mut shard = self.head.shards[shard_of(first.id)].lock();
-            let bounds = self.bounds();
+            let bounds = self.bounds(shard.epoch);
             for known in group {
                 match shard.get_mut(known.id) {
                     Some(series) => self.append_series(series, *known, bounds),
                     None => unknown.extend(todo.get(known.at as usize)),
                 }
             }
-            self.end_shard();
+            self.end_shard(shard.epoch);
         }
         known.clear();
     }
@@ -227,6 +274,10 @@ impl<S: IncomingSeries> Batch<'_, S> {
                         self.encoder.clear();
                     }
                 }
+                Outcome::AppendedLate => {
+                    self.late.floats.put(known.id, timestamp_ms, value);
+                    self.took_late(timestamp_ms, bounds);
+                }
                 Outcome::Duplicate => self.duplicates += 1,
                 Outcome::Rejected(reason) => {
                     let text = || incoming.labels().map(|l| l.to_string()).unwrap_or_default();
@@ -247,9 +298,13 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     let histogram = Arc::clone(&it.histogram);
                     let outcome =
                         series.append_histogram(timestamp_ms, histogram, it.counts, bounds);
-                    if outcome == Outcome::Appended {
-                        self.histograms
-                            .put(known.id, timestamp_ms, &it.histogram, it.counts);
+                    let encoder = match outcome {
+                        Outcome::Appended => Some(&mut self.histograms),
+                        Outcome::AppendedLate => Some(&mut self.late.histograms),
+                        _ => None,
+                    };
+                    if let Some(encoder) = encoder {
+                        encoder.put(known.id, timestamp_ms, &it.histogram, it.counts);
                     }
                     outcome
                 }
@@ -264,6 +319,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                         self.push_records();
                     }
                 }
+                Outcome::AppendedLate => self.took_late(timestamp_ms, bounds),
                 Outcome::Duplicate => self.duplicates += 1,
                 Outcome::Rejected(reason) => {
                     let text = || incoming.labels().map(|l| l.to_string()).unwrap_or_default();
@@ -271,6 +327,20 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 }
             }
         });
+    }
+
+    #[cold]
+    fn took_late(&mut self, timestamp_ms: i64, bounds: Bounds) {
+        self.appended += 1;
+        self.late.count += 1;
+        self.late.min_ms = self.late.min_ms.min(timestamp_ms);
+        self.range.0 = self.range.0.min(timestamp_ms);
+        self.range.1 = self.range.1.max(timestamp_ms);
+        if self.late.bytes() >= RECORD_BYTES
+            && let Some(late) = bounds.late
+        {
+            self.late.push(self.log, late.epoch);
+        }
     }
 
     /// Pushes what was taken into the log, floats before histograms.
@@ -287,8 +357,13 @@ impl<S: IncomingSeries> Batch<'_, S> {
 
     /// Hands over what was taken while a shard was locked. Called before it is unlocked, so that
     /// who locks it next sees log and times as the shard is.
-    fn end_shard(&mut self) {
+    fn end_shard(&mut self, epoch: Epoch) {
         self.push_records();
+        if self.late.count > 0 {
+            self.late.push(self.log, epoch);
+            self.tenant.note_late(self.late.min_ms, self.late.count);
+            (self.late.min_ms, self.late.count) = (i64::MAX, 0);
+        }
         let (min_ms, max_ms) = std::mem::replace(&mut self.range, (i64::MAX, i64::MIN));
         self.tenant.widen(min_ms, max_ms);
     }
@@ -296,18 +371,21 @@ impl<S: IncomingSeries> Batch<'_, S> {
     /// Refuses a series that is not known and has no sample in bounds: it would take memory for
     /// nothing. False when it has one.
     fn refuse_out_of_bounds(&mut self, todo: Todo, labels: &Labels) -> bool {
-        let bounds = self.bounds();
+        let bounds = self.bounds(Epoch::default());
         let incoming = &self.series[todo.at as usize];
         let mut wanted = false;
-        let in_bounds = |t: i64| bounds.min_ms <= t && t <= bounds.max_ms;
+        let late_ms = bounds.late.map_or(i64::MAX, |late| late.min_ms);
+        let min_ms = bounds.min_ms.min(late_ms);
+        let in_bounds = |t: i64| min_ms <= t && t <= bounds.max_ms;
         incoming.samples(|t, _| wanted |= in_bounds(t));
         incoming.histograms(|t, sample| wanted |= sample.is_ok() && in_bounds(t));
         if wanted {
             return false;
         }
-        let reason = |t: i64| match t < bounds.min_ms {
-            true => RejectReason::OutOfBounds,
-            false => RejectReason::TooFarInFuture,
+        let reason = |t: i64| match (t > bounds.max_ms, bounds.late) {
+            (true, _) => RejectReason::TooFarInFuture,
+            (false, Some(_)) => RejectReason::TooOld,
+            (false, None) => RejectReason::OutOfBounds,
         };
         let text = || labels.to_string();
         incoming.samples(|t, value| self.rejected.add(reason(t), Some((t, value)), text));
@@ -333,20 +411,21 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     self.rejected
                         .add(RejectReason::BadLabels(why), None, String::new);
                 }
-                Ok(labels) if self.refuse_out_of_bounds(*todo, &labels) => {}
                 Ok(labels) => parsed.push((*todo, labels)),
                 Err(why) => self
                     .rejected
                     .add(RejectReason::BadLabels(why), None, String::new),
             }
         }
-        let mut catalog = self.head.catalog.write();
+        let head = self.head;
+        let mut catalog = head.catalog.write();
         let mut payload = Vec::new();
         let mut made = Vec::new();
         let mut keys = Vec::new();
         for (todo, labels) in parsed {
             let id = match catalog.index.find(self.tenant.id, &labels) {
                 Some(id) => id,
+                None if self.refuse_out_of_bounds(todo, &labels) => continue,
                 None => {
                     let Some(id) = catalog.ids.take(todo.key.shard()) else {
                         let why = format!("the head is full: it holds {IDS_END} series at most");

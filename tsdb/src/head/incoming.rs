@@ -68,7 +68,7 @@ pub struct CommitTicket(pub(crate) u64);
 /// Why a series or a sample was refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RejectReason {
-    /// Older than the newest sample of its series.
+    /// Older than the newest sample of its series, where no late samples are taken.
     OutOfOrder,
     /// A different value for a time that the series has already.
     DuplicateTimestamp,
@@ -80,10 +80,12 @@ pub enum RejectReason {
     BadLabels(String),
     /// A histogram contradicts itself, with the reason.
     BadHistogram(String),
+    /// Late by more than the window for late samples.
+    TooOld,
 }
 
 impl RejectReason {
-    const KINDS: usize = 6;
+    const KINDS: usize = 7;
 
     fn kind(&self) -> usize {
         match self {
@@ -93,6 +95,7 @@ impl RejectReason {
             RejectReason::TooFarInFuture => 3,
             RejectReason::BadLabels(_) => 4,
             RejectReason::BadHistogram(_) => 5,
+            RejectReason::TooOld => 6,
         }
     }
 
@@ -109,6 +112,7 @@ const KIND_NAMES: [&str; RejectReason::KINDS] = [
     "too_far_in_future",
     "bad_labels",
     "bad_histogram",
+    "too_old",
 ];
 
 /// The texts that senders know from Prometheus, so that they treat them alike.
@@ -118,6 +122,7 @@ impl fmt::Display for RejectReason {
             RejectReason::OutOfOrder => f.write_str("out of order sample"),
             RejectReason::DuplicateTimestamp => f.write_str("duplicate sample for timestamp"),
             RejectReason::OutOfBounds => f.write_str("out of bounds"),
+            RejectReason::TooOld => f.write_str("too old sample"),
             RejectReason::TooFarInFuture => {
                 f.write_str("out of bounds: sample is too far in the future")
             }

@@ -12,6 +12,7 @@ mod filing;
 mod gather;
 pub mod incoming;
 mod index;
+pub(crate) mod late;
 mod postings;
 mod restore;
 mod select;
@@ -21,15 +22,19 @@ mod snapshot;
 mod tenants;
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+
+use crate::Error;
 
 pub use series::{BLOCK_RANGE_MS, CHUNK_SAMPLES_MAX};
 
 pub(crate) use append::AHEAD_MS_MAX;
 pub(crate) use restore::Restore;
 pub use restore::RestoreCounts;
-pub(crate) use series::block_end_ms;
+pub(crate) use select::BlockPart;
+pub(crate) use series::{block_end_ms, block_start_ms};
 pub(crate) use shard::SECRET_BYTES;
 pub(crate) use tenants::{TenantId, TenantState};
 
@@ -37,6 +42,7 @@ use crate::exemplars::Exemplars;
 use crate::metadata::MetadataMap;
 
 use index::Index;
+use late::LateCut;
 use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
 
@@ -54,6 +60,17 @@ pub(crate) struct Head {
     /// nothing else is.
     pub(crate) exemplars: Exemplars,
     pub(crate) metadata: MetadataMap,
+    /// How much older than the newest of its tenant a late sample may be; none are taken without.
+    pub(crate) late_window_ms: Option<i64>,
+}
+
+/// What a head takes and keeps.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeadBounds {
+    /// So many exemplars of each tenant are kept.
+    pub(crate) exemplars_max: usize,
+    /// How much older than the newest of its tenant a late sample may be; with zero none is taken.
+    pub(crate) late_window: Duration,
 }
 
 /// Which series exist, and which ids are free.
@@ -95,16 +112,17 @@ impl Ids {
 
 impl Head {
     /// An empty head. `secret` keys the hashes of labels; with the same secret as in an earlier
-    /// run, series are found in the shards they were in then. Of each tenant, so many exemplars
-    /// are kept.
-    pub(crate) fn new(secret: [u8; SECRET_BYTES], exemplars_max: usize) -> Self {
+    /// run, series are found in the shards they were in then.
+    pub(crate) fn new(secret: [u8; SECRET_BYTES], bounds: HeadBounds) -> Self {
+        let late_window_ms = i64::try_from(bounds.late_window.as_millis()).unwrap_or(i64::MAX);
         Head {
             tenants: Tenants::default(),
             catalog: RwLock::default(),
             shards: Box::default(),
             hasher: Hasher::new(secret),
-            exemplars: Exemplars::new(exemplars_max),
+            exemplars: Exemplars::new(bounds.exemplars_max),
             metadata: MetadataMap::default(),
+            late_window_ms: (late_window_ms > 0).then_some(late_window_ms),
         }
     }
 
@@ -112,12 +130,23 @@ impl Head {
         &self.tenants
     }
 
-    /// Drops the samples of a tenant before `before_ms`, and the series that have none left.
-    pub(crate) fn truncate(&self, tenant: &TenantState, before_ms: i64) {
+    /// Drops the in-order samples of a tenant before `before_ms`, the late ones that the cuts hold,
+    /// and the series that have none left.
+    ///
+    /// # Errors
+    /// When late samples cannot be decoded; they stay, all else is done.
+    pub(crate) fn truncate(
+        &self,
+        tenant: &TenantState,
+        before_ms: i64,
+        cuts: &[LateCut],
+    ) -> Result<(), Error> {
         let ids = self.catalog.read().index.all(Some(tenant.id));
         // Forgotten first and found anew: a sample that comes in meanwhile is either in its shard
         // when that is visited, or its appender sets the time after this.
         tenant.min_ms.store(i64::MAX, Ordering::Release);
+        tenant.late_min_ms.store(i64::MAX, Ordering::Release);
+        let mut result = Ok(());
         let mut empty = Vec::new();
         let mut ids = ids.into_iter().peekable();
         // Few at a time, so that writers never wait long for a shard.
@@ -132,6 +161,10 @@ impl Head {
                         continue;
                     };
                     series.truncate(before_ms);
+                    if series.has_late() {
+                        result = result.and(series.drop_late(cuts));
+                        tenant.note_late(series.late_first_ms().unwrap_or(i64::MAX), 0);
+                    }
                     match series.first_ms() {
                         Some(first_ms) => tenant.widen(first_ms, i64::MIN),
                         None => empty.push(*id),
@@ -143,9 +176,15 @@ impl Head {
             .chunks(DROP_BATCH)
             .for_each(|batch| self.drop_empty(batch));
         self.forget_keys(&empty);
+        result
     }
 
-    /// The time of the tenant's oldest sample among chunks that begin at `from_ms` or later. Locks
+    /// The ids of all series of a tenant.
+    pub(crate) fn ids_of(&self, tenant: TenantId) -> roaring::RoaringBitmap {
+        self.catalog.read().index.all(Some(tenant))
+    }
+
+    /// The time of the tenant's oldest in-order sample among chunks that begin at `from_ms` or later. Locks
     /// every shard once.
     pub(crate) fn oldest_from(&self, tenant: TenantId, from_ms: i64) -> Option<i64> {
         let ids = self.catalog.read().index.all(Some(tenant));

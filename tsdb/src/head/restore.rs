@@ -9,10 +9,12 @@ use parking_lot::{MutexGuard, RwLockWriteGuard};
 
 use crate::Error;
 use crate::chunks::{Chunk, Encoding};
+use crate::merge::without;
 use crate::wal::record::{self, FiledChunk, Kind};
 
 use super::chunk_files::{ChunkFiles, OpenFiles};
-use super::series::{Bounds, Filed, MemSeries};
+use super::late::{Epoch, LateCut, LateCuts};
+use super::series::{Bounds, Filed, LateSample, MemSeries};
 use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
@@ -27,6 +29,10 @@ pub(crate) struct Restore<'a> {
     tenants: Vec<TenantTimes>,
     /// The chunk files that snapshots name.
     files: Option<OpenFiles<'a>>,
+    /// The late samples that blocks hold.
+    late_cuts: LateCuts,
+    /// The latest that was seen.
+    epoch: Epoch,
     /// What was applied.
     pub(crate) counts: RestoreCounts,
 }
@@ -37,6 +43,16 @@ struct TenantTimes {
     cut_until_ms: i64,
     min_ms: i64,
     max_ms: i64,
+    late_min_ms: i64,
+    late_cuts: Vec<LateCut>,
+}
+
+impl TenantTimes {
+    fn took_late(&mut self, range: TimeRange) {
+        self.min_ms = self.min_ms.min(range.min_ms);
+        self.max_ms = self.max_ms.max(range.max_ms);
+        self.late_min_ms = self.late_min_ms.min(range.min_ms);
+    }
 }
 
 /// What a replay has found.
@@ -64,8 +80,18 @@ impl<'a> Restore<'a> {
             shards: head.shards.iter().map(|shard| shard.lock()).collect(),
             aliases: HashMap::new(),
             tenants: Vec::new(),
+            late_cuts: LateCuts::new(),
+            epoch: Epoch::default(),
             counts: RestoreCounts::default(),
         }
+    }
+
+    /// Leaves out the late samples that blocks hold.
+    pub(crate) fn without_late(mut self, cuts: LateCuts) -> Self {
+        let epochs = cuts.values().flatten().map(|cut| cut.until);
+        self.epoch = epochs.fold(self.epoch, Epoch::max);
+        self.late_cuts = cuts;
+        self
     }
 
     /// Applies one record.
@@ -124,6 +150,26 @@ impl<'a> Restore<'a> {
                     trouble.get_or_insert(e.to_string());
                 }
             }),
+            Kind::Late => record::read_late(payload).and_then(|(epoch, samples)| {
+                let epoch = self.saw(epoch);
+                record::read_samples(samples, |id, timestamp_ms, value| {
+                    self.late(id, timestamp_ms, LateSample::Float(value), epoch);
+                })
+            }),
+            Kind::LateHistograms => record::read_late(payload).and_then(|(epoch, samples)| {
+                let epoch = self.saw(epoch);
+                record::read_histograms(samples, |id, timestamp_ms, it, counts| {
+                    self.late(id, timestamp_ms, LateSample::Histogram(it, counts), epoch);
+                })
+            }),
+            Kind::LateChunks => record::read_late_chunks(payload, |id, epoch, chunk| {
+                if let Err(e) = self.late_chunk(id, epoch, chunk) {
+                    trouble.get_or_insert(e.to_string());
+                }
+            })
+            .map(|epoch| {
+                self.saw(epoch);
+            }),
             Kind::End => Ok(()),
         };
         read.map_err(|e| corrupt(e.to_string()))?;
@@ -136,11 +182,14 @@ impl<'a> Restore<'a> {
         let at = state.id.0 as usize;
         for known in self.head.tenants.all().into_iter().skip(self.tenants.len()) {
             let cut_until_ms = known.cut_until_ms.load(Ordering::Acquire);
+            let late_cuts = self.late_cuts.remove(&known.name).unwrap_or_default();
             let times = TenantTimes {
                 state: known,
                 cut_until_ms,
                 min_ms: i64::MAX,
                 max_ms: i64::MIN,
+                late_min_ms: i64::MAX,
+                late_cuts,
             };
             self.tenants.push(times);
         }
@@ -203,6 +252,7 @@ impl<'a> Restore<'a> {
             self.counts.samples_without_series += 1;
             return;
         };
+        tenant.max_ms = tenant.max_ms.max(timestamp_ms);
         if timestamp_ms < tenant.cut_until_ms {
             self.counts.samples_in_blocks += 1;
             return;
@@ -218,10 +268,10 @@ impl<'a> Restore<'a> {
         let bounds = Bounds {
             min_ms: i64::MIN,
             max_ms: i64::MAX,
+            late: None,
         };
         put(series, bounds);
         tenant.min_ms = tenant.min_ms.min(timestamp_ms);
-        tenant.max_ms = tenant.max_ms.max(timestamp_ms);
         self.counts.samples += 1;
     }
 
@@ -246,6 +296,62 @@ impl<'a> Restore<'a> {
         tenant.max_ms = tenant.max_ms.max(max_ms);
         self.counts.samples += samples;
         self.counts.chunks += 1;
+        Ok(())
+    }
+
+    fn saw(&mut self, epoch: u64) -> Epoch {
+        let epoch = Epoch(epoch);
+        self.epoch = self.epoch.max(epoch);
+        epoch
+    }
+
+    fn late(&mut self, id: u32, timestamp_ms: i64, sample: LateSample, epoch: Epoch) {
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
+        let series = self.shards[shard_of(id)].get_mut(id);
+        let (Some(tenant), Some(series)) = (tenant, series) else {
+            if id < IDS_END {
+                self.catalog.ids.reserve(id);
+            }
+            self.counts.samples_without_series += 1;
+            return;
+        };
+        let holds = |cut: &LateCut| cut.until >= epoch && cut.range.contains(timestamp_ms);
+        if tenant.late_cuts.iter().any(holds) {
+            self.counts.samples_in_blocks += 1;
+            return;
+        }
+        // The buffer may hold samples of later epochs, and gets the latest of all.
+        if series.restore_late(timestamp_ms, sample, self.epoch) {
+            tenant.took_late(TimeRange::new(timestamp_ms, timestamp_ms));
+            self.counts.samples += 1;
+        }
+    }
+
+    fn late_chunk(&mut self, id: u32, epoch: u64, chunk: Chunk) -> Result<(), Error> {
+        let epoch = self.saw(epoch);
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id);
+        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
+        let series = self.shards[shard_of(id)].get_mut(id);
+        let samples = u64::from(chunk.sample_count()?);
+        let (Some(tenant), Some(series)) = (tenant, series) else {
+            self.counts.samples_without_series += samples;
+            return Ok(());
+        };
+        let holding = tenant.late_cuts.iter().filter(|cut| cut.until >= epoch);
+        let held: Vec<TimeRange> = holding.map(|cut| cut.range).collect();
+        let mut left = 0;
+        for chunk in without(&chunk, &held)? {
+            left += u64::from(chunk.sample_count()?);
+            let range = chunk.range();
+            series.restore_late_chunk(chunk, epoch, self.epoch)?;
+            tenant.took_late(range);
+            self.counts.chunks += 1;
+        }
+        self.counts.samples += left;
+        self.counts.samples_in_blocks += samples.saturating_sub(left);
         Ok(())
     }
 
@@ -296,6 +402,10 @@ impl<'a> Restore<'a> {
         for times in &self.tenants {
             times.state.note_cut(times.cut_until_ms);
             times.state.widen(times.min_ms, times.max_ms);
+            times.state.note_late(times.late_min_ms, 0);
+        }
+        for shard in &mut self.shards {
+            shard.epoch = self.epoch.next();
         }
         let mut empty = Vec::new();
         let mut free = Vec::new();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use isobar_model::{Matcher, TimeRange};
+use roaring::RoaringBitmap;
 
 use crate::Error;
 use crate::chunks::Chunk;
@@ -12,7 +13,8 @@ use crate::db::event::{Event, Events};
 use crate::merge::SeriesChunks;
 
 use super::gather::{Gathered, GatheredSeries};
-use super::series::Stored;
+use super::late::Uncut;
+use super::series::{MemSeries, Stored};
 use super::shard::shard_of;
 use super::{Head, TenantId};
 
@@ -33,6 +35,20 @@ impl Head {
             index.gather(&index.select(tenant, matchers))
         };
         self.series_of(gathered, range)
+    }
+
+    /// The series with ids in `ids`, with what of them goes into a block of `range`.
+    pub(crate) fn select_block(
+        self: &Arc<Self>,
+        ids: &RoaringBitmap,
+        range: TimeRange,
+        part: BlockPart,
+    ) -> HeadSeries {
+        let gathered = self.catalog.read().index.gather(ids);
+        HeadSeries {
+            part: Some(part),
+            ..self.series_of(gathered, range)
+        }
     }
 
     /// The number of series that match, and at most `some` of them, evenly taken, as
@@ -63,6 +79,8 @@ impl Head {
             next: 0,
             fetched: VecDeque::new(),
             text: String::new(),
+            part: None,
+            failed: None,
             damage: None,
         }
     }
@@ -93,6 +111,15 @@ impl Head {
     }
 }
 
+/// The samples that go into a block.
+#[derive(Debug, Clone)]
+pub(crate) struct BlockPart {
+    /// Whether all that came in order does.
+    pub(crate) in_order: bool,
+    /// Those that came late.
+    pub(crate) late: Option<Uncut>,
+}
+
 /// Series of the head in label order; those of equal labels in different tenants are one.
 pub(crate) struct HeadSeries {
     head: Arc<Head>,
@@ -101,6 +128,9 @@ pub(crate) struct HeadSeries {
     next: usize,
     fetched: VecDeque<(GatheredSeries, Vec<Stored>)>,
     text: String,
+    part: Option<BlockPart>,
+    /// Why chunks could not be fetched.
+    failed: Option<Error>,
     /// Told of chunks that cannot be read, which are left out then.
     damage: Option<Events>,
 }
@@ -129,6 +159,25 @@ impl HeadSeries {
         Ok(chunks)
     }
 
+    fn chunks_of(&self, series: &MemSeries, chunks: &mut Vec<Stored>) -> Result<(), Error> {
+        let BlockPart { in_order, late } = match &self.part {
+            None => {
+                series.chunks(self.range, chunks);
+                return Ok(());
+            }
+            Some(part) => part,
+        };
+        if *in_order {
+            series.in_order_chunks(self.range, chunks);
+        }
+        if let Some(uncut) = late {
+            let late = series.uncut_late(self.range, uncut)?;
+            chunks.extend(late.into_iter().map(|chunk| Stored::Heap(Box::new(chunk))));
+            chunks.sort_by_key(|chunk| chunk.range().min_ms);
+        }
+        Ok(())
+    }
+
     /// The label pairs of all series that match, in order.
     pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
         self.gathered.pairs()
@@ -145,8 +194,11 @@ impl HeadSeries {
             let locked = locked.lock();
             let wanted = batch.iter().zip(&mut chunks);
             for (series, chunks) in wanted.filter(|(series, _)| shard_of(series.id) == shard) {
-                if let Some(series) = locked.get(series.id) {
-                    series.chunks(self.range, chunks);
+                if let Some(series) = locked.get(series.id)
+                    && let Err(error) = self.chunks_of(series, chunks)
+                {
+                    self.failed = Some(error);
+                    return;
                 }
             }
         }
@@ -168,6 +220,10 @@ impl Iterator for HeadSeries {
             if self.fetched.is_empty() && self.next < self.gathered.series().len() {
                 self.fetch();
                 continue;
+            }
+            if let Some(error) = self.failed.take() {
+                self.next = self.gathered.series().len();
+                return Some(Err(error));
             }
             let same = match (&found, self.fetched.front()) {
                 (None, _) => true,

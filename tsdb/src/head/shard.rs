@@ -6,6 +6,7 @@
 use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
+use super::late::Epoch;
 use super::series::MemSeries;
 
 const SHARD_BITS: u32 = 4;
@@ -81,6 +82,8 @@ pub(crate) struct Shard {
     keys: HashTable<(Key, u32)>,
     pages: Vec<Vec<Option<MemSeries>>>,
     series_count: usize,
+    /// That of late samples which come now.
+    pub(crate) epoch: Epoch,
 }
 
 impl Shard {

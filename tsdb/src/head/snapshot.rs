@@ -47,6 +47,9 @@ impl Head {
         for payload in self.metadata.snapshot() {
             put(Kind::Metadata, &payload)?;
         }
+        payload.clear();
+        record::put_epoch(&mut payload, self.epoch().0);
+        put(Kind::LateChunks, &payload)?;
         let ids_end = self.catalog.read().index.ids_end();
         let mut first = 0;
         while first < ids_end {
@@ -100,6 +103,7 @@ impl Head {
         put: &mut impl FnMut(Kind, &[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let (mut filed_records, mut chunk_records) = (Records::default(), Records::default());
+        let mut late_records = Records::default();
         let mut stored: Vec<Stored> = Vec::new();
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut filed: Vec<Filed> = Vec::new();
@@ -109,7 +113,14 @@ impl Head {
                 let Some(series) = locked.get(*id) else {
                     continue;
                 };
-                series.chunks(TimeRange::ALL, &mut stored);
+                series.for_each_late(locked.epoch, |epoch, chunk| {
+                    if late_records.open.is_empty() {
+                        record::put_epoch(&mut late_records.open, locked.epoch.0);
+                    }
+                    record::put_late_chunk(&mut late_records.open, *id, epoch.0, chunk);
+                    late_records.end_if_full();
+                });
+                series.in_order_chunks(TimeRange::ALL, &mut stored);
                 for one in stored.drain(..) {
                     match one {
                         Stored::Heap(chunk) => chunks.push(*chunk),
@@ -134,6 +145,9 @@ impl Head {
         }
         for record in chunk_records.finish() {
             put(Kind::Chunks, &record)?;
+        }
+        for record in late_records.finish() {
+            put(Kind::LateChunks, &record)?;
         }
         Ok(())
     }

@@ -23,8 +23,12 @@ pub(crate) struct TenantState {
     pub(crate) min_valid_ms: AtomicI64,
     /// What is older lies in blocks.
     pub(crate) cut_until_ms: AtomicI64,
+    /// The oldest late sample in the head; `MAX` when there was none.
+    pub(crate) late_min_ms: AtomicI64,
     /// Samples appended since the process started.
     pub(crate) appended: AtomicU64,
+    /// Those of them that were late.
+    pub(crate) appended_late: AtomicU64,
 }
 
 impl TenantState {
@@ -41,6 +45,12 @@ impl TenantState {
     pub(crate) fn note_cut(&self, until_ms: i64) {
         self.cut_until_ms.fetch_max(until_ms, Ordering::AcqRel);
         self.min_valid_ms.fetch_max(until_ms, Ordering::AcqRel);
+    }
+
+    /// Takes note of late samples, the oldest at `min_ms`.
+    pub(crate) fn note_late(&self, min_ms: i64, count: u64) {
+        self.late_min_ms.fetch_min(min_ms, Ordering::AcqRel);
+        self.appended_late.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Takes note of samples between `min_ms` and `max_ms`.
@@ -90,7 +100,9 @@ impl Tenants {
             max_ms: AtomicI64::new(i64::MIN),
             min_valid_ms: AtomicI64::new(i64::MIN),
             cut_until_ms: AtomicI64::new(i64::MIN),
+            late_min_ms: AtomicI64::new(i64::MAX),
             appended: AtomicU64::new(0),
+            appended_late: AtomicU64::new(0),
         });
         inner.by_id.push(Arc::clone(&tenant));
         inner.by_name.insert(name.clone(), Arc::clone(&tenant));

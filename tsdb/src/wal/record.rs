@@ -9,9 +9,13 @@
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, len <uvarint>, bytes)…
 //! Tenant   name <str>, end of its blocks <varint>, newest sample <varint>
 //! End      records before this one <uvarint>
+//! Late     epoch <uvarint>, then as Samples
+//! LateChunks  epoch of the head <uvarint>, then to the end: id <uvarint>, epoch <uvarint>,
+//!          chunk as in Chunks
 //! Filed    to the end: id <uvarint>, chunks <uvarint>,
 //!          (encoding <1b>, min <varint>, max - min <uvarint>, file <uvarint>, offset <uvarint>)…
 //! Histograms, Exemplars, Metadata: see [`histograms`], [`exemplars`], [`metadata`]
+//! LateHistograms  epoch <uvarint>, then as Histograms
 //! ```
 //!
 //! A samples record stands on its own: it says nothing relative to another record, so a lost
@@ -56,8 +60,14 @@ pub enum Kind {
     Metadata = 8,
     /// Samples that were deleted.
     Tombstones = 9,
+    /// Samples that came late.
+    Late = 10,
+    /// Chunks of late samples, and the epoch of the head (snapshots only).
+    LateChunks = 11,
     /// Where chunks of series lie in files (snapshots only).
     Filed = 12,
+    /// Native histograms that came late.
+    LateHistograms = 13,
 }
 
 impl Kind {
@@ -73,7 +83,10 @@ impl Kind {
             7 => Kind::Exemplars,
             8 => Kind::Metadata,
             9 => Kind::Tombstones,
+            10 => Kind::Late,
+            11 => Kind::LateChunks,
             12 => Kind::Filed,
+            13 => Kind::LateHistograms,
             _ => return None,
         })
     }
@@ -210,13 +223,28 @@ pub fn read_samples(
 pub(crate) fn put_chunks(out: &mut Vec<u8>, id: u32, chunks: &[Chunk]) {
     put_uvarint(out, u64::from(id));
     put_uvarint(out, chunks.len() as u64);
-    for chunk in chunks {
-        out.push(chunk.encoding as u8);
-        put_varint(out, chunk.min_ms);
-        put_uvarint(out, chunk.max_ms.wrapping_sub(chunk.min_ms).cast_unsigned());
-        put_uvarint(out, chunk.data.len() as u64);
-        out.extend_from_slice(&chunk.data);
-    }
+    chunks.iter().for_each(|chunk| put_chunk(out, chunk));
+}
+
+fn put_chunk(out: &mut Vec<u8>, chunk: &Chunk) {
+    out.push(chunk.encoding as u8);
+    put_varint(out, chunk.min_ms);
+    put_uvarint(out, chunk.max_ms.wrapping_sub(chunk.min_ms).cast_unsigned());
+    put_uvarint(out, chunk.data.len() as u64);
+    out.extend_from_slice(&chunk.data);
+}
+
+fn read_chunk(decoder: &mut Decoder<'_>) -> Result<Chunk, DecodeError> {
+    let encoding = Encoding::from_u8(decoder.u8()?).ok_or(DecodeError::NumberTooLarge)?;
+    let min_ms = decoder.varint()?;
+    let max_ms = min_ms.wrapping_add(decoder.uvarint()?.cast_signed());
+    let data = Bytes::copy_from_slice(decoder.uvarint_bytes()?);
+    Ok(Chunk {
+        encoding,
+        min_ms,
+        max_ms,
+        data,
+    })
 }
 
 /// Reads a chunks record: `each` gets an id and one of its chunks, in time order.
@@ -228,22 +256,49 @@ pub fn read_chunks(payload: &[u8], mut each: impl FnMut(u32, Chunk)) -> Result<(
     while !decoder.is_empty() {
         let id = decoder.uvarint32()?;
         for _ in 0..decoder.uvarint_len()? {
-            let encoding = Encoding::from_u8(decoder.u8()?).ok_or(DecodeError::NumberTooLarge)?;
-            let min_ms = decoder.varint()?;
-            let max_ms = min_ms.wrapping_add(decoder.uvarint()?.cast_signed());
-            let data = Bytes::copy_from_slice(decoder.uvarint_bytes()?);
-            each(
-                id,
-                Chunk {
-                    encoding,
-                    min_ms,
-                    max_ms,
-                    data,
-                },
-            );
+            each(id, read_chunk(&mut decoder)?);
         }
     }
     Ok(())
+}
+
+/// Adds the epoch before the payload of a late record, or begins one of late chunks.
+pub(crate) fn put_epoch(out: &mut Vec<u8>, epoch: u64) {
+    put_uvarint(out, epoch);
+}
+
+/// Reads the epoch of a late record; the rest is as in a samples record.
+///
+/// # Errors
+/// When the payload does not follow its format.
+pub fn read_late(payload: &[u8]) -> Result<(u64, &[u8]), DecodeError> {
+    let mut decoder = Decoder::new(payload);
+    let epoch = decoder.uvarint()?;
+    Ok((epoch, decoder.rest()))
+}
+
+/// Adds a chunk to the payload of a late chunks record.
+pub(crate) fn put_late_chunk(out: &mut Vec<u8>, id: u32, epoch: u64, chunk: &Chunk) {
+    put_uvarint(out, u64::from(id));
+    put_uvarint(out, epoch);
+    put_chunk(out, chunk);
+}
+
+/// Reads a late chunks record: `each` gets an id, an epoch and a chunk. Gives the head's epoch.
+///
+/// # Errors
+/// When the payload does not follow its format; what came before the error was given to `each`.
+pub fn read_late_chunks(
+    payload: &[u8],
+    mut each: impl FnMut(u32, u64, Chunk),
+) -> Result<u64, DecodeError> {
+    let mut decoder = Decoder::new(payload);
+    let head = decoder.uvarint()?;
+    while !decoder.is_empty() {
+        let (id, epoch) = (decoder.uvarint32()?, decoder.uvarint()?);
+        each(id, epoch, read_chunk(&mut decoder)?);
+    }
+    Ok(head)
 }
 
 /// A chunk that lies in a file of the head.
@@ -434,7 +489,14 @@ mod tests {
         put_chunks(&mut payload, 9, &[chunk.clone(), chunk.clone()]);
         let mut read = Vec::new();
         read_chunks(&payload, |id, chunk| read.push((id, chunk))).unwrap();
-        assert_eq!(read, [(9, chunk.clone()), (9, chunk)]);
+        assert_eq!(read, [(9, chunk.clone()), (9, chunk.clone())]);
+
+        let mut payload = Vec::new();
+        put_epoch(&mut payload, u64::MAX);
+        put_late_chunk(&mut payload, 9, 4, &chunk);
+        let mut read = Vec::new();
+        let head = read_late_chunks(&payload, |id, epoch, chunk| read.push((id, epoch, chunk)));
+        assert_eq!((head, read), (Ok(u64::MAX), vec![(9, 4, chunk.clone())]));
 
         let filed = FiledChunk {
             encoding: 1,

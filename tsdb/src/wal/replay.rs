@@ -6,7 +6,7 @@ use crate::Error;
 use crate::db::event::{Event, Events};
 use crate::db::files;
 use crate::disk::OutFile;
-use crate::head::{Head, Restore, RestoreCounts, SECRET_BYTES};
+use crate::head::{Head, HeadBounds, Restore, RestoreCounts, SECRET_BYTES};
 
 use super::log::segment_path;
 use super::record::Kind;
@@ -94,7 +94,11 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
 /// What comes of a file of the log that is in memory, and how many pieces of it are damaged: for
 /// looking into logs, and for throwing bytes at the reader.
 pub fn inspect(bytes: &[u8]) -> (RestoreCounts, u64) {
-    let head = Head::new([0; SECRET_BYTES], 4);
+    let bounds = HeadBounds {
+        exemplars_max: 4,
+        ..HeadBounds::default()
+    };
+    let head = Head::new([0; SECRET_BYTES], bounds);
     let mut restore = Restore::new(&head, None);
     let mut damaged = 0;
     // Memory has no errors.

@@ -25,6 +25,8 @@ mod head_faults;
 #[cfg(test)]
 mod head_histograms;
 #[cfg(test)]
+mod head_late;
+#[cfg(test)]
 mod head_model;
 #[cfg(test)]
 mod head_peers;

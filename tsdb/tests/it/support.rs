@@ -95,11 +95,20 @@ impl IncomingSeries for TestSeries {
     }
 }
 
+/// A directory in memory where there is one, for tests that do not ask what a real disk does.
+pub(crate) fn fast_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// A configuration whose clock stands in the year 2100, and the list that its events go to.
 pub(crate) fn config(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
     let events = Arc::new(Mutex::new(Vec::new()));
     let mut config = DbConfig::new(dir);
     config.clock = Clock::manual(4_102_444_800_000);
+    // Late samples have tests of their own.
+    config.late_window = Duration::ZERO;
     let sink = Arc::clone(&events);
     config.events = Arc::new(move |event| sink.lock().unwrap().push(event.to_string()));
     (config, events)

@@ -17,7 +17,8 @@ impl MemSeries {
             self.seal();
             self.seal_histograms();
         }
-        self.sealed.delete(range)
+        let late = self.delete_late(range)?;
+        Ok(self.sealed.delete(range)? | late)
     }
 }
 
@@ -30,6 +31,7 @@ mod tests {
     const ANY: Bounds = Bounds {
         min_ms: i64::MIN,
         max_ms: i64::MAX,
+        late: None,
     };
 
     fn times(series: &MemSeries) -> Vec<i64> {
@@ -70,6 +72,26 @@ mod tests {
         check((250, 1000), 0..250);
         check((300, 400), 0..300);
         check((-9, -1), 0..300);
+    }
+
+    #[test]
+    fn late_samples_go_too() {
+        let mut series = MemSeries::default();
+        let epoch = crate::head::late::Epoch(1);
+        let late = Some(crate::head::series::LateBounds { min_ms: 0, epoch });
+        series.append(1000, 1.0, ANY);
+        for t in (0..100).rev() {
+            series.append(t, 1.0, Bounds { late, ..ANY });
+        }
+        // Of the buffer and of a sealed chunk.
+        assert!(series.delete(TimeRange::new(10, 59)).unwrap());
+        assert!(!series.delete(TimeRange::new(10, 59)).unwrap());
+        assert_eq!(series.chunk_count(), 3);
+        let left: Vec<i64> = (0..10).chain(60..100).chain([1000]).collect();
+        let mut found = times(&series);
+        found.sort_unstable();
+        assert_eq!(found, left);
+        assert!(series.delete(TimeRange::ALL).unwrap() && series.is_empty());
     }
 
     #[test]

@@ -6,8 +6,10 @@
 mod delete;
 mod extra;
 mod histograms;
+mod late;
 mod sealed;
 
+pub(crate) use late::LateSample;
 pub(crate) use sealed::{Filed, Stored};
 
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use crate::chunks::xor::{self, XorAppender};
 use crate::chunks::{Chunk, Encoding};
 
 use super::incoming::RejectReason;
+use super::late::Epoch;
 use extra::Extra;
 use histograms::same_sample;
 use sealed::Sealed;
@@ -37,7 +40,7 @@ pub(crate) fn block_end_ms(timestamp_ms: i64) -> i64 {
 }
 
 /// The start of the block range that `timestamp_ms` lies in.
-fn block_start_ms(timestamp_ms: i64) -> i64 {
+pub(crate) fn block_start_ms(timestamp_ms: i64) -> i64 {
     timestamp_ms.saturating_sub(timestamp_ms.rem_euclid(BLOCK_RANGE_MS))
 }
 
@@ -51,6 +54,8 @@ fn crosses_border(last_ms: Option<i64>, timestamp_ms: i64) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Appended,
+    /// It could not follow the newest, and is with the late samples now.
+    AppendedLate,
     Duplicate,
     Rejected(RejectReason),
 }
@@ -58,8 +63,19 @@ pub(crate) enum Outcome {
 /// The times that a head takes at present.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
+    /// What is older does not go to the in-order samples.
     pub(crate) min_ms: i64,
     pub(crate) max_ms: i64,
+    /// Which late samples are taken, if any.
+    pub(crate) late: Option<LateBounds>,
+}
+
+/// The late samples that a head takes at present.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LateBounds {
+    pub(crate) min_ms: i64,
+    /// That of the shard.
+    pub(crate) epoch: Epoch,
 }
 
 /// A series in memory. Lives in its shard; its labels live in the index.
@@ -77,10 +93,35 @@ enum Known {
     Histogram(Arc<FloatHistogram>),
 }
 
+impl Known {
+    fn of(sample: &LateSample) -> Self {
+        match sample {
+            LateSample::Float(value) => Known::Float(*value),
+            LateSample::Histogram(histogram, _) => Known::Histogram(Arc::clone(histogram)),
+        }
+    }
+
+    /// Whether a sample says the same.
+    fn is(&self, sample: &LateSample) -> bool {
+        match (self, sample) {
+            (Known::Float(known), LateSample::Float(value)) => known.to_bits() == value.to_bits(),
+            (Known::Float(known), LateSample::Histogram(histogram, _)) => {
+                is_stale(*known) && histogram.is_stale()
+            }
+            (Known::Histogram(known), LateSample::Float(value)) => {
+                known.is_stale() && is_stale(*value)
+            }
+            (Known::Histogram(known), LateSample::Histogram(histogram, _)) => {
+                same_sample(known, histogram)
+            }
+        }
+    }
+}
+
 const _: () = assert!(size_of::<MemSeries>() <= 96, "lives once per active series");
 
 impl MemSeries {
-    /// The time of the newest sample.
+    /// The time of the newest sample that came in order.
     pub(crate) fn last_ms(&self) -> Option<i64> {
         self.open.last_ms().or_else(|| self.last_ms_before_floats())
     }
@@ -113,16 +154,20 @@ impl MemSeries {
 
     /// Whether there is no sample.
     pub(crate) fn is_empty(&self) -> bool {
-        self.open_range().is_none() && self.sealed.is_empty()
+        self.open_range().is_none() && self.sealed.is_empty() && !self.has_late()
     }
 
     /// The time of the oldest sample.
     pub(crate) fn first_ms(&self) -> Option<i64> {
         let open = || self.open_range().map(|range| range.min_ms);
-        self.sealed.first_ms().or_else(open)
+        let in_order = self.sealed.first_ms().or_else(open);
+        match self.late_first_ms() {
+            None => in_order,
+            Some(late_ms) => Some(in_order.map_or(late_ms, |first_ms| first_ms.min(late_ms))),
+        }
     }
 
-    /// The time of the oldest sample among chunks that begin at `from_ms` or later.
+    /// The time of the oldest sample among in-order chunks that begin at `from_ms` or later.
     pub(crate) fn first_from(&self, from_ms: i64) -> Option<i64> {
         let open = self.open_range().map(|range| range.min_ms);
         self.sealed
@@ -132,7 +177,11 @@ impl MemSeries {
 
     /// The number of chunks, the open one included.
     pub(crate) fn chunk_count(&self) -> usize {
-        self.sealed.len() + usize::from(self.open_range().is_some())
+        let late = self
+            .extra
+            .as_ref()
+            .map_or(0, |extra| extra.late.chunk_count());
+        self.sealed.len() + usize::from(self.open_range().is_some()) + late
     }
 
     /// Reads what an append will need. Done for many series before the first append, so that the
@@ -147,13 +196,11 @@ impl MemSeries {
     pub(crate) fn append(&mut self, timestamp_ms: i64, value: f64, bounds: Bounds) -> Outcome {
         match self.last_ms() {
             Some(last_ms) if timestamp_ms <= last_ms => {
-                let same = |known| match known {
-                    Known::Float(known) => known.to_bits() == value.to_bits(),
-                    Known::Histogram(known) => known.is_stale() && is_stale(value),
-                };
-                self.meet_known(timestamp_ms, bounds, same)
+                self.append_late(timestamp_ms, LateSample::Float(value), bounds)
             }
-            _ if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
+            _ if timestamp_ms < bounds.min_ms => {
+                self.append_late(timestamp_ms, LateSample::Float(value), bounds)
+            }
             _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
             last_ms => {
                 self.push(timestamp_ms, value, last_ms);
@@ -201,14 +248,16 @@ impl MemSeries {
         bounds: Bounds,
     ) -> Outcome {
         match self.last_ms() {
-            Some(last_ms) if timestamp_ms <= last_ms => {
-                let same = |known| match known {
-                    Known::Float(known) => is_stale(known) && histogram.is_stale(),
-                    Known::Histogram(known) => same_sample(&known, &histogram),
-                };
-                self.meet_known(timestamp_ms, bounds, same)
-            }
-            _ if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
+            Some(last_ms) if timestamp_ms <= last_ms => self.append_late(
+                timestamp_ms,
+                LateSample::Histogram(histogram, counts),
+                bounds,
+            ),
+            _ if timestamp_ms < bounds.min_ms => self.append_late(
+                timestamp_ms,
+                LateSample::Histogram(histogram, counts),
+                bounds,
+            ),
             _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
             _ => {
                 self.push_histogram(timestamp_ms, histogram, counts);
@@ -250,17 +299,22 @@ impl MemSeries {
         }
     }
 
-    /// A sample that is not newer than the newest: known already, contradicting, or late.
+    /// A sample that cannot follow the newest: known already, contradicting, late or too old.
     #[cold]
-    fn meet_known(
-        &self,
-        timestamp_ms: i64,
-        bounds: Bounds,
-        same: impl FnOnce(Known) -> bool,
-    ) -> Outcome {
-        match self.known_at(timestamp_ms).map(same) {
-            Some(true) => Outcome::Duplicate,
-            Some(false) => Outcome::Rejected(RejectReason::DuplicateTimestamp),
+    fn append_late(&mut self, timestamp_ms: i64, sample: LateSample, bounds: Bounds) -> Outcome {
+        match self.known_at(timestamp_ms) {
+            Some(known) if known.is(&sample) => return Outcome::Duplicate,
+            Some(_) => return Outcome::Rejected(RejectReason::DuplicateTimestamp),
+            None => {}
+        }
+        match bounds.late {
+            _ if timestamp_ms > bounds.max_ms => Outcome::Rejected(RejectReason::TooFarInFuture),
+            Some(late) if timestamp_ms >= late.min_ms => {
+                let extra = self.extra.get_or_insert_default();
+                extra.late.insert(timestamp_ms, sample, late.epoch);
+                Outcome::AppendedLate
+            }
+            Some(_) => Outcome::Rejected(RejectReason::TooOld),
             None if timestamp_ms < bounds.min_ms => Outcome::Rejected(RejectReason::OutOfBounds),
             None => Outcome::Rejected(RejectReason::OutOfOrder),
         }
@@ -270,13 +324,21 @@ impl MemSeries {
         if self.open.last_ms() == Some(timestamp_ms) {
             return Some(Known::Float(self.open.last_value()));
         }
+        let late = self.extra.as_ref().map(|extra| &extra.late);
+        if let Some(sample) = late.and_then(|late| late.buffered(timestamp_ms)) {
+            return Some(Known::of(sample));
+        }
         let at = TimeRange::new(timestamp_ms, timestamp_ms);
         let mut chunks = Vec::new();
-        self.chunks(at, &mut chunks);
+        self.in_order_chunks(at, &mut chunks);
         let mut columns = Columns::default();
         for chunk in chunks {
             // A chunk whose file is damaged says nothing.
-            let chunk = chunk.read().ok()?;
+            if let Ok(chunk) = chunk.read() {
+                chunk.decode_into(at, &mut columns).ok()?;
+            }
+        }
+        for chunk in late.into_iter().flat_map(|late| late.sealed(at)) {
             chunk.decode_into(at, &mut columns).ok()?;
         }
         let float = columns.values.pop().map(Known::Float);
@@ -284,9 +346,22 @@ impl MemSeries {
         float.or(histogram.map(|(_, histogram)| Known::Histogram(histogram)))
     }
 
-    /// Appends the chunks that overlap `range` to `chunks`. Sealed ones share their bytes, the
-    /// open one is copied. They are to be read when the shard is no longer locked.
+    /// Appends the chunks that overlap `range` to `chunks`, by first time. Sealed ones share their
+    /// bytes, the open ones are copied. They are to be read when the shard is no longer locked.
     pub(crate) fn chunks(&self, range: TimeRange, chunks: &mut Vec<Stored>) {
+        let start = chunks.len();
+        self.in_order_chunks(range, chunks);
+        if let Some(extra) = self.extra.as_ref().filter(|extra| !extra.late.is_empty()) {
+            let late = extra.late.chunks(range);
+            chunks.extend(late.map(|chunk| Stored::Heap(Box::new(chunk))));
+            if let Some(own) = chunks.get_mut(start..) {
+                own.sort_by_key(|chunk| chunk.range().min_ms);
+            }
+        }
+    }
+
+    /// As [`MemSeries::chunks`], without late samples.
+    pub(crate) fn in_order_chunks(&self, range: TimeRange, chunks: &mut Vec<Stored>) {
         chunks.extend(self.sealed.overlapping(range));
         if self.open_range().is_some_and(|open| range.overlaps(&open)) {
             let histograms = || self.extra.as_ref()?.histograms.to_chunk();
@@ -306,7 +381,7 @@ impl MemSeries {
         self.sealed.replace(chunk, filed);
     }
 
-    /// Drops all chunks that end before `before_ms`, and says whether there were any.
+    /// Drops all in-order chunks that end before `before_ms`, and says whether there were any.
     pub(crate) fn truncate(&mut self, before_ms: i64) -> bool {
         let chunks = self.chunk_count();
         self.sealed.truncate(before_ms);
@@ -404,6 +479,7 @@ mod tests {
     const ANY: Bounds = Bounds {
         min_ms: i64::MIN,
         max_ms: i64::MAX,
+        late: None,
     };
 
     fn chunks_of(series: &MemSeries) -> Vec<Chunk> {
@@ -448,8 +524,37 @@ mod tests {
         let bounds = Bounds {
             min_ms: 500,
             max_ms: 5000,
+            late: None,
+        };
+        let with_late = Bounds {
+            late: Some(LateBounds {
+                min_ms: 105,
+                epoch: Epoch(3),
+            }),
+            ..bounds
         };
         for (t, value, expected) in [
+            (1205, 1.0, Outcome::AppendedLate),
+            (1205, 1.0, Outcome::Duplicate),
+            (105, 2.0, Outcome::AppendedLate),
+            (
+                105,
+                1.0,
+                Outcome::Rejected(RejectReason::DuplicateTimestamp),
+            ),
+            (104, 1.0, Outcome::Rejected(RejectReason::TooOld)),
+            (100, 1.0, Outcome::Duplicate),
+            (6000, 1.0, Outcome::Rejected(RejectReason::TooFarInFuture)),
+        ] {
+            assert_eq!(series.append(t, value, with_late), expected, "{t} {value}");
+        }
+        assert_eq!(
+            (series.first_ms(), series.late_first_ms()),
+            (Some(0), Some(105))
+        );
+        for (t, value, expected) in [
+            (105, 2.0, Outcome::Duplicate),
+            (1206, 1.0, Outcome::Rejected(RejectReason::OutOfOrder)),
             (2990, 1.0, Outcome::Duplicate),
             (
                 2990,
@@ -462,7 +567,6 @@ mod tests {
                 f64::NAN,
                 Outcome::Rejected(RejectReason::DuplicateTimestamp),
             ),
-            (1205, 1.0, Outcome::Rejected(RejectReason::OutOfOrder)),
             (25, 1.0, Outcome::Rejected(RejectReason::OutOfBounds)),
             (5001, 1.0, Outcome::Rejected(RejectReason::TooFarInFuture)),
             (5000, 1.0, Outcome::Appended),

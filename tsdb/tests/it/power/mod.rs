@@ -20,7 +20,7 @@ use isobar_tsdb::disk::watch;
 use isobar_tsdb::merge::read_samples;
 use isobar_tsdb::{Db, Error, SeriesChunks};
 
-use crate::support::{TestSeries, config};
+use crate::support::{TestSeries, config, fast_dir};
 use disk::{Disk, Kept, Random};
 
 const MINUTE: i64 = 60_000;
@@ -177,13 +177,6 @@ fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
         !harmless.iter().any(|word| event.starts_with(word)) || event.contains("left out")
     });
     damage.map_or(Ok(()), |event| Err(event.clone()))
-}
-
-/// A directory in memory where there is one: the disk is simulated, so a real one is only slow.
-fn fast_dir() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
 }
 
 /// Which changes to cut before: all, or some of each site, evenly taken.
