@@ -196,6 +196,64 @@ fn native_histograms_of_prometheus_are_kept() {
     compare_all(&Server::isobar(&data, &WITH_EXEMPLARS));
 }
 
+/// Prometheus 2.42 knows how to send native histograms, but exposes none of its own: it scrapes
+/// those of the newer one, which goes away in the end.
+#[test]
+fn native_histograms_of_an_old_prometheus_are_kept_until_they_end() {
+    let (Some(newer), Some(binary)) = (newer(), peer("prometheus")) else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let isobar = Server::isobar(&dir.path().join("data"), &WITH_EXEMPLARS);
+    let target = tempfile::tempdir().unwrap();
+    let target = prometheus(&newer, target.path(), "", &[]);
+    let address = target.url.trim_start_matches("http://").to_owned();
+    let job = format!("  - job_name: newer\n    static_configs: [{{ targets: ['{address}'] }}]");
+    let config = config(&isobar.url, page_with_exemplars(), "", &job);
+    let features = ["--enable-feature=exemplar-storage,native-histograms"];
+    let prometheus = prometheus(&binary, dir.path(), &config, &features);
+    let start_s = now_s();
+    eventually("enough samples", || {
+        target.query("up", &now_s().to_string());
+        (now_s() > start_s + 12).then_some(())
+    });
+    drop(target);
+    let end_s = now_s();
+    eventually("the end of the target", || {
+        (now_s() > end_s + 4).then_some(())
+    });
+    let time = settled(&isobar);
+    let start = odd_time(time.split_once('.').unwrap().0.parse::<i64>().unwrap() - 14);
+    let name = "prometheus_http_request_duration_seconds";
+    let all = format!("{name}[20s]");
+    let params = [("query", all.as_str()), ("time", &time)];
+    compare(&isobar, &prometheus, "/api/v1/query", &params);
+    let found = isobar.query(&all, &time);
+    assert!(found["result"][0]["histograms"].is_array(), "{found}");
+    for query in [
+        name.to_owned(),
+        format!("histogram_count({name})"),
+        format!("histogram_sum({name})"),
+        "count({__name__!=\"\"})".to_owned(),
+    ] {
+        let params = [("query", query.as_str()), ("time", &time)];
+        compare(&isobar, &prometheus, "/api/v1/query", &params);
+        let (from, to) = (start.as_str(), time.as_str());
+        let range = [
+            ("query", query.as_str()),
+            ("start", from),
+            ("end", to),
+            ("step", "1"),
+        ];
+        compare(&isobar, &prometheus, "/api/v1/query_range", &range);
+    }
+    // The markers have come as well: nothing of it is left.
+    assert_eq!(
+        isobar.query(name, &time)["result"],
+        Value::Array(Vec::new())
+    );
+}
+
 /// Five and a half hours of series of histograms: a counter that is reset, a gauge with fractions,
 /// one with bounds of its own, and one that takes turns with floats and ends in between.
 fn history(base_ms: i64) -> Vec<(Labels, Columns)> {
