@@ -8,6 +8,7 @@ use isobar_model::labels::METRIC_NAME;
 use isobar_model::{Labels, Reservation};
 
 use super::group::Groups;
+use super::parallel::scatter;
 use super::run::Run;
 use super::tile::{Tile, for_each, grown};
 use super::{EvalError, Operator, for_each_tile};
@@ -35,8 +36,9 @@ pub(super) struct CountRows<'r> {
     /// Whether the result says what it counts.
     writes: bool,
     counted: Option<std::vec::IntoIter<Counted>>,
+    /// The labels of the first of them.
+    labels: std::vec::IntoIter<Labels>,
     groups: Vec<Labels>,
-    scratch: String,
     /// Of what was counted.
     memory: Option<Reservation>,
 }
@@ -50,8 +52,8 @@ impl<'r> CountRows<'r> {
             op,
             writes: !hides,
             counted: None,
+            labels: Vec::new().into_iter(),
             groups: Vec::new(),
-            scratch: String::new(),
             memory: None,
         }
     }
@@ -98,8 +100,25 @@ impl<'r> CountRows<'r> {
         Ok(counts.rows)
     }
 
+    /// Makes the labels of a row and of some that follow it, on several threads.
+    fn make_labels(&mut self, first: &Counted, rest: &[Counted]) {
+        let rest = &rest[..rest.len().min(LABELS_AHEAD - 1)];
+        let count = rest.len() + 1;
+        let row = |i: usize| i.checked_sub(1).map_or(first, |at| &rest[at]);
+        let cost = |_| LABELS_EACH * COST_PER_LABELS;
+        let parts = scatter(self.run, count.div_ceil(LABELS_EACH), cost, |part| {
+            let from = part * LABELS_EACH;
+            let mut scratch = String::new();
+            (from..(from + LABELS_EACH).min(count))
+                .map(|i| self.labels_of(row(i), &mut scratch))
+                .collect::<Vec<_>>()
+        });
+        let labels: Vec<Labels> = parts.into_iter().flatten().collect();
+        self.labels = labels.into_iter();
+    }
+
     /// The labels of a row.
-    fn labels_of(&mut self, counted: &Counted) -> Labels {
+    fn labels_of(&self, counted: &Counted, scratch: &mut String) -> Labels {
         let group = &self.groups[counted.group];
         if !self.writes {
             return group.clone();
@@ -112,9 +131,15 @@ impl<'r> CountRows<'r> {
         let before = group.iter().take_while(|label| label.0 < name);
         let after = group.iter().skip_while(|label| label.0 < name);
         let all = before.chain([(name, text.as_str())]).chain(after);
-        Labels::from_sorted(all, &mut self.scratch)
+        Labels::from_sorted(all, scratch)
     }
 }
+
+/// Rows whose labels are made at a time, and those that a thread makes.
+const LABELS_AHEAD: usize = 16 * LABELS_EACH;
+const LABELS_EACH: usize = 256;
+/// What making labels costs, beside a sample that is read.
+const COST_PER_LABELS: usize = 100;
 
 /// What was counted so far.
 #[derive(Default)]
@@ -188,7 +213,11 @@ impl<'r> Operator<'r> for CountRows<'r> {
         while !tile.is_full()
             && let Some(next) = counted.next()
         {
-            let mut row = tile.push(self.labels_of(&next));
+            if self.labels.len() == 0 {
+                self.make_labels(&next, counted.as_slice());
+            }
+            let labels = self.labels.next().unwrap_or_else(Labels::empty);
+            let mut row = tile.push(labels);
             for (step, count) in next.counts {
                 let step = step as usize;
                 let before = row.get(step).unwrap_or(0.0);

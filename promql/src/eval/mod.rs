@@ -11,7 +11,7 @@
 //! combine two vectors, with [`signature`]; [`buckets`] is `histogram_quantile` and its kin;
 //! [`info`] adds the labels of info series;
 //! [`reorder`] sorts, relabels, repeats; [`merge`] and [`names`] see to it that no two series
-//! have the same labels; [`remarks`] are the annotations; [`measure`] tells where time goes.
+//! have the same labels; [`order`] is that of the answer; [`remarks`] are the annotations; [`measure`] tells where time goes.
 
 pub(crate) mod arithmetic;
 mod bucket_quantiles;
@@ -34,6 +34,7 @@ mod matching;
 mod measure;
 mod merge;
 mod names;
+mod order;
 mod parallel;
 mod pick;
 mod range;
@@ -290,7 +291,7 @@ fn matrix(run: &Run<'_>, node: &Node, memory: &mut Reservation) -> Result<Value,
         let series = series.into_iter().zip(drops).collect();
         return names::nameless_series(series).map(Value::Matrix);
     }
-    series.sort_by(|a: &MatrixSeries, b| a.labels.cmp(&b.labels));
+    order::sort_by_labels(run, &mut series);
     Ok(Value::Matrix(series))
 }
 

@@ -26,7 +26,7 @@ use crate::limits::ThreadPermit;
 use crate::stack;
 
 /// What a morsel costs at least, in samples read and steps computed: about 100 µs.
-const MORSEL_COST: usize = 32 * 1024;
+pub(in crate::eval) const MORSEL_COST: usize = 32 * 1024;
 /// Morsels that have to be there before a thread is started for them.
 const MORSELS_MIN: usize = 3;
 /// Morsels per thread that may be computed before the first of them is visited.
