@@ -15,6 +15,8 @@ use isobar_promql::limits::{Limits, Threads};
 use isobar_query::engine::{self, Engine};
 use isobar_query::http::{App, Readiness};
 use isobar_query::metrics::{EngineMetrics, HttpMetrics};
+use isobar_store::Store;
+use isobar_store::admin::Admin;
 use isobar_store::compute::Pool;
 use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
@@ -130,8 +132,9 @@ impl Standalone {
             Arc::clone(&metadata),
             &mut registry,
         );
+        let store = Arc::new(LocalStore::new(Arc::clone(&db)));
         let engine = Arc::new(Engine::new(
-            Arc::new(LocalStore::new(Arc::clone(&db))),
+            Arc::clone(&store) as Arc<dyn Store>,
             Arc::new(pool("query")?),
             engine_config(&flags, threads),
             EngineMetrics::new(&mut registry),
@@ -141,6 +144,7 @@ impl Standalone {
             engine,
             metadata: Arc::clone(&metadata),
             exemplars: Arc::new(LocalStore::new(Arc::clone(&db))),
+            admin: flags.enable_admin_api.then_some(store as Arc<dyn Admin>),
             status: Arc::new(Status::new(&flags, clock.clone(), Arc::clone(&db), damages)),
             clock: clock.clone(),
             readiness: readiness.clone(),

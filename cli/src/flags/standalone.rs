@@ -145,6 +145,10 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) query_lookback: FlagDuration,
 
+    /// Let clients delete samples and take snapshots: /api/v1/admin/tsdb/….
+    #[arg(long = "web.enable-admin-api", action = ArgAction::SetTrue)]
+    pub(crate) enable_admin_api: bool,
+
     /// Which series are replicas of each other.
     #[command(flatten)]
     pub(crate) replicas: ReplicaFlags,
@@ -208,6 +212,7 @@ impl StandaloneFlags {
             ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),
             ("tsdb.retention", self.retention.to_string()),
             ("wal.sync", format!("{:?}", self.wal_sync).to_lowercase()),
+            ("web.enable-admin-api", self.enable_admin_api.to_string()),
         ]
     }
 }

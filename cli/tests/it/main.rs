@@ -5,6 +5,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+mod admin;
 mod crash;
 mod faults;
 mod generated;

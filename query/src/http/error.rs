@@ -15,6 +15,8 @@ pub(crate) enum ErrorType {
     Timeout,
     Internal,
     Unavailable,
+    /// Switched off, which Prometheus answers as an error of its own.
+    Disabled,
 }
 
 impl ErrorType {
@@ -25,7 +27,7 @@ impl ErrorType {
             ErrorType::Canceled => "canceled",
             ErrorType::Timeout => "timeout",
             ErrorType::Internal => "internal",
-            ErrorType::Unavailable => "unavailable",
+            ErrorType::Unavailable | ErrorType::Disabled => "unavailable",
         }
     }
 
@@ -38,7 +40,7 @@ impl ErrorType {
                 StatusCode::from_u16(499).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
             }
             ErrorType::Timeout | ErrorType::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            ErrorType::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorType::Internal | ErrorType::Disabled => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Prometheus 3.14's HTTP API: paths, parameters, statuses, texts and JSON are its own.
 //!
 //! In reading order: this file is the table of endpoints and what happens around each of them;
-//! [`queries`], [`explain`], [`series`] and [`process`] are the endpoints; [`params`] and [`time`] read
+//! [`queries`], [`explain`], [`series`], [`process`] and [`admin`] are the endpoints; [`params`] and [`time`] read
 //! requests; [`error`], [`respond`], [`body`] and [`json`] write answers; [`ast`] is the JSON of
 //! `parse_query`; [`observe`] counts requests.
 //!
 //! Where Go's server and router show through (404 and 405 texts, OPTIONS), so they do here.
 
+mod admin;
 mod ast;
 mod body;
 mod error;
@@ -31,6 +32,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{MethodRouter, any};
 use isobar_model::Clock;
+use isobar_store::admin::Admin;
 use isobar_store::exemplars::ExemplarSource;
 use isobar_store::metadata::MetadataStore;
 
@@ -49,6 +51,8 @@ pub struct App {
     pub metadata: Arc<MetadataStore>,
     /// Answers queries for exemplars.
     pub exemplars: Arc<dyn ExemplarSource>,
+    /// What may be done to the data; `None` where the admin API is off.
+    pub admin: Option<Arc<dyn Admin>>,
     /// What is told about the process.
     pub status: Arc<dyn StatusSource>,
     /// The time of queries that name none.
@@ -123,6 +127,15 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/api/v1/status/runtimeinfo", both(process::runtime_info))
         .route("/api/v1/status/flags", both(process::flags))
         .route("/api/v1/status/tsdb", both(process::tsdb))
+        .route(
+            "/api/v1/admin/tsdb/delete_series",
+            changing(admin::delete_series),
+        )
+        .route(
+            "/api/v1/admin/tsdb/clean_tombstones",
+            changing(admin::clean_tombstones),
+        )
+        .route("/api/v1/admin/tsdb/snapshot", changing(admin::snapshot))
         .route("/version", any(process::version))
         .route("/-/healthy", any(process::healthy))
         .route("/-/ready", any(process::ready))
@@ -144,7 +157,7 @@ pub(crate) struct Call {
     gzip: bool,
 }
 
-/// An endpoint of the API with everything around it: methods, readiness, parameters, headers.
+/// An endpoint that reads.
 ///
 /// GET and POST everywhere, also where Prometheus has GET only: Grafana posts to
 /// `label/<name>/values` for ad-hoc filters, with the parameters in the URL.
@@ -153,14 +166,37 @@ where
     F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
 {
+    of_methods([Method::GET, Method::POST], "GET, OPTIONS, POST", endpoint)
+}
+
+/// An endpoint that changes something.
+fn changing<F, Fut>(endpoint: F) -> MethodRouter<Arc<App>>
+where
+    F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
+{
+    of_methods([Method::POST, Method::PUT], "OPTIONS, POST, PUT", endpoint)
+}
+
+/// An endpoint of the API with everything around it: methods, readiness, parameters, headers.
+fn of_methods<F, Fut>(
+    methods: [Method; 2],
+    allow: &'static str,
+    endpoint: F,
+) -> MethodRouter<Arc<App>>
+where
+    F: Fn(Call) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Reply, ApiError>> + Send + 'static,
+{
     any(move |State(app): State<Arc<App>>, request: Request| {
         let endpoint = endpoint.clone();
+        let allowed = methods.contains(request.method());
         async move {
             if request.method() == Method::OPTIONS {
                 return options(&request);
             }
-            if !matches!(*request.method(), Method::GET | Method::POST) {
-                return not_allowed("GET, OPTIONS, POST");
+            if !allowed {
+                return not_allowed(allow);
             }
             if let Some(refusal) = app.readiness.refusal() {
                 return refusal;

@@ -148,7 +148,7 @@ pub(crate) fn parse_integer(text: &str) -> Result<i64, &'static str> {
 }
 
 /// A truth value as Go's `strconv.ParseBool` reads it.
-fn parse_bool(text: &str) -> Option<bool> {
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),

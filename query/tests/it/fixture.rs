@@ -90,6 +90,7 @@ impl Server {
             engine: Arc::new(engine),
             metadata: Arc::new(metadata),
             exemplars: Arc::new(()),
+            admin: None,
             status: Arc::new(Status),
             clock: Clock::manual(NOW_MS),
             readiness: readiness.clone(),
