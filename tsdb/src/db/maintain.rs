@@ -320,7 +320,7 @@ impl Db {
             meta.compaction.hints.push(LATE_HINT.to_owned());
         }
         let series = self.head.select_block(ids, range, part);
-        let series = series.leaving_out_damage(&self.config.events);
+        let series = series.cutting(&self.config.events);
         let symbols: BTreeSet<&str> = series
             .pairs()
             .flat_map(|(name, value)| [name, value])

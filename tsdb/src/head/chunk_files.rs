@@ -18,19 +18,19 @@ use crate::Error;
 use crate::chunks::segment::{header, put_chunk, read_chunk};
 use crate::chunks::{Chunk, Encoding};
 use crate::db::files;
-use crate::mmap::map_file;
+use crate::mmap::Mapped;
 
 /// The directory of the files inside the data directory.
 pub(crate) const CHUNKS_DIR: &str = "isobar-chunks";
 /// A file is ended when it is at least this long.
-pub(crate) const FILE_BYTES_MAX: usize = 64 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 8 << 20;
 
 /// A file that is complete and on disk.
 #[derive(Debug)]
 pub(crate) struct ChunkFile {
     number: u32,
     path: PathBuf,
-    bytes: Bytes,
+    map: Mapped,
 }
 
 impl ChunkFile {
@@ -41,7 +41,13 @@ impl ChunkFile {
 
     /// Whether there may be a chunk at this offset.
     pub(crate) fn holds(&self, offset: u32) -> bool {
-        (offset as usize) < self.bytes.len()
+        (offset as usize) < self.map.bytes().len()
+    }
+
+    /// Takes what was read of it out of the process' memory.
+    pub(crate) fn release_pages(&self) {
+        // Should the system refuse, some memory stays longer than it must.
+        let _refused = self.map.release_pages();
     }
 
     /// The chunk at `offset`, not copied; its checksum is verified.
@@ -49,7 +55,7 @@ impl ChunkFile {
     /// # Errors
     /// [`Error::Corrupt`] when there is none.
     pub(crate) fn read(&self, offset: u32) -> Result<(Encoding, Bytes), Error> {
-        let (code, data) = read_chunk(&self.bytes, offset).map_err(|e| {
+        let (code, data) = read_chunk(self.map.bytes(), offset).map_err(|e| {
             let name = self.path.display().to_string();
             e.at(&name, format!("chunk at offset {offset}"))
         })?;
@@ -57,7 +63,7 @@ impl ChunkFile {
             let why = format!("chunk at offset {offset}: unknown encoding {code}");
             Error::corrupt(self.path.display().to_string(), why)
         })?;
-        Ok((encoding, self.bytes.slice_ref(data)))
+        Ok((encoding, self.map.bytes().slice_ref(data)))
     }
 }
 
@@ -108,14 +114,10 @@ impl ChunkFiles {
         let write = || {
             files::write(&path, &file.bytes)?;
             files::sync_dir(&self.dir)?;
-            map_file(&path)
+            Mapped::open(&path)
         };
         match write() {
-            Ok(bytes) => Ok(Arc::new(ChunkFile {
-                number,
-                path,
-                bytes,
-            })),
+            Ok(map) => Ok(Arc::new(ChunkFile { number, path, map })),
             Err(e) => {
                 if path.exists() {
                     files::remove_file(&path)?;
@@ -190,13 +192,10 @@ impl<'a> OpenFiles<'a> {
         if let Some(known) = self.open.get(&number) {
             return known.clone().ok_or_else(missing);
         }
-        let opened = map_file(&path).map_err(|e| crate::db::describe(&e));
-        let file = opened.map(|bytes| {
-            Arc::new(ChunkFile {
-                number,
-                path: path.clone(),
-                bytes,
-            })
+        let opened = Mapped::open(&path).map_err(|e| crate::db::describe(&e));
+        let file = opened.map(|map| {
+            let path = path.clone();
+            Arc::new(ChunkFile { number, path, map })
         });
         self.open.insert(number, file.as_ref().ok().cloned());
         file

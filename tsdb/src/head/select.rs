@@ -1,6 +1,6 @@
 //! The way out of the head: which series match, and their chunks in batches.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use isobar_model::{Matcher, TimeRange};
@@ -12,6 +12,7 @@ use crate::db::describe;
 use crate::db::event::{Event, Events};
 use crate::merge::SeriesChunks;
 
+use super::chunk_files::ChunkFile;
 use super::gather::{Gathered, GatheredSeries};
 use super::late::Uncut;
 use super::series::{MemSeries, Stored};
@@ -20,6 +21,8 @@ use super::{Head, TenantId};
 
 /// Chunks are fetched for this many series at a time.
 const CHUNKS_BATCH: usize = 256;
+/// Who cuts a block has read pages of chunk files in memory for about this many bytes of chunks.
+const RELEASE_BYTES: usize = 8 << 20;
 
 impl Head {
     /// The series that match, with the chunks that overlap `range`. The caller sees to it that
@@ -81,7 +84,7 @@ impl Head {
             text: String::new(),
             part: None,
             failed: None,
-            damage: None,
+            cutting: None,
         }
     }
 
@@ -131,26 +134,71 @@ pub(crate) struct HeadSeries {
     part: Option<BlockPart>,
     /// Why chunks could not be fetched.
     failed: Option<Error>,
-    /// Told of chunks that cannot be read, which are left out then.
-    damage: Option<Events>,
+    cutting: Option<Cutting>,
+}
+
+/// What is different when a block is cut from the head.
+struct Cutting {
+    /// Told of chunks that cannot be read, which are left out.
+    events: Events,
+    /// Files that were read from, and how much since their pages were released.
+    touched: HashMap<u32, Arc<ChunkFile>>,
+    bytes: usize,
+}
+
+impl Cutting {
+    /// All chunks are read once, from files that together are much larger than the head.
+    fn note(&mut self, file: Option<&Arc<ChunkFile>>, bytes: usize) {
+        let Some(file) = file else { return };
+        self.touched
+            .entry(file.number())
+            .or_insert_with(|| Arc::clone(file));
+        self.bytes += bytes;
+        if self.bytes >= RELEASE_BYTES {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        self.touched
+            .drain()
+            .for_each(|(_, file)| file.release_pages());
+        self.bytes = 0;
+    }
+}
+
+impl Drop for Cutting {
+    fn drop(&mut self) {
+        self.release();
+    }
 }
 
 impl HeadSeries {
-    /// Leaves out chunks whose file is damaged, and tells `events`, where otherwise the series
-    /// would be an error.
-    pub(crate) fn leaving_out_damage(mut self, events: &Events) -> Self {
-        self.damage = Some(Arc::clone(events));
+    /// For who reads all to cut a block: chunks whose file is damaged are left out, and `events`
+    /// is told, where otherwise the series would be an error; and what was read does not stay in
+    /// memory.
+    pub(crate) fn cutting(mut self, events: &Events) -> Self {
+        self.cutting = Some(Cutting {
+            events: Arc::clone(events),
+            touched: HashMap::new(),
+            bytes: 0,
+        });
         self
     }
 
-    fn read(&self, stored: Vec<Stored>) -> Result<Vec<Chunk>, Error> {
+    fn read(&mut self, stored: Vec<Stored>) -> Result<Vec<Chunk>, Error> {
+        let Some(cutting) = &mut self.cutting else {
+            return stored.into_iter().map(Stored::read).collect();
+        };
         let mut chunks = Vec::with_capacity(stored.len());
         for one in stored {
-            let range = one.range();
-            match (one.read(), &self.damage) {
-                (Ok(chunk), _) => chunks.push(chunk),
-                (Err(error), None) => return Err(error),
-                (Err(error), Some(events)) => events(Event::ChunkLost {
+            let (range, file) = (one.range(), one.file().cloned());
+            match one.read() {
+                Ok(chunk) => {
+                    cutting.note(file.as_ref(), chunk.data.len());
+                    chunks.push(chunk);
+                }
+                Err(error) => (cutting.events)(Event::ChunkLost {
                     why: describe(&error),
                     range,
                 }),

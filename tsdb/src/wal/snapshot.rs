@@ -19,7 +19,7 @@ use super::segment::{FrameWriter, random_nonce};
 
 const BUFFER_BYTES: usize = 1 << 20;
 /// A shorter log is read back quickly enough.
-const LOG_BYTES_MIN: u64 = 256 << 20;
+const LOG_BYTES_MIN: u64 = 64 << 20;
 
 /// Closes the segment being written, writes the head as a snapshot that stands for all segments
 /// up to it, and removes those. When it fails on the way, the log is as long as before.

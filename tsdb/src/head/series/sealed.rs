@@ -89,6 +89,14 @@ impl Filed {
 }
 
 impl Stored {
+    /// The file that it is in.
+    pub(crate) fn file(&self) -> Option<&Arc<ChunkFile>> {
+        match self {
+            Stored::Heap(_) => None,
+            Stored::Filed(filed) => Some(&filed.file),
+        }
+    }
+
     /// The times from the first to the last sample.
     pub(crate) fn range(&self) -> TimeRange {
         match self {
