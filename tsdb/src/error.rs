@@ -34,6 +34,16 @@ pub enum Error {
     /// A limit stands in the way; the text names it and its value.
     #[error("{0}")]
     LimitExceeded(String),
+    /// A tenant writes more samples a second than it may.
+    #[error(
+        "the tenant writes more than {limit} samples a second, try again in {retry_after_ms} ms"
+    )]
+    TooManySamples {
+        /// How many it may.
+        limit: u64,
+        /// When it may go on, in milliseconds from now.
+        retry_after_ms: u64,
+    },
     /// The directory is in use by another process.
     #[error("{path} is in use by another process")]
     Locked {
@@ -131,6 +141,7 @@ impl From<Error> for SelectError {
             Error::Corrupt { what, why, .. } => SelectError::Corrupt(format!("{what}: {why}")),
             Error::Unsupported(text) => SelectError::Unsupported(text),
             Error::LimitExceeded(text) => SelectError::LimitExceeded(text),
+            Error::TooManySamples { .. } => SelectError::LimitExceeded(error.to_string()),
             Error::Unavailable(text) => SelectError::Unavailable(text),
             Error::Locked { .. } => SelectError::Unavailable(error.to_string()),
             Error::Io { ref source, .. } => SelectError::Unavailable(format!("{error}: {source}")),

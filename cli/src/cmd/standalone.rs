@@ -251,6 +251,7 @@ fn open_db(
         retention_size: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
         exemplars_max: flags.exemplars_max,
         late_window: flags.late_window.0,
+        limits: flags.limits.clone().into(),
         sync: match flags.wal_sync {
             WalSync::Always => Sync::Always,
             WalSync::Interval => Sync::Interval(SYNC_INTERVAL),

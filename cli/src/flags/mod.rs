@@ -2,6 +2,7 @@
 //! made of them in [`crate::cmd`]. The doc comments here are the help pages.
 
 pub(crate) mod features;
+mod limits;
 pub(crate) mod replicas;
 pub(crate) mod standalone;
 #[cfg(test)]

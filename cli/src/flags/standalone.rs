@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::features::FeatureFlags;
+use super::limits::LimitFlags;
 use super::replicas::ReplicaFlags;
 use super::units::{FlagBytes, FlagDuration, FlagMemory};
 
@@ -71,6 +72,9 @@ pub(crate) struct StandaloneFlags {
         help_heading = "Storage"
     )]
     pub(crate) late_window: FlagDuration,
+
+    #[command(flatten)]
+    pub(crate) limits: LimitFlags,
 
     /// When a write is acknowledged: "always" waits until it is on disk, "interval" does not and
     /// may lose up to a second of samples when the machine (not only the process) fails.
@@ -183,7 +187,7 @@ impl StandaloneFlags {
 
     /// All flags with their values in effect, as `/api/v1/status/flags` shows them.
     pub(crate) fn listed(&self) -> Vec<(&'static str, String)> {
-        vec![
+        let mut listed = vec![
             ("data-dir", self.data_dir.display().to_string()),
             ("deduplication.func", self.replicas.function()),
             ("disable-feature", self.features.disabled()),
@@ -211,9 +215,16 @@ impl StandaloneFlags {
             ("tsdb.max-exemplars", self.exemplars_max.to_string()),
             ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),
             ("tsdb.retention", self.retention.to_string()),
+            (
+                "tsdb.out-of-order.time-window",
+                self.late_window.to_string(),
+            ),
             ("wal.sync", format!("{:?}", self.wal_sync).to_lowercase()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
-        ]
+        ];
+        listed.extend(self.limits.listed());
+        listed.sort_unstable();
+        listed
     }
 }
 

@@ -115,7 +115,11 @@ async fn handle(
         Err(refusal) => {
             state.metrics.refused(refusal.status);
             let mut response = plain(refusal.status, &refusal.text);
-            if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+            let later = [
+                StatusCode::SERVICE_UNAVAILABLE,
+                StatusCode::TOO_MANY_REQUESTS,
+            ];
+            if later.contains(&refusal.status) {
                 response
                     .headers_mut()
                     .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -249,6 +253,9 @@ fn refuse_request(error: RequestError) -> Refusal {
         RequestError::Store(error) => {
             tracing::warn!(%error, "write refused");
             match error {
+                Error::TooManySamples { .. } => {
+                    Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
+                }
                 Error::Unavailable(_) | Error::Io { .. } | Error::LimitExceeded(_) => {
                     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use isobar_model::Clock;
 
 use super::event::Events;
+pub use crate::head::limits::Limits;
 pub use crate::wal::log::Sync;
 
 /// How a database is opened.
@@ -24,6 +25,8 @@ pub struct DbConfig {
     /// A sample that cannot follow the newest of its series is taken when it is not older than the
     /// newest of its tenant by more than this; with zero none is.
     pub late_window: Duration,
+    /// What each tenant may write.
+    pub limits: Limits,
     /// When a write counts as durable.
     pub sync: Sync,
     /// Tells the time, for what lies in the future and for the names of blocks.
@@ -45,6 +48,7 @@ impl DbConfig {
             retention_size: None,
             exemplars_max: 0,
             late_window: LATE_WINDOW_DEFAULT,
+            limits: Limits::default(),
             sync: Sync::Always,
             clock: Clock::system(),
             events: Arc::new(|_| {}),

@@ -5,6 +5,8 @@
 
 pub mod beside;
 pub mod blocks;
+#[cfg(test)]
+mod churn;
 pub mod config;
 mod delete;
 pub mod estimate;
@@ -39,7 +41,7 @@ use pins::Pins;
 pub use crate::head::RestoreCounts;
 pub use beside::ExemplarsFound;
 pub use blocks::Block;
-pub use config::{DbConfig, LATE_WINDOW_DEFAULT, Sync};
+pub use config::{DbConfig, LATE_WINDOW_DEFAULT, Limits, Sync};
 pub use estimate::SelectEstimate;
 pub use event::{Event, Events};
 pub use maintain::{Cut, Maintenance};
@@ -80,6 +82,7 @@ impl Db {
         let bounds = HeadBounds {
             exemplars_max: config.exemplars_max,
             late_window: config.late_window,
+            limits: config.limits.clone(),
         };
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?, bounds));
         let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
@@ -139,8 +142,8 @@ impl Db {
     /// at once, and durable when [`Db::commit_wait`] or [`Db::when_durable`] says so.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] while the log cannot be written; nothing is stored then. Bad series
-    /// and samples are no error: they are counted in [`Append::rejected`].
+    /// [`Error::Unavailable`] while the log cannot be written, and [`Error::TooManySamples`] when the
+    /// tenant writes more than it may; nothing is stored then. Bad series and samples are no error: they are counted in [`Append::rejected`].
     pub fn append<S: IncomingSeries>(
         &self,
         tenant: &Tenant,
@@ -148,9 +151,16 @@ impl Db {
     ) -> Result<Append, Error> {
         self.log.check_writable()?;
         let tenant = self.head.tenants().find_or_add(tenant);
-        Ok(self
-            .head
-            .append(&self.log, &tenant, series, self.config.clock.now_ms()))
+        let (now_ms, limits) = (self.config.clock.now_ms(), &self.config.limits);
+        let room = tenant.bucket.lock().check(limits, now_ms);
+        room.map_err(|retry_after_ms| Error::TooManySamples {
+            limit: limits.samples_per_second,
+            retry_after_ms,
+        })?;
+        let append = self.head.append(&self.log, &tenant, series, now_ms);
+        let samples = append.appended + append.duplicates + append.rejected.total();
+        tenant.bucket.lock().take(samples);
+        Ok(append)
     }
 
     /// Blocks until the write is durable.

@@ -6,7 +6,7 @@ use isobar_model::Tenant;
 
 use crate::Error;
 
-use super::{Db, files};
+use super::{Db, Limits, files};
 
 /// Figures of the head, of one tenant or of all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -109,6 +109,11 @@ impl Db {
             value_bytes_by_label: largest(bytes, limit),
             series_by_pair: largest(pairs, limit),
         }
+    }
+
+    /// What each tenant may write.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
     }
 
     /// The tenants that have written since the database was made, with the number of their series

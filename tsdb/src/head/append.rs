@@ -13,6 +13,7 @@ use crate::wal::record::{self, HistogramsEncoder, Kind, SamplesEncoder};
 use super::Head;
 use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
 use super::late::Epoch;
+use super::limits::Gate;
 use super::series::{Bounds, LateBounds, MemSeries, Outcome};
 use super::shard::{IDS_END, Key, SHARDS, shard_of};
 use super::tenants::TenantState;
@@ -419,6 +420,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
         }
         let head = self.head;
         let mut catalog = head.catalog.write();
+        let mut gate = Gate::new(&head.limits, self.tenant.id, &catalog.index);
         let mut payload = Vec::new();
         let mut made = Vec::new();
         let mut keys = Vec::new();
@@ -427,6 +429,10 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 Some(id) => id,
                 None if self.refuse_out_of_bounds(todo, &labels) => continue,
                 None => {
+                    if let Err(reason) = gate.admit(&catalog.index, &labels) {
+                        self.rejected.add(reason, None, || labels.to_string());
+                        continue;
+                    }
                     let Some(id) = catalog.ids.take(todo.key.shard()) else {
                         let why = format!("the head is full: it holds {IDS_END} series at most");
                         let reason = RejectReason::BadLabels(why);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use isobar_model::{FloatHistogram, Labels};
 
+pub use super::limits::SeriesLimit;
 pub use crate::chunks::histogram::Counts;
 
 /// How many rejected series or samples are kept with their text; the rest is only counted.
@@ -82,10 +83,12 @@ pub enum RejectReason {
     BadHistogram(String),
     /// Late by more than the window for late samples.
     TooOld,
+    /// The whole series is new, and a limit of its tenant stands in the way.
+    SeriesLimit(SeriesLimit),
 }
 
 impl RejectReason {
-    const KINDS: usize = 7;
+    const KINDS: usize = 12;
 
     fn kind(&self) -> usize {
         match self {
@@ -96,6 +99,11 @@ impl RejectReason {
             RejectReason::BadLabels(_) => 4,
             RejectReason::BadHistogram(_) => 5,
             RejectReason::TooOld => 6,
+            RejectReason::SeriesLimit(SeriesLimit::Tenant(_)) => 7,
+            RejectReason::SeriesLimit(SeriesLimit::Metric(_)) => 8,
+            RejectReason::SeriesLimit(SeriesLimit::Labels(_)) => 9,
+            RejectReason::SeriesLimit(SeriesLimit::NameBytes(_)) => 10,
+            RejectReason::SeriesLimit(SeriesLimit::ValueBytes(_)) => 11,
         }
     }
 
@@ -113,6 +121,11 @@ const KIND_NAMES: [&str; RejectReason::KINDS] = [
     "bad_labels",
     "bad_histogram",
     "too_old",
+    "series_per_tenant",
+    "series_per_metric",
+    "label_count",
+    "label_name_length",
+    "label_value_length",
 ];
 
 /// The texts that senders know from Prometheus, so that they treat them alike.
@@ -127,6 +140,7 @@ impl fmt::Display for RejectReason {
                 f.write_str("out of bounds: sample is too far in the future")
             }
             RejectReason::BadLabels(why) | RejectReason::BadHistogram(why) => f.write_str(why),
+            RejectReason::SeriesLimit(limit) => limit.fmt(f),
         }
     }
 }

@@ -17,7 +17,7 @@ use super::tenants::TenantId;
 type NameId = u32;
 type PairId = u32;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Name {
     text: Box<str>,
     /// The pairs of this name, in no order.
@@ -44,6 +44,8 @@ struct Entry {
 pub(crate) struct Index {
     hasher: DefaultHashBuilder,
     names: Vec<Name>,
+    /// Names without pairs, to be used again.
+    free_names: Vec<NameId>,
     names_by_text: HashTable<NameId>,
     pairs: Vec<Option<Pair>>,
     free_pairs: Vec<PairId>,
@@ -152,6 +154,21 @@ impl Index {
             moved.place = pair.place;
         }
         self.free_pairs.push(pair_id);
+        if self.names[pair.name as usize].pairs.is_empty() {
+            self.remove_name(pair.name);
+        }
+    }
+
+    fn remove_name(&mut self, id: NameId) {
+        let Some(name) = self.names.get_mut(id as usize) else {
+            return;
+        };
+        let hash = self.hasher.hash_one(&*name.text);
+        if let Ok(found) = self.names_by_text.find_entry(hash, |other| *other == id) {
+            found.remove();
+        }
+        (name.text, name.pairs) = (Box::default(), Vec::new());
+        self.free_names.push(id);
     }
 
     fn find_name(&self, name: &str) -> Option<NameId> {
@@ -182,11 +199,15 @@ impl Index {
     }
 
     fn add_name(&mut self, text: &str) -> NameId {
-        let id = u32::try_from(self.names.len()).expect("names are limited by memory before u32");
-        self.names.push(Name {
+        let name = Name {
             text: Box::from(text),
             pairs: Vec::new(),
+        };
+        let id = self.free_names.pop().unwrap_or_else(|| {
+            self.names.push(Name::default());
+            u32::try_from(self.names.len() - 1).expect("names are limited by memory before u32")
         });
+        self.names[id as usize] = name;
         let (hasher, names) = (&self.hasher, &self.names);
         let hash_of = |id: &NameId| hasher.hash_one(&*names[*id as usize].text);
         self.names_by_text
@@ -269,6 +290,16 @@ impl Index {
                 .get(tenant.0 as usize)
                 .map_or(0, RoaringBitmap::len),
             None => self.series_by_labels.len() as u64,
+        }
+    }
+
+    /// The number of series of a tenant with a label pair.
+    pub(crate) fn series_count_of(&self, tenant: TenantId, name: &str, value: &str) -> u64 {
+        let pair = self.find_pair(name, value).and_then(|pair| self.pair(pair));
+        let of_tenant = self.by_tenant.get(tenant.0 as usize);
+        match (pair, of_tenant) {
+            (Some(pair), Some(of_tenant)) => pair.postings.intersection_len(of_tenant),
+            _ => 0,
         }
     }
 
@@ -463,6 +494,12 @@ impl Index {
             gathered.add_pair(&self.names[pair.name as usize].text, &pair.value);
         }
         gathered
+    }
+
+    /// How many names, pairs and series there is room for.
+    #[cfg(test)]
+    pub(crate) fn rooms(&self) -> [usize; 3] {
+        [self.names.len(), self.pairs.len(), self.series.len()]
     }
 
     /// One more than the largest id.

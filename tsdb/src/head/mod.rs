@@ -13,6 +13,7 @@ mod gather;
 pub mod incoming;
 mod index;
 pub(crate) mod late;
+pub mod limits;
 mod postings;
 mod restore;
 mod select;
@@ -43,6 +44,7 @@ use crate::metadata::MetadataMap;
 
 use index::Index;
 use late::LateCut;
+use limits::Limits;
 use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
 
@@ -62,6 +64,7 @@ pub(crate) struct Head {
     pub(crate) metadata: MetadataMap,
     /// How much older than the newest of its tenant a late sample may be; none are taken without.
     pub(crate) late_window_ms: Option<i64>,
+    pub(crate) limits: Limits,
 }
 
 /// What a head takes and keeps.
@@ -71,6 +74,7 @@ pub(crate) struct HeadBounds {
     pub(crate) exemplars_max: usize,
     /// How much older than the newest of its tenant a late sample may be; with zero none is taken.
     pub(crate) late_window: Duration,
+    pub(crate) limits: Limits,
 }
 
 /// Which series exist, and which ids are free.
@@ -123,6 +127,7 @@ impl Head {
             exemplars: Exemplars::new(bounds.exemplars_max),
             metadata: MetadataMap::default(),
             late_window_ms: (late_window_ms > 0).then_some(late_window_ms),
+            limits: bounds.limits,
         }
     }
 
@@ -250,6 +255,15 @@ impl Head {
     /// Puts freed ids back where they wait for the next snapshot.
     pub(crate) fn keep_freed(&self, freed: FreedIds) {
         self.catalog.write().ids.freed.extend(freed.0);
+    }
+
+    /// How much there is room for: names, pairs and ids in the index, keys and slots in shards.
+    #[cfg(test)]
+    pub(crate) fn rooms(&self) -> Vec<usize> {
+        let tables = self.shards.iter().map(|shard| shard.lock().table_bytes());
+        let tables = tables.sum();
+        let rooms = self.catalog.read().index.rooms();
+        rooms.into_iter().chain([tables]).collect()
     }
 
     /// The number of series of a tenant, or of all.

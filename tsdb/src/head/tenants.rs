@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use isobar_model::Tenant;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+
+use super::limits::Bucket;
 
 /// A dense number for a tenant, valid for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +27,8 @@ pub(crate) struct TenantState {
     pub(crate) cut_until_ms: AtomicI64,
     /// The oldest late sample in the head; `MAX` when there was none.
     pub(crate) late_min_ms: AtomicI64,
+    /// What is left of its rate of samples.
+    pub(crate) bucket: Mutex<Bucket>,
     /// Samples appended since the process started.
     pub(crate) appended: AtomicU64,
     /// Those of them that were late.
@@ -101,6 +105,7 @@ impl Tenants {
             min_valid_ms: AtomicI64::new(i64::MIN),
             cut_until_ms: AtomicI64::new(i64::MIN),
             late_min_ms: AtomicI64::new(i64::MAX),
+            bucket: Mutex::default(),
             appended: AtomicU64::new(0),
             appended_late: AtomicU64::new(0),
         });

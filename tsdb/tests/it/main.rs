@@ -33,6 +33,8 @@ mod head_peers;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod matching;
 #[cfg(test)]
 mod packed;
