@@ -106,13 +106,42 @@ pub struct Backfill {
     /// The series in label order, as far as it is known, and the place of each in it.
     order: Vec<u32>,
     rank: Vec<u32>,
-    windows: BTreeMap<i64, HashMap<u32, Open>>,
+    /// By their first times, where in `windows` they are.
+    window_at: BTreeMap<i64, usize>,
+    windows: Vec<Window>,
+    /// Where each series was found last. Samples come series by series in the same order again and
+    /// again, so that memory is read in its order, and no table is looked into.
+    places: Vec<Place>,
     bytes: usize,
     runs: Vec<Run>,
     deleted: HashMap<u32, Vec<TimeRange>>,
     /// The newest, as they came.
     exemplars: VecDeque<(SeriesId, Exemplar)>,
     counted: Counted,
+}
+
+/// What is in memory of a window.
+struct Window {
+    start_ms: i64,
+    /// In the order in which they came.
+    series: Vec<(u32, Open)>,
+    slots: HashMap<u32, u32>,
+}
+
+/// Where in memory a series is in a window.
+#[derive(Clone, Copy)]
+struct Place {
+    window_ms: i64,
+    window: u32,
+    slot: u32,
+}
+
+impl Place {
+    const NOWHERE: Place = Place {
+        window_ms: 0,
+        window: u32::MAX,
+        slot: 0,
+    };
 }
 
 impl Backfill {
@@ -132,7 +161,9 @@ impl Backfill {
             by_labels: HashTable::new(),
             order: Vec::new(),
             rank: Vec::new(),
-            windows: BTreeMap::new(),
+            window_at: BTreeMap::new(),
+            windows: Vec::new(),
+            places: Vec::new(),
             bytes: 0,
             runs: Vec::new(),
             deleted: HashMap::new(),
@@ -157,6 +188,7 @@ impl Backfill {
         let id = u32::try_from(self.labels.len())
             .map_err(|_| Error::LimitExceeded("there are more than 2^32 series".into()))?;
         self.labels.push(labels.clone());
+        self.places.push(Place::NOWHERE);
         let all = &self.labels;
         self.by_labels
             .insert_unique(hash, id, |id| all[*id as usize].hash64());
@@ -255,12 +287,37 @@ impl Backfill {
         })
     }
 
-    fn open(&mut self, series: SeriesId, window: i64) -> &mut Open {
-        let of_window = self.windows.entry(window).or_default();
-        of_window.entry(series.0).or_insert_with(|| {
+    fn open(&mut self, series: SeriesId, window_ms: i64) -> &mut Open {
+        let mut place = self.places[series.index()];
+        if place.window == u32::MAX || place.window_ms != window_ms {
+            place = self.find(series, window_ms);
+            self.places[series.index()] = place;
+        }
+        &mut self.windows[place.window as usize].series[place.slot as usize].1
+    }
+
+    /// Looks up where a series is in a window, or makes it a place.
+    fn find(&mut self, series: SeriesId, window_ms: i64) -> Place {
+        let windows = &mut self.windows;
+        let at = *self.window_at.entry(window_ms).or_insert_with(|| {
+            windows.push(Window {
+                start_ms: window_ms,
+                series: Vec::new(),
+                slots: HashMap::new(),
+            });
+            windows.len() - 1
+        });
+        let window = &mut windows[at];
+        let slot = *window.slots.entry(series.0).or_insert_with(|| {
             self.bytes += OPEN_BYTES;
-            Open::default()
-        })
+            window.series.push((series.0, Open::default()));
+            window.series.len() as u32 - 1
+        });
+        Place {
+            window_ms,
+            window: at as u32,
+            slot,
+        }
     }
 
     fn took(&mut self, bytes: usize) -> Result<(), Error> {
@@ -279,12 +336,14 @@ impl Backfill {
         self.put_in_order();
         let path = self.scratch.0.join(format!("{:06}", self.runs.len()));
         let mut writer = RunWriter::create(path)?;
-        for (window, of_window) in std::mem::take(&mut self.windows) {
-            let mut all: Vec<(u32, Open)> = of_window.into_iter().collect();
-            all.sort_unstable_by_key(|(series, _)| self.rank[*series as usize]);
-            for (series, open) in all {
+        self.window_at.clear();
+        self.places.fill(Place::NOWHERE);
+        for mut window in std::mem::take(&mut self.windows) {
+            let rank = |(series, _): &(u32, Open)| self.rank[*series as usize];
+            window.series.sort_unstable_by_key(rank);
+            for (series, open) in window.series {
                 let chunks = open.into_chunks(&mut self.counted)?;
-                writer.write(window, SeriesId(series), &chunks)?;
+                writer.write(window.start_ms, SeriesId(series), &chunks)?;
             }
         }
         self.runs.push(writer.finish()?);

@@ -6,6 +6,7 @@
 
 pub mod head_chunks;
 mod import;
+mod numbers;
 mod read;
 pub mod record;
 mod running;

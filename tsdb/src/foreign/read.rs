@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use isobar_model::sample::is_stale;
 use isobar_model::{Columns, Exemplar, FloatHistogram, Labels, TimeRange};
 use serde::{Deserialize, Serialize};
 
 use super::head_chunks::{HeadChunk, HeadChunkReader};
+use super::numbers::ByNumber;
 use super::record::{self, At, RecordSink, SeriesNumber};
 use super::segment::{Damage, SegmentReader};
 use crate::Error;
@@ -63,8 +63,8 @@ pub(super) fn read(
         min_valid_ms,
         backfill,
         events,
-        numbers: HashMap::new(),
-        covered: HashMap::new(),
+        numbers: ByNumber::default(),
+        covered: ByNumber::default(),
         last_counts: Vec::new(),
         is_late: false,
         found: Found::default(),
@@ -134,9 +134,9 @@ struct Reading<'a> {
     min_valid_ms: i64,
     backfill: &'a mut Backfill,
     events: &'a Events,
-    numbers: HashMap<SeriesNumber, SeriesId>,
+    numbers: ByNumber<Option<SeriesId>>,
     /// The times of which the chunks hold all that came in order.
-    covered: HashMap<SeriesNumber, Vec<TimeRange>>,
+    covered: ByNumber<Vec<TimeRange>>,
     /// How the counts of the last sample are written, by series, if it was a histogram.
     last_counts: Vec<Option<Counts>>,
     /// Whether what is read came late.
@@ -214,7 +214,7 @@ impl Reading<'_> {
         if chunk.late || range.max_ms < self.min_valid_ms {
             return;
         }
-        let covered = self.covered.entry(chunk.series).or_default();
+        let covered = self.covered.get_mut(chunk.series);
         match covered.last_mut() {
             Some(last) if !is_damaged && last.max_ms < range.min_ms => last.max_ms = range.max_ms,
             _ => covered.push(range),
@@ -227,7 +227,7 @@ impl Reading<'_> {
         if chunk.late != self.is_late || is_in_blocks {
             return Ok(());
         }
-        let Some(series) = self.numbers.get(&chunk.series).copied() else {
+        let Some(series) = self.numbers.get(chunk.series).copied().flatten() else {
             self.found.unknown_series += (columns.len() + columns.histograms.len()) as u64;
             return Ok(());
         };
@@ -262,7 +262,7 @@ impl Reading<'_> {
         if !self.is_late && (ms < self.min_valid_ms || self.is_covered(at.series, ms)) {
             return;
         }
-        let Some(series) = self.numbers.get(&at.series).copied() else {
+        let Some(series) = self.numbers.get(at.series).copied().flatten() else {
             self.found.unknown_series += 1;
             return;
         };
@@ -274,7 +274,7 @@ impl Reading<'_> {
     }
 
     fn is_covered(&self, series: SeriesNumber, ms: i64) -> bool {
-        let covered = self.covered.get(&series);
+        let covered = self.covered.get(series);
         covered.is_some_and(|ranges| ranges.iter().any(|range| range.contains(ms)))
     }
 
@@ -307,7 +307,7 @@ impl RecordSink for Reading<'_> {
     fn series(&mut self, number: SeriesNumber, labels: Labels) {
         // Prometheus has no series without labels.
         if let Ok(series) = self.backfill.series(&labels) {
-            self.numbers.insert(number, series);
+            *self.numbers.get_mut(number) = Some(series);
         }
     }
 
@@ -328,8 +328,8 @@ impl RecordSink for Reading<'_> {
         if range == TimeRange::ALL || range.max_ms < self.min_valid_ms {
             return;
         }
-        if let Some(series) = self.numbers.get(&number) {
-            self.backfill.delete(*series, range);
+        if let Some(series) = self.numbers.get(number).copied().flatten() {
+            self.backfill.delete(series, range);
         }
     }
 
@@ -339,15 +339,15 @@ impl RecordSink for Reading<'_> {
             value,
             timestamp_ms: at.ms,
         };
-        let series = self.numbers.get(&at.series);
+        let series = self.numbers.get(at.series).copied().flatten();
         if let Some(series) = series.filter(|_| at.ms >= self.min_valid_ms) {
-            self.backfill.add_exemplar(*series, exemplar);
+            self.backfill.add_exemplar(series, exemplar);
         }
     }
 
     fn metadata(&mut self, number: SeriesNumber, kind: u8, unit: &str, help: &str) {
-        if let Some(series) = self.numbers.get(&number) {
-            let metric = self.backfill.labels(*series).metric_name().to_owned();
+        if let Some(series) = self.numbers.get(number).copied().flatten() {
+            let metric = self.backfill.labels(series).metric_name().to_owned();
             let said = (kind, unit.to_owned(), help.to_owned());
             self.found.metadata.insert(metric, said);
         }
