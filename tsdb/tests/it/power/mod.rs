@@ -1,6 +1,6 @@
 //! Power cuts at every change that the database makes to its files: what was acknowledged is there
-//! afterwards, nothing that was never sent is, no sample is in two blocks, and nothing is told to
-//! be damaged.
+//! afterwards, nothing that was never sent or that was deleted is, no sample is in two blocks, and
+//! nothing is told to be damaged.
 //!
 //! A run is watched and written down once; then a simulated disk says for each point of it, and
 //! for some seeds each, what may be left, and a database is opened over that. By default every
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use isobar_model::{Columns, Tenant, TimeRange};
+use isobar_model::{Columns, Matcher, Tenant, TimeRange};
 use isobar_tsdb::db::{Cut, Sync};
 use isobar_tsdb::disk::watch;
 use isobar_tsdb::merge::read_samples;
@@ -35,6 +35,8 @@ struct Run {
     /// What was sent, with the number of changes that were made when it was first sent and when
     /// it was acknowledged.
     sent: Vec<(Key, f64, usize, usize)>,
+    /// What was deleted of that, likewise.
+    deleted: BTreeMap<Key, (usize, usize)>,
 }
 
 /// What the run does; the numbers are from a seed.
@@ -50,7 +52,8 @@ fn run(dir: &Path, seed: u64) -> Run {
     );
     let count = || changes.lock().unwrap().len();
     let mut random = Random(seed);
-    let mut sent = Vec::new();
+    let mut sent: Vec<(Key, f64, usize, usize)> = Vec::new();
+    let mut deleted = BTreeMap::new();
     let mut db = Db::open(config(dir).0).unwrap();
     for minute in (0..9 * 60).step_by(3) {
         let t = minute * MINUTE;
@@ -81,6 +84,19 @@ fn run(dir: &Path, seed: u64) -> Run {
             1 | 7 => db.shorten_log().unwrap(),
             2 | 3 => drop(db.maintain().unwrap()),
             4 => drop(db.cut_now(Cut::Complete).unwrap()),
+            8 | 9 => {
+                let labels = format!("__name__=m,s={}", random.below(6));
+                let matcher = Matcher::equal("s", &labels[labels.len() - 1..]);
+                let from = t - random.below(300) as i64 * MINUTE;
+                let range = TimeRange::new(from, from + random.below(200) as i64 * MINUTE);
+                let begun = count();
+                db.delete_series(None, &[matcher], range).unwrap();
+                let hit = sent.iter().map(|it| &it.0);
+                for key in hit.filter(|key| key.1 == labels && range.contains(key.2)) {
+                    deleted.entry(key.clone()).or_insert((begun, count()));
+                }
+            }
+            10 => drop(db.clean_tombstones().unwrap()),
             5 => {
                 drop(db);
                 db = Db::open(config(dir).0).unwrap();
@@ -91,7 +107,11 @@ fn run(dir: &Path, seed: u64) -> Run {
     drop(db);
     drop(watching);
     let changes = changes.lock().unwrap().clone();
-    Run { changes, sent }
+    Run {
+        changes,
+        sent,
+        deleted,
+    }
 }
 
 /// The samples of a database, and how often each lies in a block.
@@ -143,9 +163,14 @@ fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
     let read = |db: &Db| read(db).map_err(|e| format!("cannot be read: {e}"));
     let (mut samples, mut in_blocks) = read(&db)?;
     for (key, value, begun, acknowledged) in &run.sent {
+        let gone = run.deleted.get(key);
         match samples.remove(key) {
+            Some(_) if gone.is_some_and(|(_, done)| *done <= at) => {
+                return Err(format!("{key:?} is there, and was deleted"));
+            }
             Some(found) if found == *value && *begun < at => drop(expected.insert(key, *value)),
             Some(found) => return Err(format!("{key:?} is {found}, sent at {begun}: {value}")),
+            None if gone.is_some_and(|(begun, _)| *begun < at) => {}
             None if *acknowledged <= at => return Err(format!("{key:?} is lost")),
             None => {}
         }
