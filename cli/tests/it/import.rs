@@ -419,7 +419,7 @@ fn check_import(case: &Case<'_>) {
 }
 
 /// A program on the path that need not be there.
-fn other_peer(name: &str) -> Option<PathBuf> {
+pub(crate) fn other_peer(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let mut files = std::env::split_paths(&path).map(|dir| dir.join(name));
     let found = files.find(|file| file.is_file());

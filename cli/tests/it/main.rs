@@ -13,5 +13,6 @@ mod harness;
 mod hostile;
 mod import;
 mod kinds;
+mod late;
 mod peers;
 mod standalone;
