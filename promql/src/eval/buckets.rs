@@ -10,6 +10,7 @@ use isobar_model::labels::BUCKET_LABEL;
 use isobar_model::{Labels, LabelsBuilder, Reservation};
 
 use super::bucket_quantiles::{LiftRemark, quantiles};
+use super::kept::Rows;
 use super::merge::Merge;
 use super::names::Removal;
 use super::remarks::{for_metric, go_g, quoted};
@@ -21,7 +22,7 @@ use crate::functions::quantile::{Bucket, bucket_fraction, is_valid_quantile, par
 use crate::plan::node::{BucketFunc, Buckets, Node};
 
 /// The rows of the function.
-pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Tile, EvalError> {
+pub(super) fn evaluate(run: &Run<'_>, node: &Node, op: &Buckets) -> Result<Rows, EvalError> {
     let held = run.held();
     let grid = node.grid;
     let removal = Removal::of(run);

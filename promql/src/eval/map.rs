@@ -92,7 +92,7 @@ pub(super) fn merge_nameless<'r>(
         run,
         input: Some(input),
         removal,
-        merged: Ready::new(Tile::default()),
+        merged: Tile::default().into(),
     })
 }
 
@@ -116,8 +116,8 @@ impl<'r> Operator<'r> for MergeNameless<'r> {
                     merge.add(&self.removal.apply(row.labels), row)?;
                 }
             }
-            let merged = merge.map_or_else(|| Tile::new(tile.steps()), Merge::finish);
-            self.merged = Ready::new(merged);
+            let merged = merge.map(Merge::finish);
+            self.merged = merged.map_or_else(|| Tile::new(tile.steps()).into(), Ready::from);
         }
         self.merged.next_tile(tile)
     }

@@ -41,7 +41,7 @@ pub(super) fn build<'r>(
     let held = run.held();
     let mut one = Rows::of(run, one)?;
     if op.skips_many && one.is_empty() {
-        return Ok(Box::new(Ready::new(Tile::new(node.grid.count))));
+        return Ok(Box::new(Ready::from(Tile::new(node.grid.count))));
     }
     if let Some(number_op) = number_op {
         one = match JoinRows::new(run, node, (op, number_op), many, one)? {
@@ -61,7 +61,7 @@ fn join(
     op: &Match,
     (many, one): (&Node, Rows),
     held: u64,
-) -> Result<Tile, EvalError> {
+) -> Result<Rows, EvalError> {
     let number_op = number_op(op.op);
     let out = Merge::for_node(run, node, run.memory("a join"));
     let delayed = run.features().delayed_name_removal;
@@ -475,7 +475,7 @@ impl<'a> Join<'a> {
         ))
     }
 
-    fn finish(mut self) -> Result<(Tile, impl Iterator<Item = (bool, String)>), EvalError> {
+    fn finish(mut self) -> Result<(Rows, impl Iterator<Item = (bool, String)>), EvalError> {
         self.fill_unmatched();
         self.check_one();
         match self.failure {

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 use isobar_model::{Labels, Reservation};
 
 use super::EvalError;
+use super::kept::Rows;
 use super::run::Run;
 use super::tile::{HistogramRow, RowRef, Tile, first_common, first_set};
 use crate::functions::row::Row;
@@ -12,7 +13,7 @@ use crate::plan::node::Node;
 /// Collects rows of which no two have the same labels. Whether the name of a row goes in the end
 /// is what the first of its parts said.
 pub(super) struct Merge {
-    rows: Tile,
+    rows: Rows,
     index: HashMap<Labels, usize>,
     /// Whether "first" is by steps rather than by the order in which parts come.
     by_step: bool,
@@ -24,7 +25,7 @@ impl Merge {
     /// Rows of `steps` steps; `reservation` is to hold their memory.
     pub(super) fn new(steps: usize, reservation: Reservation) -> Self {
         Merge {
-            rows: Tile::kept(steps, reservation),
+            rows: Rows::new(steps, reservation),
             index: HashMap::new(),
             by_step: false,
             twice: false,
@@ -48,7 +49,7 @@ impl Merge {
         }
     }
 
-    /// Reserves memory for as many rows as `added` has, see [`Tile::make_room`].
+    /// Reserves memory for as many rows as `added` has, see [`Rows::make_room`].
     pub(super) fn make_room(&mut self, added: &Tile) -> Result<(), EvalError> {
         self.rows.make_room(added)
     }
@@ -61,7 +62,7 @@ impl Merge {
     /// The row of `labels`, to be filled; it may hold values already.
     pub(super) fn row(&mut self, labels: &Labels) -> Row<'_> {
         match self.index.get(labels) {
-            Some(at) => self.rows.row_mut(*at).1,
+            Some(at) => self.rows.row_mut(*at),
             None => {
                 self.index.insert(labels.clone(), self.rows.len());
                 self.rows.push(labels.clone())
@@ -92,7 +93,7 @@ impl Merge {
             self.rows.set_drops_name(at, added.drops_name);
         }
         self.add_histograms(at, added.histograms.iter().cloned());
-        let (_, row) = self.rows.row_mut(at);
+        let row = self.rows.row_mut(at);
         super::tile::for_each(present, |step| row.values[step] = values[step]);
         row.present
             .iter_mut()
@@ -142,9 +143,8 @@ impl Merge {
         }
     }
 
-    /// The rows that have a value, in the order in which their labels first came.
-    pub(super) fn finish(mut self) -> Tile {
-        self.rows.retain_present();
+    /// The rows, in the order in which their labels first came.
+    pub(super) fn finish(self) -> Rows {
         self.rows
     }
 }

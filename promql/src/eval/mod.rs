@@ -61,6 +61,7 @@ use crate::plan::node::{Grid, Kind, Node};
 use crate::plan::{Plan, Root};
 use crate::stack;
 use crate::value::{MatrixSeries, Points, QueryResult, Times, Value, VectorSample};
+use kept::{Leaving, Rows};
 use measure::Measured;
 pub use measure::{Measures, OperatorStats};
 use parallel::Place;
@@ -380,7 +381,7 @@ fn build<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 
 fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
     let grid: Grid = node.grid;
     Ok(match &node.kind {
-        Kind::Empty => Box::new(Ready::new(Tile::new(grid.count))),
+        Kind::Empty => Box::new(Ready::from(Tile::new(grid.count))),
         Kind::Select(select) => Box::new(select::InstantRows::new(
             run,
             node.rank,
@@ -427,26 +428,44 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
 }
 
 /// An operator whose rows are all there.
-struct Ready {
-    rows: Tile,
-    at: usize,
+enum Ready {
+    /// In one tile; those from a number on are left.
+    Whole(Tile, usize),
+    /// In several, all but the last as large as tiles are.
+    Tiles(Leaving),
 }
 
-impl Ready {
-    fn new(rows: Tile) -> Self {
-        Ready { rows, at: 0 }
+impl From<Tile> for Ready {
+    fn from(rows: Tile) -> Self {
+        Ready::Whole(rows, 0)
+    }
+}
+
+impl From<Rows> for Ready {
+    fn from(rows: Rows) -> Self {
+        Ready::Tiles(rows.into())
     }
 }
 
 impl<'r> Operator<'r> for Ready {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
-        tile.reset(self.rows.steps());
-        while self.at < self.rows.len() && !tile.is_full() {
-            let row = self.rows.row(self.at);
+        let (rows, at) = match self {
+            Ready::Whole(rows, at) => (rows, at),
+            Ready::Tiles(rows) => {
+                let more = rows.next_tile(tile);
+                if !more {
+                    tile.reset(tile.steps());
+                }
+                return Ok(more);
+            }
+        };
+        tile.reset(rows.steps());
+        while *at < rows.len() && !tile.is_full() {
+            let row = rows.row(*at);
             if !row.is_absent() {
                 tile.push_copy(row.labels.clone(), row);
             }
-            self.at += 1;
+            *at += 1;
         }
         Ok(!tile.is_empty())
     }
@@ -458,19 +477,19 @@ struct Late<F> {
     ready: Ready,
 }
 
-impl<F: FnOnce() -> Result<Tile, EvalError> + Send> Late<F> {
+impl<R: Into<Ready>, F: FnOnce() -> Result<R, EvalError> + Send> Late<F> {
     fn new(compute: F) -> Self {
         Late {
             compute: Some(compute),
-            ready: Ready::new(Tile::default()),
+            ready: Tile::default().into(),
         }
     }
 }
 
-impl<'r, F: FnOnce() -> Result<Tile, EvalError> + Send> Operator<'r> for Late<F> {
+impl<'r, R: Into<Ready>, F: FnOnce() -> Result<R, EvalError> + Send> Operator<'r> for Late<F> {
     fn next_tile(&mut self, tile: &mut Tile) -> Result<bool, EvalError> {
         if let Some(compute) = self.compute.take() {
-            self.ready = Ready::new(compute()?);
+            self.ready = compute()?.into();
         }
         self.ready.next_tile(tile)
     }

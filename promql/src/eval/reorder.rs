@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
 
+use super::kept::Rows;
 use super::merge::Merge;
 use super::run::{Feed, Run};
 use super::tile::{self, Tile, full_word};
@@ -251,7 +252,7 @@ fn by_labels(names: &[String], a: &Labels, b: &Labels) -> Ordering {
 }
 
 /// `label_replace` and `label_join`.
-pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Tile, EvalError> {
+pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Rows, EvalError> {
     let mut merge = Merge::new(op.input.grid.count, run.memory("relabelling"));
     for_each_tile(run, &op.input, |tile| {
         merge.make_room(tile)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use isobar_model::labels::METRIC_NAME;
 use isobar_model::{Labels, MatchOp, Reservation};
 
+use super::kept::Rows;
 use super::measure::Measures;
 use super::merge::Merge;
 use super::run::{Feed, Run};
@@ -29,7 +30,7 @@ pub(super) fn build<'r>(
     }
     let seen = Seen::of_rhs(run, set)?;
     if set.skips == Skips::Left && set.op == BinaryOp::And && seen.bits.is_empty() {
-        return Ok(Box::new(Ready::new(Tile::new(node.grid.count))));
+        return Ok(Box::new(Ready::from(Tile::new(node.grid.count))));
     }
     Ok(Box::new(Filtered {
         keeps_seen: set.op == BinaryOp::And,
@@ -255,7 +256,7 @@ fn names_in<'a>(run: &'a Run<'_>, node: &'a Node) -> Option<BTreeSet<&'a str>> {
 }
 
 /// `or`: the left side, and of the right side what has a signature that the left side has not.
-fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Tile, EvalError> {
+fn union(run: &Run<'_>, node: &Node, set: &Set) -> Result<Rows, EvalError> {
     let held = run.held();
     let mut seen = Seen::new(run, set, node.grid.count);
     let mut merge = Merge::by_step(node.grid.count, run.memory("a set operation"));
