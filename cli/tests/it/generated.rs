@@ -64,7 +64,7 @@ struct Tally {
     failed: u64,
     empty: u64,
     rounded: u64,
-    /// Queries to which the peer has several answers, this one among them.
+    /// Queries to which the peer has several answers that differ as this one does from its first.
     unsteady: u64,
     /// Queries that were not asked, by the change since 2.42 that they touch.
     left_out: BTreeMap<&'static str, u64>,
@@ -243,10 +243,14 @@ fn ask(
         rounded = found.is_none();
     }
     let mut unsteady = false;
-    if found.is_some() && setting.modern {
+    if let Some(difference) = found.as_ref().filter(|_| setting.modern) {
         // Results of operators leave Prometheus in the order of a map, and sums depend on it.
-        let again = || answers::compare(query, &ours, &answer(peer, request), true, 0.0);
-        unsteady = (0..ANSWERS_MAX).any(|_| again().is_none());
+        let compare = |a: &Value, b: &Value| answers::compare(query, a, b, true, 0.0);
+        unsteady = (0..ANSWERS_MAX).any(|_| {
+            let again = answer(peer, request);
+            let itself = compare(&theirs, &again);
+            itself.is_some_and(|it| it.kind == difference.kind) || compare(&ours, &again).is_none()
+        });
         found = found.filter(|_| !unsteady);
     }
     let mut tally = tally.lock().unwrap();
