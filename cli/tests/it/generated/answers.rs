@@ -42,7 +42,9 @@ fn statistics(query: &str, ours: &Value, theirs: &Value) -> Option<Difference> {
     if query.contains("start_timestamp") {
         return None;
     }
-    let may_be_less = OPERATORS.iter().any(|operator| query.contains(operator));
+    let spaced = query.split_whitespace().collect::<Vec<_>>().join(" ");
+    let spaced = spaced.to_lowercase();
+    let may_be_less = OPERATORS.iter().any(|operator| spaced.contains(operator));
     for counter in [
         "totalQueryableSamples",
         "samplesRead",

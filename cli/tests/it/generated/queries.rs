@@ -109,8 +109,13 @@ pub(super) const RANGES: [&str; 10] = [
 const OFFSETS: [&str; 6] = ["15s", "1m", "5m", "-1m", "1h", "-5m"];
 
 /// Whether the last digits of a sum, which are free, may change a result altogether: what is left
-/// of a division by it, or when the largest of values that are equal but for them was.
+/// of a division by it, or when the largest of values that are equal but for them was. Or whether
+/// the labels of an `absent` depend on the order of matchers: Prometheus sorts them when it has
+/// data at that time, and leaves them as they were written when it has none.
 pub(super) fn unsteady(query: &str) -> bool {
+    if query.to_lowercase().contains("absent") && query.split('{').any(matched_twice) {
+        return true;
+    }
     let rounded = ["stddev", "stdvar", "avg"]
         .iter()
         .any(|name| query.contains(name));
@@ -120,6 +125,17 @@ pub(super) fn unsteady(query: &str) -> bool {
             .any(|name| query.contains(name));
     let far_from_zero = query.contains("std") && query.contains("ts_of_");
     far_from_zero || rounded && (query.contains(" % ") || over_subquery)
+}
+
+/// Whether a label comes twice among the matchers with which a text begins.
+fn matched_twice(text: &str) -> bool {
+    let matchers = text.split('}').next().unwrap_or_default().split(',');
+    let mut names: Vec<&str> = matchers
+        .filter_map(|matcher| matcher.split(['=', '!']).next())
+        .map(str::trim)
+        .collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// A query being written. Labels of the metric last selected are grouped and matched by.
