@@ -28,6 +28,28 @@ impl DbCollector {
     }
 }
 
+impl DbCollector {
+    fn encode_limits(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let limits = self.db.limits();
+        let limit = ConstGauge::new(0_i64);
+        let mut family = encoder.encode_descriptor(
+            "isobar_tenant_limit",
+            "What each tenant may have or write; 0 is no limit",
+            None,
+            limit.metric_type(),
+        )?;
+        for (name, limit) in [
+            ("series_per_tenant", limits.series_per_tenant),
+            ("series_per_metric", limits.series_per_metric),
+            ("samples_per_second", limits.samples_per_second),
+        ] {
+            let limit = ConstGauge::new(i64::try_from(limit).unwrap_or(i64::MAX));
+            limit.encode(family.encode_family(&[("limit", name)])?)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Debug for DbCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DbCollector")
@@ -71,22 +93,7 @@ impl Collector for DbCollector {
             late.metric_type(),
         )?)?;
 
-        let limits = self.db.limits();
-        let limit = ConstGauge::new(0_i64);
-        let mut family = encoder.encode_descriptor(
-            "isobar_tenant_limit",
-            "What each tenant may have or write; 0 is no limit",
-            None,
-            limit.metric_type(),
-        )?;
-        for (name, limit) in [
-            ("series_per_tenant", limits.series_per_tenant),
-            ("series_per_metric", limits.series_per_metric),
-            ("samples_per_second", limits.samples_per_second),
-        ] {
-            let limit = ConstGauge::new(i64::try_from(limit).unwrap_or(i64::MAX));
-            limit.encode(family.encode_family(&[("limit", name)])?)?;
-        }
+        self.encode_limits(&mut encoder)?;
 
         let series = ConstGauge::new(0_i64);
         let mut family = encoder.encode_descriptor(

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isobar_model::{Columns, Matcher, Tenant, TimeRange};
-use isobar_tsdb::db::{Cut, Sync};
+use isobar_tsdb::db::{Cut, DbConfig, LATE_WINDOW_DEFAULT, Sync};
 use isobar_tsdb::disk::watch;
 use isobar_tsdb::merge::read_samples;
 use isobar_tsdb::{Db, Error, SeriesChunks};
@@ -39,6 +39,12 @@ struct Run {
     deleted: BTreeMap<Key, (usize, usize)>,
 }
 
+fn settings(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
+    let (mut config, events) = config(dir);
+    config.late_window = LATE_WINDOW_DEFAULT;
+    (config, events)
+}
+
 /// What the run does; the numbers are from a seed.
 fn run(dir: &Path, seed: u64) -> Run {
     let changes = Arc::new(Mutex::new(Vec::<Kept>::new()));
@@ -54,7 +60,7 @@ fn run(dir: &Path, seed: u64) -> Run {
     let mut random = Random(seed);
     let mut sent: Vec<(Key, f64, usize, usize)> = Vec::new();
     let mut deleted = BTreeMap::new();
-    let mut db = Db::open(config(dir).0).unwrap();
+    let mut db = Db::open(settings(dir).0).unwrap();
     for minute in (0..9 * 60).step_by(3) {
         let t = minute * MINUTE;
         for tenant in TENANTS {
@@ -78,6 +84,19 @@ fn run(dir: &Path, seed: u64) -> Run {
                 let key = (tenant.to_owned(), labels.clone(), t);
                 sent.push((key, series.samples[0].1, begun, acknowledged));
             }
+            // And one that comes late, of a time that was never sent.
+            let labels = &labels[random.below(4) as usize];
+            let late = t - MINUTE * (1 + 3 * random.below(37) as i64);
+            let key = (tenant.to_owned(), labels.clone(), late);
+            if sent.iter().all(|it| it.0 != key) {
+                let begun = count();
+                let append = db
+                    .append(&name, &[TestSeries::new(labels, &[(late, 0.5)])])
+                    .unwrap();
+                db.commit_wait(append.ticket).unwrap();
+                assert_eq!(append.appended, 1);
+                sent.push((key, 0.5, begun, count()));
+            }
         }
         match random.below(16) {
             0 | 6 => drop(db.file_chunks().unwrap()),
@@ -99,7 +118,7 @@ fn run(dir: &Path, seed: u64) -> Run {
             10 => drop(db.clean_tombstones().unwrap()),
             5 => {
                 drop(db);
-                db = Db::open(config(dir).0).unwrap();
+                db = Db::open(settings(dir).0).unwrap();
             }
             _ => {}
         }
@@ -156,7 +175,7 @@ fn read(db: &Db) -> Result<Content, Error> {
 
 /// Opens what a power cut left behind and compares.
 fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
-    let (mut config, events) = config(dir);
+    let (mut config, events) = settings(dir);
     config.sync = Sync::Interval(Duration::from_secs(1));
     let db = Db::open(config.clone()).map_err(|e| format!("does not open: {e}"))?;
     let mut expected = BTreeMap::new();
