@@ -19,6 +19,8 @@ mod estimates;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod golden_heads;
+#[cfg(test)]
 mod head_basics;
 #[cfg(test)]
 mod head_faults;
