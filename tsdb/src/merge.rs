@@ -249,7 +249,12 @@ pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
 
 /// How the counts of histograms that were decoded from `chunks` are written again.
 fn counts_of(chunks: &[Chunk]) -> Counts {
-    let any_float = |chunk: &Chunk| chunk.encoding == Encoding::FloatHistogram;
+    let any_float = |chunk: &Chunk| {
+        matches!(
+            chunk.encoding,
+            Encoding::FloatHistogram | Encoding::FloatHistogramSt
+        )
+    };
     match chunks.iter().any(any_float) {
         true => Counts::Float,
         false => Counts::Integer,
@@ -299,10 +304,11 @@ fn encode_floats(times: &[i64], values: &[f64]) -> impl Iterator<Item = Chunk> {
 }
 
 /// A chunk without the samples of deleted times: nothing when none is left, and the chunk itself,
-/// not decoded, when all are.
+/// not decoded, when all are. What is left of a chunk with start times has none: they are not
+/// encoded yet, and may be unknown for any sample.
 ///
 /// # Errors
-/// As [`Chunk::decode_into`], and [`Error::Unsupported`] where start times would have to be encoded.
+/// As [`Chunk::decode_into`].
 pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error> {
     if deleted
         .iter()
@@ -313,7 +319,6 @@ pub fn without(chunk: &Chunk, deleted: &[TimeRange]) -> Result<Vec<Chunk>, Error
     if !deleted.iter().any(|it| it.overlaps(&chunk.range())) {
         return Ok(vec![chunk.clone()]);
     }
-    chunk.check_encodable()?;
     let mut all = Columns::default();
     chunk.decode_into(TimeRange::ALL, &mut all)?;
     let mut kept = Columns::default();

@@ -6,9 +6,11 @@ use std::path::Path;
 
 use isobar_model::{Matcher, Tenant, TimeRange};
 use isobar_tsdb::Db;
+use isobar_tsdb::block::BlockReader;
 use isobar_tsdb::block::tools::verify;
 use isobar_tsdb::db::Cut;
 
+use crate::golden;
 use crate::support::{TestSeries, config, copy_dir, dump, dump_all, open, write};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -193,6 +195,36 @@ fn a_snapshot_is_a_database() {
     db.clean_tombstones().unwrap();
     assert_eq!(dump_all(&db), [""; 0]);
     assert_eq!(opened(&whole).0, before);
+}
+
+/// A chunk with start times is written again without them where samples of it are deleted.
+#[test]
+fn samples_with_start_times_are_deleted() {
+    let golden = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/golden/start_times/block"
+    );
+    let ulid = BlockReader::open(golden).unwrap().meta().ulid.to_string();
+    let dir = tempfile::tempdir().unwrap();
+    copy_dir(Path::new(golden), &dir.path().join(ulid));
+    let db = open(dir.path());
+    let lines = |db: &Db| golden::dump_all(db.blocks()[0].reader());
+    let before = lines(&db);
+    let time = |line: &str| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
+    let mut times: Vec<i64> = before.lines().map(time).collect();
+    times.sort_unstable();
+    let range = TimeRange::new(times[times.len() / 3], times[times.len() / 2]);
+    db.delete_series(None, &[], range).unwrap();
+    let left: Vec<&str> = before
+        .lines()
+        .filter(|it| !range.contains(time(it)))
+        .collect();
+    assert!(!left.is_empty() && left.len() < times.len());
+    assert_eq!(lines(&db).lines().collect::<Vec<_>>(), left);
+    db.clean_tombstones().unwrap();
+    assert_eq!(lines(&db).lines().collect::<Vec<_>>(), left);
+    let report = verify(db.blocks()[0].reader().dir()).unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
 }
 
 /// Small and the same everywhere.

@@ -40,7 +40,7 @@ impl Default for Rewrite {
 ///
 /// # Errors
 /// [`Error::Corrupt`] when the block cannot be read, [`Error::Unsupported`] when samples are left out of
-/// downsampled chunks or of chunks with start times, and when the copy cannot be written.
+/// downsampled chunks, and when the copy cannot be written.
 pub fn rewrite(
     block: &Arc<BlockReader>,
     parent: &Path,
