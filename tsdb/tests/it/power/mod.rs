@@ -14,13 +14,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use isobar_model::histogram::CounterReset;
 use isobar_model::{Columns, Matcher, Tenant, TimeRange};
 use isobar_tsdb::db::{Cut, DbConfig, LATE_WINDOW_DEFAULT, Sync};
 use isobar_tsdb::disk::watch;
+use isobar_tsdb::head::incoming::Counts;
 use isobar_tsdb::merge::read_samples;
 use isobar_tsdb::{Db, Error, SeriesChunks};
 
-use crate::support::{TestSeries, config, fast_dir};
+use crate::support::{TestSeries, config, fast_dir, histogram};
 use disk::{Disk, Kept, Random};
 
 const MINUTE: i64 = 60_000;
@@ -84,6 +86,14 @@ fn run(dir: &Path, seed: u64) -> Run {
                 let key = (tenant.to_owned(), labels.clone(), t);
                 sent.push((key, series.samples[0].1, begun, acknowledged));
             }
+            // One of histograms.
+            let one = histogram(minute as f64, Counts::Integer, CounterReset::Unknown);
+            let series = TestSeries::of_histograms("__name__=h,s=9", &[(t, one)]);
+            let begun = count();
+            let append = db.append(&name, &[series]).unwrap();
+            db.commit_wait(append.ticket).unwrap();
+            let key = (tenant.to_owned(), "__name__=h,s=9".to_owned(), t);
+            sent.push((key, minute as f64, begun, count()));
             // And one that comes late, of a time that was never sent.
             let labels = &labels[random.below(4) as usize];
             let late = t - MINUTE * (1 + 3 * random.below(37) as i64);
@@ -151,12 +161,14 @@ fn read(db: &Db) -> Result<Content, Error> {
                 .iter()
                 .map(|(n, v)| format!("{n}={v}"))
                 .collect();
-            for (t, value) in columns.timestamps.iter().zip(&columns.values) {
-                let key = (tenant.to_owned(), pairs.join(","), *t);
+            let floats = columns.timestamps.iter().copied().zip(columns.values);
+            let histograms = columns.histograms.iter().map(|(t, it)| (*t, it.count));
+            for (t, value) in floats.chain(histograms) {
+                let key = (tenant.to_owned(), pairs.join(","), t);
                 if in_block {
                     *in_blocks.entry(key).or_default() += 1;
                 } else {
-                    samples.insert(key, *value);
+                    samples.insert(key, value);
                 }
             }
             Ok::<(), Error>(())
