@@ -6,16 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+use isobar_model::histogram::CounterReset;
 use isobar_model::{Labels, Matcher, TimeRange};
 use isobar_tsdb::block::tools::{Rewrite, dump, rewrite, stats, verify};
 use isobar_tsdb::block::{BlockMeta, BlockReader};
+use isobar_tsdb::db::Cut;
+use isobar_tsdb::head::incoming::Counts;
 use isobar_tsdb::index::SeriesRef;
 use isobar_tsdb::tombstones::Tombstones;
 use ulid::Ulid;
 
 use crate::data::{Data, all_contract_blocks, read_block, write_block};
 use crate::golden::golden_blocks;
-use crate::support::copy_dir;
+use crate::support::{TestSeries, copy_dir, histogram, open, write};
 
 /// Runs the promtool of Prometheus 3; nothing when it is not there.
 fn promtool3(args: &[&str]) -> Option<String> {
@@ -47,6 +50,24 @@ fn small(parent: &Path, samples: i64) -> Arc<BlockReader> {
         data.insert(labels, samples.collect());
     }
     write_block(parent, Ulid::from_parts(1, 1), &data).unwrap()
+}
+
+/// A block that a head cut: floats and histograms, whole and not.
+fn cut_block(dir: &Path) -> PathBuf {
+    let db = open(dir);
+    for at in 0..300i64 {
+        let t = at * 15_000;
+        let of = |counts| histogram((at * 3 + 1) as f64, counts, CounterReset::Unknown);
+        let series = [
+            TestSeries::new("__name__=up,job=a", &[(t, at as f64)]),
+            TestSeries::new("__name__=up,job=b", &[(t, (at as f64).sqrt())]),
+            TestSeries::of_histograms("__name__=h,counts=whole", &[(t, of(Counts::Integer))]),
+            TestSeries::of_histograms("__name__=h,counts=float", &[(t, of(Counts::Float))]),
+        ];
+        assert_eq!(write(&db, "t", &series), [""; 0]);
+    }
+    db.cut_now(Cut::All).unwrap();
+    db.blocks()[0].reader().dir().to_owned()
 }
 
 fn is_downsampled(block: &Path) -> bool {
@@ -141,7 +162,10 @@ fn a_dump_is_that_of_promtool() {
     const CHUNKS_BYTES_MAX: u64 = 800_000;
     let mut compared = 0;
     let golden = golden_blocks().map(|(_, dir)| dir);
-    for dir in all_contract_blocks().into_iter().chain(golden) {
+    let here = tempfile::tempdir().unwrap();
+    let ours = [cut_block(here.path())];
+    assert!(verify(&ours[0]).unwrap().is_clean());
+    for dir in all_contract_blocks().into_iter().chain(golden).chain(ours) {
         // The larger ones hold nothing else.
         let bytes = fs::metadata(dir.join("chunks/000001")).unwrap().len();
         if is_downsampled(&dir) || bytes > CHUNKS_BYTES_MAX {
@@ -186,6 +210,8 @@ fn an_analysis_is_that_of_promtool() {
     let mut blocks = all_contract_blocks();
     blocks.push(small(dir.path(), 300).dir().to_owned());
     blocks.extend(golden_blocks().map(|(_, dir)| dir));
+    let here = tempfile::tempdir().unwrap();
+    blocks.push(cut_block(here.path()));
     for dir in blocks {
         if is_downsampled(&dir) {
             continue;
