@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use isobar_model::Clock;
 use isobar_model::time::rfc3339;
 use isobar_query::status::{BuildInfo, Count, HeadStats, RuntimeInfo, StatusSource, TsdbStatus};
-use isobar_tsdb::db::Db;
+use isobar_tsdb::db::{self, Db};
+use isobar_tsdb::exemplars::ExemplarStats;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
@@ -50,6 +51,40 @@ impl DbCollector {
     }
 }
 
+fn encode_counters(
+    stats: &db::HeadStats,
+    exemplars: &ExemplarStats,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    for (name, help, count) in [
+        (
+            "prometheus_tsdb_head_samples_appended",
+            "Total number of appended samples",
+            stats.samples_appended,
+        ),
+        (
+            "prometheus_tsdb_head_out_of_order_samples_appended",
+            "Total number of appended out of order samples",
+            stats.samples_appended_late,
+        ),
+        (
+            "prometheus_tsdb_exemplar_exemplars_appended",
+            "Total number of appended exemplars",
+            exemplars.appended,
+        ),
+        (
+            "prometheus_tsdb_exemplar_out_of_order_exemplars",
+            "Total number of exemplars that came out of order",
+            exemplars.out_of_order,
+        ),
+    ] {
+        let counter = ConstCounter::new(count);
+        let kind = counter.metric_type();
+        counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
+    }
+    Ok(())
+}
+
 impl fmt::Debug for DbCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DbCollector")
@@ -59,40 +94,8 @@ impl fmt::Debug for DbCollector {
 impl Collector for DbCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let stats = self.db.head_stats(None);
-        let appended = ConstCounter::new(stats.samples_appended);
-        appended.encode(encoder.encode_descriptor(
-            "prometheus_tsdb_head_samples_appended",
-            "Total number of appended samples",
-            None,
-            appended.metric_type(),
-        )?)?;
-
         let exemplars = self.db.exemplar_stats();
-        for (name, help, count) in [
-            (
-                "prometheus_tsdb_exemplar_exemplars_appended",
-                "Total number of appended exemplars",
-                exemplars.appended,
-            ),
-            (
-                "prometheus_tsdb_exemplar_out_of_order_exemplars",
-                "Total number of exemplars that came out of order",
-                exemplars.out_of_order,
-            ),
-        ] {
-            let counter = ConstCounter::new(count);
-            let kind = counter.metric_type();
-            counter.encode(encoder.encode_descriptor(name, help, None, kind)?)?;
-        }
-
-        let late = ConstCounter::new(stats.samples_appended_late);
-        late.encode(encoder.encode_descriptor(
-            "prometheus_tsdb_head_out_of_order_samples_appended",
-            "Total number of appended out of order samples",
-            None,
-            late.metric_type(),
-        )?)?;
-
+        encode_counters(&stats, &exemplars, &mut encoder)?;
         self.encode_limits(&mut encoder)?;
 
         let series = ConstGauge::new(0_i64);
