@@ -299,11 +299,16 @@ fn check_same(what: &str, got: &BTreeMap<String, Value>, expected: &BTreeMap<Str
     }
 }
 
+/// The length of a block.
+const BLOCK_MS: i64 = 7_200_000;
+
 struct Case<'a> {
     binary: &'a Path,
     flags: &'a [&'a str],
     is_new: bool,
     is_killed: bool,
+    /// Minutes after the border between two blocks.
+    ends_after_min: i64,
 }
 
 impl Case<'_> {
@@ -346,7 +351,10 @@ fn start(case: &Case<'_>, dir: &Path, data: &Path) -> Server {
 fn check_import(case: &Case<'_>) {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let now_ms = Clock::system().now_ms();
+    // Where in a block the data end decides what is in blocks, in the log, or in both.
+    let phase_ms = case.ends_after_min * 60_000;
+    let now_ms = Clock::system().now_ms() - phase_ms;
+    let now_ms = now_ms - now_ms.rem_euclid(BLOCK_MS) + phase_ms;
     let base_ms = now_ms - STEPS * STEP_MS - 60_000;
     let stop = |prometheus: &mut Server| match case.is_killed {
         true => prometheus.process.kill(),
@@ -387,7 +395,9 @@ fn check_import(case: &Case<'_>) {
 
     let mut names = fs::read_dir(data.join("wal")).unwrap();
     let is_checkpoint = |name: String| name.starts_with("checkpoint.");
-    assert!(names.any(|it| is_checkpoint(it.unwrap().file_name().into_string().unwrap())));
+    let has_checkpoint =
+        names.any(|it| is_checkpoint(it.unwrap().file_name().into_string().unwrap()));
+    assert!(has_checkpoint || case.ends_after_min < 60);
 
     // While it ran the directory was its own.
     let copy = dir.path().join("copy");
@@ -434,12 +444,13 @@ fn what_prometheus_left_is_taken_over() {
     let Some(binary) = peer("prometheus") else {
         return;
     };
-    for is_killed in [false, true] {
+    for (is_killed, ends_after_min) in [(false, 35), (true, 95)] {
         check_import(&Case {
             binary: &binary,
             flags: &["--enable-feature=native-histograms,exemplar-storage"],
             is_new: false,
             is_killed,
+            ends_after_min,
         });
     }
 }
@@ -449,7 +460,7 @@ fn what_a_newer_prometheus_left_is_taken_over() {
     let Some(binary) = other_peer("prometheus3") else {
         return;
     };
-    for is_killed in [false, true] {
+    for (is_killed, ends_after_min) in [(false, 35), (true, 95)] {
         check_import(&Case {
             binary: &binary,
             flags: &[
@@ -458,6 +469,7 @@ fn what_a_newer_prometheus_left_is_taken_over() {
             ],
             is_new: true,
             is_killed,
+            ends_after_min,
         });
     }
 }
@@ -474,6 +486,7 @@ fn a_directory_whose_prometheus_runs_is_refused() {
         flags: &[],
         is_new: false,
         is_killed: false,
+        ends_after_min: 0,
     };
     let prometheus = start(&case, dir.path(), &data);
     let mut isobar = Server::isobar_unready(&data, &[]);
@@ -526,6 +539,7 @@ fn what_thanos_receive_left_is_taken_over() {
         flags: &[],
         is_new: true,
         is_killed: false,
+        ends_after_min: 0,
     };
     let prometheus = start(&case, dir.path(), &dir.path().join("prometheus"));
     let data = dir.path().join("data");

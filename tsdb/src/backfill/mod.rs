@@ -9,7 +9,7 @@
 //! Of several samples of a series for one time the first that came stays: an equal one is a
 //! duplicate, another is a conflict, and both are counted. Nothing is visible before
 //! [`Backfill::finish`]. Exemplars are kept as a head keeps them: the newest, beside the block of
-//! their time.
+//! their time, or of the first that comes after it.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -278,8 +278,15 @@ impl Backfill {
         self.spill()?;
         let windows: BTreeSet<i64> = self.runs.iter().flat_map(Run::windows).collect();
         let mut blocks = Vec::new();
+        let last = windows.last().copied();
         for window in windows {
-            blocks.extend(self.write_block(window)?);
+            // Behind the last there is no block that could take them.
+            let exemplars_end = if Some(window) == last {
+                i64::MAX
+            } else {
+                window
+            };
+            blocks.extend(self.write_block(window, exemplars_end)?);
         }
         Ok(Finished {
             blocks,
@@ -368,7 +375,7 @@ impl Backfill {
         }
     }
 
-    fn write_block(&mut self, window: i64) -> Result<Option<BlockMeta>, Error> {
+    fn write_block(&mut self, window: i64, exemplars_end: i64) -> Result<Option<BlockMeta>, Error> {
         let Some((range, symbols)) = self.outline(window)? else {
             return Ok(None);
         };
@@ -389,19 +396,19 @@ impl Backfill {
             writer.add(self.labels(series), &chunks)?;
         }
         self.counted = counted;
-        if let Some(bytes) = self.exemplars_of(window) {
+        if let Some(bytes) = self.exemplars_until(exemplars_end) {
             writer.add_file(exemplars_file::EXEMPLARS_FILE, &bytes)?;
         }
         writer.finish()
     }
 
-    /// The file with the exemplars of a window, if there are any.
-    fn exemplars_of(&mut self, window: i64) -> Option<Vec<u8>> {
-        let mut exemplars: Vec<_> = self
-            .exemplars
-            .iter()
-            .filter(|(_, exemplar)| window_of(exemplar.timestamp_ms) == window)
-            .collect();
+    /// The file with the exemplars of windows up to this one that are beside no block yet, if there
+    /// are any: they may be older than all samples that became blocks here.
+    fn exemplars_until(&mut self, window: i64) -> Option<Vec<u8>> {
+        let (mut exemplars, later) = std::mem::take(&mut self.exemplars)
+            .into_iter()
+            .partition::<Vec<_>, _>(|it| window_of(it.1.timestamp_ms) <= window);
+        self.exemplars = later.into();
         let place = |series: &SeriesId| self.rank.get(series.index());
         exemplars.sort_by_key(|(series, exemplar)| (place(series), exemplar.timestamp_ms));
         exemplars.dedup();

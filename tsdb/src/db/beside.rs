@@ -51,8 +51,9 @@ impl Db {
             .select(tenant, selectors, range, &mut found);
         let overlaps = |block: &Block| {
             let meta = block.meta();
-            // A sample may be older than what its exemplar is for, within the block's limits.
-            range.overlaps(&TimeRange::new(meta.min_ms, meta.end_ms))
+            // A sample may be older than what its exemplar is for, within the block's limits; beside
+            // a block of a backfill there may be exemplars of any time.
+            !block.cut_here || range.overlaps(&TimeRange::new(meta.min_ms, meta.end_ms))
         };
         for block in self
             .blocks_of(tenant)

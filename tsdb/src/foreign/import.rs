@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use isobar_model::Tenant;
+use isobar_model::{Labels, Tenant, TimeRange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -26,6 +26,7 @@ use crate::db::blocks::{META_FIELD, meta_fields_of};
 use crate::db::config::DbConfig;
 use crate::db::event::Event;
 use crate::db::files;
+use crate::index::SeriesEntry;
 use crate::lock::DirLock;
 use crate::metadata::Metadata;
 
@@ -165,6 +166,7 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
     files::create_dir(&staging)?;
     let mut moved = Vec::new();
     let mut min_valid_ms = i64::MIN;
+    let mut readers = Vec::new();
     for name in blocks_in(&dir)? {
         // One that cannot be opened stays where it is, and stands for nothing.
         let Ok(block) = BlockReader::open(dir.join(&name)) else {
@@ -172,6 +174,7 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
         };
         min_valid_ms = min_valid_ms.max(covered_until(block.meta(), tenant, is_root));
         moved.extend((!is_root).then_some(name));
+        readers.push(block);
     }
     let mut backfill = Backfill::new(BackfillConfig {
         dir: staging.clone(),
@@ -180,6 +183,16 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
         bytes_max: BYTES_MAX_DEFAULT,
         clock: config.clock.clone(),
     })?;
+    for block in readers {
+        match leave_out_deleted(&block, &mut backfill) {
+            Err(damage @ Error::Corrupt { .. }) => (config.events)(Event::WalDamage {
+                path: block.dir().to_owned(),
+                offset: 0,
+                why: format!("deleted samples may come back: {damage}"),
+            }),
+            other => other?,
+        }
+    }
     let found = read::read(&dir, min_valid_ms, &mut backfill, &config.events)?;
     let series = backfill.series_count() as u64;
     let Finished { blocks, counted } = backfill.finish()?;
@@ -207,6 +220,27 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
     carry_out(config, &journal)
 }
 
+/// What was deleted from a block does not come back from the log.
+fn leave_out_deleted(block: &BlockReader, backfill: &mut Backfill) -> Result<(), Error> {
+    let (index, meta) = (block.index(), block.meta());
+    let mut entry = SeriesEntry::default();
+    let mut text = String::new();
+    for series in block.tombstones().series() {
+        index.series(series, &mut entry)?;
+        let mut pairs = Vec::with_capacity(entry.labels.len());
+        for (name, value) in &entry.labels {
+            pairs.push((index.symbol(*name)?, index.symbol(*value)?));
+        }
+        let id = backfill.series(&Labels::from_sorted(pairs, &mut text))?;
+        for range in block.tombstones().get(series) {
+            let from_ms = range.min_ms.max(meta.min_ms);
+            let to_ms = range.max_ms.min(meta.end_ms.saturating_sub(1));
+            backfill.delete(id, TimeRange::new(from_ms, to_ms));
+        }
+    }
+    Ok(())
+}
+
 fn origin(is_root: bool) -> &'static str {
     if is_root {
         "prometheus"
@@ -226,10 +260,16 @@ fn covered_until(meta: &BlockMeta, tenant: &Tenant, is_root: bool) -> i64 {
     let is_partial = hints
         .iter()
         .any(|hint| PARTIAL_HINTS.contains(&hint.as_str()));
-    match is_its && !is_partial {
-        true => meta.end_ms,
-        false => i64::MIN,
+    if !is_its || is_partial {
+        return i64::MIN;
     }
+    // Prometheus merges a block of late samples with those before it, and the result does not say
+    // so; its newest part may be what the head still has in order. Blocks that it merges otherwise
+    // are older than one that it has not merged. What is read twice is stored twice and read once.
+    let parents = meta.compaction.parents.iter();
+    let last = parents.map(|parent| parent.min_ms).max();
+    last.filter(|_| meta.compaction.level > 1)
+        .unwrap_or(meta.end_ms)
 }
 
 /// What is renamed when all is in blocks: names that are free.

@@ -339,8 +339,8 @@ impl RecordSink for Reading<'_> {
             value,
             timestamp_ms: at.ms,
         };
-        let series = self.numbers.get(at.series).copied().flatten();
-        if let Some(series) = series.filter(|_| at.ms >= self.min_valid_ms) {
+        // They are in no block of Prometheus, however old.
+        if let Some(series) = self.numbers.get(at.series).copied().flatten() {
             self.backfill.add_exemplar(series, exemplar);
         }
     }
