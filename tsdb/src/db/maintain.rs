@@ -67,7 +67,8 @@ pub enum Cut {
     Due,
     /// All blocks that are behind the newest sample, even if late samples may still come.
     Complete,
-    /// Everything; the newest block of each tenant covers only what there is.
+    /// Everything; the newest block of each tenant covers only what there is. For when nobody
+    /// writes.
     All,
 }
 
@@ -158,6 +159,10 @@ impl Db {
             // Nothing older is taken in order from here on, so the block will hold all there is;
             // what comes late will be cut by itself.
             tenant.min_valid_ms.fetch_max(end_ms, Ordering::AcqRel);
+            if cut == Cut::All {
+                // Elsewhere chunks end at the borders of blocks by themselves.
+                self.head.seal_until(tenant.id, end_ms);
+            }
             let cut_until_ms = tenant.cut_until_ms.load(Ordering::Acquire);
             let Some(oldest_ms) = self.head.oldest_from(tenant.id, cut_until_ms) else {
                 break;

@@ -189,6 +189,19 @@ impl Head {
         self.catalog.read().index.all(Some(tenant))
     }
 
+    /// Ends the open chunks of a tenant that are older than `end_ms`, so that none grows over it.
+    pub(crate) fn seal_until(&self, tenant: TenantId, end_ms: i64) {
+        let ids = self.catalog.read().index.all(Some(tenant));
+        for (shard, locked) in self.shards.iter().enumerate() {
+            let mut locked = locked.lock();
+            for id in ids.iter().filter(|id| shard_of(*id) == shard) {
+                if let Some(series) = locked.get_mut(id) {
+                    series.seal_until(end_ms);
+                }
+            }
+        }
+    }
+
     /// The time of the tenant's oldest in-order sample among chunks that begin at `from_ms` or later. Locks
     /// every shard once.
     pub(crate) fn oldest_from(&self, tenant: TenantId, from_ms: i64) -> Option<i64> {

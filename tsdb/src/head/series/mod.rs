@@ -285,6 +285,14 @@ impl MemSeries {
         }
     }
 
+    /// Ends the open chunk if all of it is older than `end_ms`.
+    pub(crate) fn seal_until(&mut self, end_ms: i64) {
+        if self.last_ms().is_none_or(|last_ms| last_ms < end_ms) {
+            self.seal();
+            self.seal_histograms();
+        }
+    }
+
     fn seal_histograms(&mut self) {
         let extra = self.extra.as_mut();
         if let Some(chunk) = extra.and_then(|extra| extra.histograms.seal()) {
