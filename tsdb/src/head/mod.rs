@@ -177,10 +177,7 @@ impl Head {
                 }
             }
         }
-        empty
-            .chunks(DROP_BATCH)
-            .for_each(|batch| self.drop_empty(batch));
-        self.forget_keys(&empty);
+        self.drop_empty(&empty);
         result
     }
 
@@ -216,8 +213,15 @@ impl Head {
         oldest_ms
     }
 
-    /// Forgets the keys that lead to those of the series that are gone. Their ids are not handed
-    /// out again before.
+    /// Forgets those of the series that have no sample, and the keys that lead to them.
+    fn drop_empty(&self, ids: &[u32]) {
+        ids.chunks(DROP_BATCH)
+            .for_each(|batch| self.drop_batch(batch));
+        // Before their ids are handed out again, which takes a snapshot.
+        self.forget_keys(ids);
+    }
+
+    /// Forgets the keys that lead to those of the series that are gone.
     fn forget_keys(&self, ids: &[u32]) {
         if ids.is_empty() {
             return;
@@ -234,7 +238,7 @@ impl Head {
     }
 
     /// Forgets those of the series that have no sample. Their keys are left.
-    fn drop_empty(&self, ids: &[u32]) {
+    fn drop_batch(&self, ids: &[u32]) {
         if ids.is_empty() {
             return;
         }

@@ -329,3 +329,24 @@ fn like_a_map() {
         }
     }
 }
+
+#[test]
+fn a_series_that_was_deleted_does_not_lead_to_who_has_its_id_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let names = |prefix: &str| -> Vec<TestSeries> {
+        let labels = (0..64).map(|i| format!("__name__={prefix}{i}"));
+        labels
+            .map(|labels| TestSeries::new(&labels, &[(1000, 1.0)]))
+            .collect()
+    };
+    write(&db, "t", &names("old"));
+    db.delete_series(None, &[], TimeRange::ALL).unwrap();
+    // Freed ids are handed out again after this.
+    db.shorten_log().unwrap();
+    write(&db, "t", &names("new"));
+    write(&db, "t", &names("old"));
+    let lines = dump_all(&db);
+    assert_eq!(lines.len(), 128);
+    assert!(lines.iter().all(|line| line.ends_with(" 1000:1")));
+}

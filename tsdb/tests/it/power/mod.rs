@@ -39,6 +39,8 @@ struct Run {
     sent: Vec<(Key, f64, usize, usize)>,
     /// What was deleted of that, likewise.
     deleted: BTreeMap<Key, (usize, usize)>,
+    /// What was done beside writing, by number: after how many changes, and in which minute.
+    done: Vec<(usize, i64, u64)>,
 }
 
 fn settings(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
@@ -62,6 +64,7 @@ fn run(dir: &Path, seed: u64) -> Run {
     let mut random = Random(seed);
     let mut sent: Vec<(Key, f64, usize, usize)> = Vec::new();
     let mut deleted = BTreeMap::new();
+    let mut done = Vec::new();
     let mut db = Db::open(settings(dir).0).unwrap();
     for minute in (0..9 * 60).step_by(3) {
         let t = minute * MINUTE;
@@ -108,7 +111,9 @@ fn run(dir: &Path, seed: u64) -> Run {
                 sent.push((key, 0.5, begun, count()));
             }
         }
-        match random.below(16) {
+        let what = random.below(16);
+        done.push((count(), minute, what));
+        match what {
             0 | 6 => drop(db.file_chunks().unwrap()),
             1 | 7 => db.shorten_log().unwrap(),
             2 | 3 => drop(db.maintain().unwrap()),
@@ -140,6 +145,7 @@ fn run(dir: &Path, seed: u64) -> Run {
         changes,
         sent,
         deleted,
+        done,
     }
 }
 
@@ -277,6 +283,9 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let changes = run.changes.len();
     println!("power: {cuts} cuts at {sites} sites, {changes} changes in the run");
     wrong.truncate(10);
+    if !wrong.is_empty() {
+        println!("{:?}", run.done);
+    }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(sites >= 50);
 }
