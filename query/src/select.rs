@@ -110,11 +110,8 @@ impl SeriesSource for StoreSource<'_> {
         select: &Select,
     ) -> Result<Box<dyn SeriesStream + '_>, SelectError> {
         let request = SeriesRequest {
-            matchers: select.matchers.clone(),
-            range: select.range,
             hints: select.hints.clone(),
-            skip_chunks: false,
-            limit: 0,
+            ..SeriesRequest::new(select.matchers.clone(), select.range)
         };
         Ok(Box::new(SelectStream {
             source: self,

@@ -5,7 +5,7 @@
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use isobar_model::{Matcher, SelectHints, TimeRange, Warnings};
+use isobar_model::{Labels, Matcher, SelectHints, TimeRange, Warnings};
 use isobar_tsdb::SeriesChunks;
 
 pub use isobar_tsdb::db::SelectEstimate;
@@ -23,6 +23,79 @@ pub struct SeriesRequest {
     pub skip_chunks: bool,
     /// Most series to give; 0 for no bound.
     pub limit: usize,
+    /// The widest window, in milliseconds, of downsampled data that may stand for raw data; 0 for
+    /// raw data only.
+    pub resolution_ms_max: i64,
+    /// The aggregates of downsampled data that are looked at; empty for all of them. A store may
+    /// give more.
+    pub aggregates: Vec<Aggregate>,
+    /// Labels that tell replicas apart: they are taken away, series come in the order of what is
+    /// left, and those that are the same then are one.
+    pub without_labels: Vec<String>,
+    /// The part of the series that is wanted, when several callers share the work.
+    pub shard: Option<Shard>,
+    /// Only data of blocks whose ULID, as the label `__block_id`, matches all of them.
+    pub block_matchers: Vec<Matcher>,
+    /// What to do when a part of the data cannot be read.
+    pub on_failure: OnFailure,
+}
+
+impl SeriesRequest {
+    /// Asks for all raw series that match, with nothing taken away.
+    pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
+        SeriesRequest {
+            matchers,
+            range,
+            hints: SelectHints::default(),
+            skip_chunks: false,
+            limit: 0,
+            resolution_ms_max: 0,
+            aggregates: Vec::new(),
+            without_labels: Vec::new(),
+            shard: None,
+            block_matchers: Vec::new(),
+            on_failure: OnFailure::Warn,
+        }
+    }
+}
+
+/// What is kept of the samples in a window of downsampled data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Aggregate {
+    /// The number of samples.
+    Count,
+    /// Their sum.
+    Sum,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+    /// The last value of a counter, as if it had never been reset.
+    Counter,
+}
+
+/// One of several disjoint parts of all series, told apart by a hash of some of their labels, as
+/// Thanos does it: a caller that asks for every part gets every series once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// Which part: less than `count`.
+    pub index: u64,
+    /// How many parts there are, at least 1.
+    pub count: u64,
+    /// Whether `labels` are those that are hashed, rather than those that are not.
+    pub by: bool,
+    /// Names of labels.
+    pub labels: Vec<String>,
+}
+
+/// What a store does when it cannot read a part of what was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Give what there is, with a warning that says what is missing.
+    #[default]
+    Warn,
+    /// Fail.
+    Abort,
 }
 
 /// Asks for label names, or for the values of one.
@@ -34,6 +107,45 @@ pub struct LabelsRequest {
     pub range: TimeRange,
     /// Most texts to give; 0 for no bound.
     pub limit: usize,
+    /// Labels that tell replicas apart, and which are not named.
+    pub without_labels: Vec<String>,
+    /// Only data of blocks whose ULID, as the label `__block_id`, matches all of them.
+    pub block_matchers: Vec<Matcher>,
+    /// What to do when a part of the data cannot be read.
+    pub on_failure: OnFailure,
+}
+
+impl LabelsRequest {
+    /// Asks for all texts of the series that match.
+    pub fn new(matchers: Vec<Matcher>, range: TimeRange) -> Self {
+        LabelsRequest {
+            matchers,
+            range,
+            limit: 0,
+            without_labels: Vec::new(),
+            block_matchers: Vec::new(),
+            on_failure: OnFailure::Warn,
+        }
+    }
+}
+
+/// What a store holds, so that whoever asks many of them knows whom to ask.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoreInfo {
+    /// The external labels of its data, and for which times there are some: one entry for each
+    /// stretch. Empty when the store has no data, or data without such labels.
+    pub sets: Vec<StoredSet>,
+    /// All times of which it may have samples; none while there are no data.
+    pub range: Option<TimeRange>,
+}
+
+/// Data with the same external labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredSet {
+    /// The external labels.
+    pub labels: Labels,
+    /// The times for which there are samples.
+    pub range: TimeRange,
 }
 
 /// Sorted, unique texts with the remarks of the store.
@@ -60,6 +172,9 @@ pub type SeriesStream = BoxStream<'static, Result<SeriesBatch, StoreError>>;
 
 /// Anything that series can be read from.
 pub trait Store: Send + Sync + 'static {
+    /// What the store holds at the moment.
+    fn info(&self) -> StoreInfo;
+
     /// The series that match, with their chunks.
     fn series(&self, request: SeriesRequest) -> SeriesStream;
 

@@ -12,4 +12,4 @@ pub mod exemplars;
 pub mod local;
 pub mod metadata;
 
-pub use api::{LabelsRequest, SeriesRequest, Store, StoreError};
+pub use api::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo, StoredSet};

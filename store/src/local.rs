@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{self, StreamExt};
-use isobar_model::{Matcher, TimeRange, Warnings};
+use isobar_model::{Labels, Matcher, TimeRange, Warnings};
 use isobar_tsdb::db::Db;
 use isobar_tsdb::merge::SeriesIter;
 
 use crate::api::{
     LabelsRequest, Names, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream, Store,
-    StoreError,
+    StoreError, StoreInfo, StoredSet,
 };
 
 /// Series per batch: enough to make the cost of a batch small beside that of its series, and few
@@ -51,6 +51,18 @@ impl LocalStore {
 }
 
 impl Store for LocalStore {
+    fn info(&self) -> StoreInfo {
+        let range = self.db.range();
+        let sets = range.map(|range| StoredSet {
+            labels: Labels::default(),
+            range,
+        });
+        StoreInfo {
+            sets: sets.into_iter().collect(),
+            range,
+        }
+    }
+
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         let series = match self.open(&request) {
             Ok(series) => series,

@@ -40,8 +40,6 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
         let single = sets.len() == 1;
         for matchers in sets {
             let request = SeriesRequest {
-                matchers,
-                range,
                 hints: SelectHints {
                     func: "series".into(),
                     ..SelectHints::default()
@@ -52,6 +50,7 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
                     Some(limit) if deduplication.is_off() => limit.saturating_add(1),
                     _ => 0,
                 },
+                ..SeriesRequest::new(matchers, range)
             };
             read_series(
                 store.series(request),
@@ -134,9 +133,8 @@ async fn names(
         for matchers in sets {
             let limit = limit.map_or(0, |limit| limit.saturating_add(1));
             let request = LabelsRequest {
-                matchers,
-                range,
                 limit,
+                ..LabelsRequest::new(matchers, range)
             };
             let names = runtime.block_on(ask(store, request))?;
             warnings.merge(names.warnings);

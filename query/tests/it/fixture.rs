@@ -18,7 +18,7 @@ use isobar_query::status::{BuildInfo, RuntimeInfo, StatusSource, TsdbStatus};
 use isobar_store::api::{Names, SeriesBatch, SeriesStream};
 use isobar_store::compute::Pool;
 use isobar_store::metadata::{Metadata, MetadataStore};
-use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError};
+use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo};
 use isobar_tsdb::SeriesChunks;
 use isobar_tsdb::chunks::histogram::Counts;
 use isobar_tsdb::merge::encode;
@@ -266,6 +266,10 @@ impl Memory {
 }
 
 impl Store for Memory {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::default()
+    }
+
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         match self.mood {
             Mood::Stuck => return stream::pending().boxed(),

@@ -18,7 +18,7 @@ use isobar_query::engine::Config;
 use isobar_query::replicas::{Deduplication, Function};
 use isobar_store::api::{Names, SeriesBatch, SeriesStream};
 use isobar_store::local::LocalStore;
-use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError};
+use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo};
 use isobar_tsdb::db::{Db, DbConfig};
 use serde_json::Value as Json;
 
@@ -181,6 +181,10 @@ impl External {
 }
 
 impl Store for External {
+    fn info(&self) -> StoreInfo {
+        self.inner.info()
+    }
+
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         let Some(matchers) = self.pass_on(&request.matchers) else {
             return stream::empty().boxed();

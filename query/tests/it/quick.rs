@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::BoxFuture;
 use futures::stream::StreamExt;
 use isobar_store::api::{Names, SeriesStream};
-use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError};
+use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo};
 use parking_lot::Mutex;
 
 use crate::fixture::{Memory, Server};
@@ -34,6 +34,10 @@ struct Moody {
 }
 
 impl Store for Moody {
+    fn info(&self) -> StoreInfo {
+        StoreInfo::default()
+    }
+
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         let thread = std::thread::current();
         let on_pool = thread.name().is_some_and(|name| name.starts_with("test-"));

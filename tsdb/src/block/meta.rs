@@ -152,6 +152,11 @@ impl BlockMeta {
         String::from_utf8(out).expect("JSON is UTF-8")
     }
 
+    /// The times of the block.
+    pub fn range(&self) -> TimeRange {
+        TimeRange::new(self.min_ms, self.end_ms.saturating_sub(1))
+    }
+
     /// Whether some time of the block belongs to `range`.
     pub fn overlaps(&self, range: TimeRange) -> bool {
         self.min_ms <= range.max_ms && range.min_ms < self.end_ms

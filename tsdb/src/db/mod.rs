@@ -307,6 +307,19 @@ impl Db {
         })
     }
 
+    /// The times from the first to the last sample of head and blocks, of all tenants; `None` when there is none. That of
+    /// a block may be wider than its samples.
+    pub fn range(&self) -> Option<TimeRange> {
+        let tenants = self.head.tenants().all();
+        let of_head = tenants.iter().filter_map(|state| state.range());
+        let served = self.blocks.served();
+        let of_blocks = served.iter().map(|block| block.meta().range());
+        of_head
+            .map(|(min_ms, max_ms)| TimeRange::new(min_ms, max_ms))
+            .chain(of_blocks)
+            .reduce(|a, b| a.union(&b))
+    }
+
     fn blocks_of(&self, tenant: Option<&Tenant>) -> Vec<Block> {
         let served = self.blocks.served();
         let wanted = |block: &&Block| tenant.is_none_or(|tenant| block.tenant() == tenant);
