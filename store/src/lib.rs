@@ -1,12 +1,14 @@
 //! Everything between stored samples and the Store API.
 //!
-//! [`api`] is the one trait through which all series are read, whatever holds them. [`local`] is
+//! [`api`] is the one trait through which all series are read, whatever holds them; [`arrange`] changes
+//! the labels of a store's series and keeps their order. [`local`] is
 //! a database on a local disk as such a store, [`admin`] what can be done to its data. [`metadata`] keeps what senders say about metrics,
 //! [`exemplars`] is where exemplars are read from.
 //! [`compute`] is the pool on which decoding, merging and evaluating run.
 
 pub mod admin;
 pub mod api;
+pub mod arrange;
 pub mod compute;
 pub mod exemplars;
 pub mod local;
