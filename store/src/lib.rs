@@ -4,11 +4,13 @@
 //! the labels of a store's series and keeps their order. [`local`] is
 //! a database on a local disk as such a store, [`admin`] what can be done to its data. [`metadata`] keeps what senders say about metrics,
 //! [`exemplars`] is where exemplars are read from.
+//! [`block`] is what a bucket holds: blocks, as Thanos lays them out.
 //! [`compute`] is the pool on which decoding, merging and evaluating run.
 
 pub mod admin;
 pub mod api;
 pub mod arrange;
+pub mod block;
 pub mod compute;
 pub mod exemplars;
 pub mod local;
