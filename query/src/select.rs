@@ -276,7 +276,7 @@ fn select_error(error: StoreError) -> SelectError {
         StoreError::Corrupt(text) => SelectError::Corrupt(text),
         StoreError::Unsupported(text) => SelectError::Unsupported(text),
         StoreError::LimitExceeded(text) => SelectError::LimitExceeded(text),
-        StoreError::Unavailable(text) => SelectError::Unavailable(text),
+        StoreError::Invalid(text) | StoreError::Unavailable(text) => SelectError::Unavailable(text),
         StoreError::Cancelled => SelectError::Cancelled,
     }
 }

@@ -155,6 +155,8 @@ pub struct Names {
     pub values: Vec<String>,
     /// What the caller should know about their completeness.
     pub warnings: Warnings,
+    /// The ULIDs of the blocks that were looked at, where the store is one of blocks.
+    pub queried_blocks: Option<Vec<String>>,
 }
 
 /// One step of an answer to a [`SeriesRequest`].
@@ -199,6 +201,9 @@ pub trait Store: Send + Sync + 'static {
 /// Why a store could not answer, by what a caller can do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// What is asked for makes no sense to this store.
+    #[error("{0}")]
+    Invalid(String),
     /// Stored bytes do not follow their format.
     #[error("{0}")]
     Corrupt(String),

@@ -5,6 +5,7 @@
 //! a database on a local disk as such a store, [`admin`] what can be done to its data. [`metadata`] keeps what senders say about metrics,
 //! [`exemplars`] is where exemplars are read from.
 //! [`block`] is what a bucket holds: blocks, as Thanos lays them out.
+//! [`grpc`] is the Store API on the wire.
 //! [`compute`] is the pool on which decoding, merging and evaluating run.
 
 pub mod admin;
@@ -13,6 +14,7 @@ pub mod arrange;
 pub mod block;
 pub mod compute;
 pub mod exemplars;
+pub mod grpc;
 pub mod local;
 pub mod metadata;
 

@@ -173,5 +173,9 @@ fn cut(mut values: Vec<String>, limit: usize, mut warnings: Warnings) -> Names {
         values.truncate(limit);
         warnings.warn(TRUNCATED);
     }
-    Names { values, warnings }
+    Names {
+        values,
+        warnings,
+        queried_blocks: None,
+    }
 }

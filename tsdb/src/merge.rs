@@ -247,6 +247,23 @@ pub fn without_overlap(chunks: Vec<Chunk>) -> Result<Vec<Chunk>, Error> {
     Ok(result)
 }
 
+/// The chunk without the start times of its samples, in the encodings that readers before Prometheus 3.14
+/// know; itself when it is in one of those.
+///
+/// # Errors
+/// As [`Chunk::decode_into`].
+pub fn without_start_times(chunk: &Chunk) -> Result<Vec<Chunk>, Error> {
+    if !matches!(
+        chunk.encoding,
+        Encoding::Xor2 | Encoding::HistogramSt | Encoding::FloatHistogramSt
+    ) {
+        return Ok(vec![chunk.clone()]);
+    }
+    let mut columns = Columns::default();
+    chunk.decode_into(TimeRange::ALL, &mut columns)?;
+    Ok(encode(&columns, counts_of(std::slice::from_ref(chunk))))
+}
+
 /// How the counts of histograms that were decoded from `chunks` are written again.
 fn counts_of(chunks: &[Chunk]) -> Counts {
     let any_float = |chunk: &Chunk| {

@@ -6,6 +6,16 @@ pub struct SeriesRequestHints {
     #[prost(bool, tag = "2")]
     pub enable_query_stats: bool,
 }
+impl ::prost::Name for SeriesRequestHints {
+    const NAME: &'static str = "SeriesRequestHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.SeriesRequestHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.SeriesRequestHints".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponseHints {
     #[prost(message, repeated, tag = "1")]
@@ -13,30 +23,90 @@ pub struct SeriesResponseHints {
     #[prost(message, optional, tag = "2")]
     pub query_stats: ::core::option::Option<QueryStats>,
 }
+impl ::prost::Name for SeriesResponseHints {
+    const NAME: &'static str = "SeriesResponseHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.SeriesResponseHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.SeriesResponseHints".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Block {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Block {
+    const NAME: &'static str = "Block";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.Block".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.Block".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelNamesRequestHints {
     #[prost(message, repeated, tag = "1")]
     pub block_matchers: ::prost::alloc::vec::Vec<super::thanos::LabelMatcher>,
 }
+impl ::prost::Name for LabelNamesRequestHints {
+    const NAME: &'static str = "LabelNamesRequestHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.LabelNamesRequestHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.LabelNamesRequestHints".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelNamesResponseHints {
     #[prost(message, repeated, tag = "1")]
     pub queried_blocks: ::prost::alloc::vec::Vec<Block>,
+}
+impl ::prost::Name for LabelNamesResponseHints {
+    const NAME: &'static str = "LabelNamesResponseHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.LabelNamesResponseHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.LabelNamesResponseHints".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelValuesRequestHints {
     #[prost(message, repeated, tag = "1")]
     pub block_matchers: ::prost::alloc::vec::Vec<super::thanos::LabelMatcher>,
 }
+impl ::prost::Name for LabelValuesRequestHints {
+    const NAME: &'static str = "LabelValuesRequestHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.LabelValuesRequestHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.LabelValuesRequestHints".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelValuesResponseHints {
     #[prost(message, repeated, tag = "1")]
     pub queried_blocks: ::prost::alloc::vec::Vec<Block>,
+}
+impl ::prost::Name for LabelValuesResponseHints {
+    const NAME: &'static str = "LabelValuesResponseHints";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.LabelValuesResponseHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.LabelValuesResponseHints".into()
+    }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueryStats {
@@ -84,4 +154,14 @@ pub struct QueryStats {
     pub get_all_duration: ::core::option::Option<::prost_types::Duration>,
     #[prost(message, optional, tag = "22")]
     pub merge_duration: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for QueryStats {
+    const NAME: &'static str = "QueryStats";
+    const PACKAGE: &'static str = "hintspb";
+    fn full_name() -> ::prost::alloc::string::String {
+        "hintspb.QueryStats".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/hintspb.QueryStats".into()
+    }
 }

@@ -46,6 +46,16 @@ pub mod read_request {
         }
     }
 }
+impl ::prost::Name for ReadRequest {
+    const NAME: &'static str = "ReadRequest";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.ReadRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.ReadRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Query {
     #[prost(int64, tag = "1")]
@@ -56,6 +66,16 @@ pub struct Query {
     pub matchers: ::prost::alloc::vec::Vec<super::thanos::LabelMatcher>,
     #[prost(message, optional, tag = "4")]
     pub hints: ::core::option::Option<ReadHints>,
+}
+impl ::prost::Name for Query {
+    const NAME: &'static str = "Query";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.Query".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.Query".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadHints {
@@ -74,15 +94,45 @@ pub struct ReadHints {
     #[prost(int64, tag = "7")]
     pub range_ms: i64,
 }
+impl ::prost::Name for ReadHints {
+    const NAME: &'static str = "ReadHints";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.ReadHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.ReadHints".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadResponse {
     #[prost(message, repeated, tag = "1")]
     pub results: ::prost::alloc::vec::Vec<QueryResult>,
 }
+impl ::prost::Name for ReadResponse {
+    const NAME: &'static str = "ReadResponse";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.ReadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.ReadResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct QueryResult {
     #[prost(message, repeated, tag = "1")]
     pub timeseries: ::prost::alloc::vec::Vec<super::prometheus_copy::TimeSeries>,
+}
+impl ::prost::Name for QueryResult {
+    const NAME: &'static str = "QueryResult";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.QueryResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.QueryResult".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkedReadResponse {
@@ -91,12 +141,32 @@ pub struct ChunkedReadResponse {
     #[prost(int64, tag = "2")]
     pub query_index: i64,
 }
+impl ::prost::Name for ChunkedReadResponse {
+    const NAME: &'static str = "ChunkedReadResponse";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.ChunkedReadResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.ChunkedReadResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ChunkedSeries {
     #[prost(message, repeated, tag = "1")]
     pub labels: ::prost::alloc::vec::Vec<super::thanos::Label>,
     #[prost(message, repeated, tag = "2")]
     pub chunks: ::prost::alloc::vec::Vec<Chunk>,
+}
+impl ::prost::Name for ChunkedSeries {
+    const NAME: &'static str = "ChunkedSeries";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.ChunkedSeries".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.ChunkedSeries".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
@@ -152,5 +222,15 @@ pub mod chunk {
                 _ => None,
             }
         }
+    }
+}
+impl ::prost::Name for Chunk {
+    const NAME: &'static str = "Chunk";
+    const PACKAGE: &'static str = "prometheus";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus.Chunk".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus.Chunk".into()
     }
 }

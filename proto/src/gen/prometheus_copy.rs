@@ -6,6 +6,16 @@ pub struct Sample {
     #[prost(int64, tag = "2")]
     pub timestamp: i64,
 }
+impl ::prost::Name for Sample {
+    const NAME: &'static str = "Sample";
+    const PACKAGE: &'static str = "prometheus_copy";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus_copy.Sample".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus_copy.Sample".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Exemplar {
     #[prost(message, repeated, tag = "1")]
@@ -15,12 +25,32 @@ pub struct Exemplar {
     #[prost(int64, tag = "3")]
     pub timestamp: i64,
 }
+impl ::prost::Name for Exemplar {
+    const NAME: &'static str = "Exemplar";
+    const PACKAGE: &'static str = "prometheus_copy";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus_copy.Exemplar".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus_copy.Exemplar".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BucketSpan {
     #[prost(sint32, tag = "1")]
     pub offset: i32,
     #[prost(uint32, tag = "2")]
     pub length: u32,
+}
+impl ::prost::Name for BucketSpan {
+    const NAME: &'static str = "BucketSpan";
+    const PACKAGE: &'static str = "prometheus_copy";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus_copy.BucketSpan".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus_copy.BucketSpan".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Histogram {
@@ -112,6 +142,16 @@ pub mod histogram {
         ZeroCountFloat(f64),
     }
 }
+impl ::prost::Name for Histogram {
+    const NAME: &'static str = "Histogram";
+    const PACKAGE: &'static str = "prometheus_copy";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus_copy.Histogram".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus_copy.Histogram".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TimeSeries {
     #[prost(message, repeated, tag = "1")]
@@ -122,4 +162,14 @@ pub struct TimeSeries {
     pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
     #[prost(message, repeated, tag = "4")]
     pub histograms: ::prost::alloc::vec::Vec<Histogram>,
+}
+impl ::prost::Name for TimeSeries {
+    const NAME: &'static str = "TimeSeries";
+    const PACKAGE: &'static str = "prometheus_copy";
+    fn full_name() -> ::prost::alloc::string::String {
+        "prometheus_copy.TimeSeries".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/prometheus_copy.TimeSeries".into()
+    }
 }

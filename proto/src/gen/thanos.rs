@@ -6,16 +6,46 @@ pub struct Label {
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
 }
+impl ::prost::Name for Label {
+    const NAME: &'static str = "Label";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Label".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Label".into()
+    }
+}
 /// Thanos has two names for this; on the wire they are the same.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelSet {
     #[prost(message, repeated, tag = "1")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
 }
+impl ::prost::Name for LabelSet {
+    const NAME: &'static str = "LabelSet";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelSet".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelSet".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ZLabelSet {
     #[prost(message, repeated, tag = "1")]
     pub labels: ::prost::alloc::vec::Vec<Label>,
+}
+impl ::prost::Name for ZLabelSet {
+    const NAME: &'static str = "ZLabelSet";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ZLabelSet".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ZLabelSet".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LabelMatcher {
@@ -71,6 +101,16 @@ pub mod label_matcher {
         }
     }
 }
+impl ::prost::Name for LabelMatcher {
+    const NAME: &'static str = "LabelMatcher";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelMatcher".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelMatcher".into()
+    }
+}
 /// What a server does when a part of the data cannot be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -110,6 +150,16 @@ pub struct ExemplarsRequest {
     #[prost(enumeration = "PartialResponseStrategy", tag = "4")]
     pub partial_response_strategy: i32,
 }
+impl ::prost::Name for ExemplarsRequest {
+    const NAME: &'static str = "ExemplarsRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ExemplarsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ExemplarsRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExemplarsResponse {
     #[prost(oneof = "exemplars_response::Result", tags = "1, 2")]
@@ -125,12 +175,32 @@ pub mod exemplars_response {
         Warning(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for ExemplarsResponse {
+    const NAME: &'static str = "ExemplarsResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ExemplarsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ExemplarsResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExemplarData {
     #[prost(message, optional, tag = "1")]
     pub series_labels: ::core::option::Option<ZLabelSet>,
     #[prost(message, repeated, tag = "2")]
     pub exemplars: ::prost::alloc::vec::Vec<Exemplar>,
+}
+impl ::prost::Name for ExemplarData {
+    const NAME: &'static str = "ExemplarData";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ExemplarData".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ExemplarData".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Exemplar {
@@ -140,6 +210,16 @@ pub struct Exemplar {
     pub value: f64,
     #[prost(int64, tag = "3")]
     pub ts: i64,
+}
+impl ::prost::Name for Exemplar {
+    const NAME: &'static str = "Exemplar";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Exemplar".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Exemplar".into()
+    }
 }
 /// Generated client implementations.
 pub mod exemplars_client {
@@ -454,6 +534,16 @@ pub struct MetricMetadataRequest {
     #[prost(enumeration = "PartialResponseStrategy", tag = "3")]
     pub partial_response_strategy: i32,
 }
+impl ::prost::Name for MetricMetadataRequest {
+    const NAME: &'static str = "MetricMetadataRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.MetricMetadataRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.MetricMetadataRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetricMetadataResponse {
     #[prost(oneof = "metric_metadata_response::Result", tags = "1, 2")]
@@ -469,6 +559,16 @@ pub mod metric_metadata_response {
         Warning(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for MetricMetadataResponse {
+    const NAME: &'static str = "MetricMetadataResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.MetricMetadataResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.MetricMetadataResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetricMetadata {
     #[prost(btree_map = "string, message", tag = "1")]
@@ -477,10 +577,30 @@ pub struct MetricMetadata {
         MetricMetadataEntry,
     >,
 }
+impl ::prost::Name for MetricMetadata {
+    const NAME: &'static str = "MetricMetadata";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.MetricMetadata".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.MetricMetadata".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MetricMetadataEntry {
     #[prost(message, repeated, tag = "2")]
     pub metas: ::prost::alloc::vec::Vec<Meta>,
+}
+impl ::prost::Name for MetricMetadataEntry {
+    const NAME: &'static str = "MetricMetadataEntry";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.MetricMetadataEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.MetricMetadataEntry".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Meta {
@@ -490,6 +610,16 @@ pub struct Meta {
     pub help: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub unit: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Meta {
+    const NAME: &'static str = "Meta";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Meta".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Meta".into()
+    }
 }
 /// Generated client implementations.
 pub mod metadata_client {
@@ -854,6 +984,16 @@ pub mod rules_request {
         }
     }
 }
+impl ::prost::Name for RulesRequest {
+    const NAME: &'static str = "RulesRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.RulesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.RulesRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RulesResponse {
     #[prost(oneof = "rules_response::Result", tags = "1, 2")]
@@ -869,10 +1009,30 @@ pub mod rules_response {
         Warning(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for RulesResponse {
+    const NAME: &'static str = "RulesResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.RulesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.RulesResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RuleGroups {
     #[prost(message, repeated, tag = "1")]
     pub groups: ::prost::alloc::vec::Vec<RuleGroup>,
+}
+impl ::prost::Name for RuleGroups {
+    const NAME: &'static str = "RuleGroups";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.RuleGroups".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.RuleGroups".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RuleGroup {
@@ -893,6 +1053,16 @@ pub struct RuleGroup {
     #[prost(int64, tag = "9")]
     pub limit: i64,
 }
+impl ::prost::Name for RuleGroup {
+    const NAME: &'static str = "RuleGroup";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.RuleGroup".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.RuleGroup".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
     #[prost(oneof = "rule::Result", tags = "1, 2")]
@@ -906,6 +1076,16 @@ pub mod rule {
         Recording(super::RecordingRule),
         #[prost(message, tag = "2")]
         Alert(super::Alert),
+    }
+}
+impl ::prost::Name for Rule {
+    const NAME: &'static str = "Rule";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Rule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Rule".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -922,6 +1102,16 @@ pub struct AlertInstance {
     pub value: ::prost::alloc::string::String,
     #[prost(enumeration = "PartialResponseStrategy", tag = "6")]
     pub partial_response_strategy: i32,
+}
+impl ::prost::Name for AlertInstance {
+    const NAME: &'static str = "AlertInstance";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.AlertInstance".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.AlertInstance".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Alert {
@@ -950,6 +1140,16 @@ pub struct Alert {
     #[prost(double, tag = "12")]
     pub keep_firing_for_seconds: f64,
 }
+impl ::prost::Name for Alert {
+    const NAME: &'static str = "Alert";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Alert".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Alert".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RecordingRule {
     #[prost(string, tag = "1")]
@@ -966,6 +1166,16 @@ pub struct RecordingRule {
     pub evaluation_duration_seconds: f64,
     #[prost(message, optional, tag = "7")]
     pub last_evaluation: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for RecordingRule {
+    const NAME: &'static str = "RecordingRule";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.RecordingRule".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.RecordingRule".into()
+    }
 }
 /// Thanos' names for these have no prefix; on the wire only the numbers count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1311,6 +1521,16 @@ pub struct TsdbStatisticsRequest {
     #[prost(message, repeated, tag = "4")]
     pub matchers: ::prost::alloc::vec::Vec<LabelMatcher>,
 }
+impl ::prost::Name for TsdbStatisticsRequest {
+    const NAME: &'static str = "TSDBStatisticsRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TSDBStatisticsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TSDBStatisticsRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TsdbStatisticsResponse {
     #[prost(oneof = "tsdb_statistics_response::Result", tags = "1, 2")]
@@ -1326,6 +1546,16 @@ pub mod tsdb_statistics_response {
         Warning(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for TsdbStatisticsResponse {
+    const NAME: &'static str = "TSDBStatisticsResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TSDBStatisticsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TSDBStatisticsResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TsdbStatistics {
     #[prost(btree_map = "string, message", tag = "1")]
@@ -1333,6 +1563,16 @@ pub struct TsdbStatistics {
         ::prost::alloc::string::String,
         TsdbStatisticsEntry,
     >,
+}
+impl ::prost::Name for TsdbStatistics {
+    const NAME: &'static str = "TSDBStatistics";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TSDBStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TSDBStatistics".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TsdbStatisticsEntry {
@@ -1347,6 +1587,16 @@ pub struct TsdbStatisticsEntry {
     #[prost(message, repeated, tag = "5")]
     pub series_count_by_label_value_pair: ::prost::alloc::vec::Vec<Statistic>,
 }
+impl ::prost::Name for TsdbStatisticsEntry {
+    const NAME: &'static str = "TSDBStatisticsEntry";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TSDBStatisticsEntry".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TSDBStatisticsEntry".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HeadStatistics {
     #[prost(uint64, tag = "1")]
@@ -1360,12 +1610,32 @@ pub struct HeadStatistics {
     #[prost(int64, tag = "5")]
     pub max_time: i64,
 }
+impl ::prost::Name for HeadStatistics {
+    const NAME: &'static str = "HeadStatistics";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.HeadStatistics".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.HeadStatistics".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Statistic {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub value: u64,
+}
+impl ::prost::Name for Statistic {
+    const NAME: &'static str = "Statistic";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Statistic".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Statistic".into()
+    }
 }
 /// Generated client implementations.
 pub mod status_client {
@@ -1684,6 +1954,16 @@ pub struct WriteRequest {
     #[prost(message, repeated, tag = "4")]
     pub timeseries_tenant_data: ::prost::alloc::vec::Vec<TimeSeriesTenantTuple>,
 }
+impl ::prost::Name for WriteRequest {
+    const NAME: &'static str = "WriteRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.WriteRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.WriteRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TimeSeriesTenantTuple {
     #[prost(message, repeated, tag = "1")]
@@ -1691,8 +1971,28 @@ pub struct TimeSeriesTenantTuple {
     #[prost(string, tag = "2")]
     pub tenant: ::prost::alloc::string::String,
 }
+impl ::prost::Name for TimeSeriesTenantTuple {
+    const NAME: &'static str = "TimeSeriesTenantTuple";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TimeSeriesTenantTuple".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TimeSeriesTenantTuple".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WriteResponse {}
+impl ::prost::Name for WriteResponse {
+    const NAME: &'static str = "WriteResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.WriteResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.WriteResponse".into()
+    }
+}
 /// Times are unix milliseconds, both ends included.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesRequest {
@@ -1734,6 +2034,16 @@ pub struct SeriesRequest {
     #[prost(int64, tag = "16")]
     pub response_batch_size: i64,
 }
+impl ::prost::Name for SeriesRequest {
+    const NAME: &'static str = "SeriesRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.SeriesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.SeriesRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct QueryHints {
     #[prost(int64, tag = "1")]
@@ -1751,10 +2061,30 @@ pub struct QueryHints {
     #[prost(string, tag = "8")]
     pub series_hash_label_name: ::prost::alloc::string::String,
 }
+impl ::prost::Name for QueryHints {
+    const NAME: &'static str = "QueryHints";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.QueryHints".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.QueryHints".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Func {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+}
+impl ::prost::Name for Func {
+    const NAME: &'static str = "Func";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Func".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Func".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Grouping {
@@ -1763,10 +2093,30 @@ pub struct Grouping {
     #[prost(string, repeated, tag = "3")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+impl ::prost::Name for Grouping {
+    const NAME: &'static str = "Grouping";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Grouping".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Grouping".into()
+    }
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Range {
     #[prost(int64, tag = "1")]
     pub millis: i64,
+}
+impl ::prost::Name for Range {
+    const NAME: &'static str = "Range";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Range".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Range".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShardInfo {
@@ -1778,6 +2128,16 @@ pub struct ShardInfo {
     pub by: bool,
     #[prost(string, repeated, tag = "4")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for ShardInfo {
+    const NAME: &'static str = "ShardInfo";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ShardInfo".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ShardInfo".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesResponse {
@@ -1798,10 +2158,30 @@ pub mod series_response {
         Batch(super::SeriesBatch),
     }
 }
+impl ::prost::Name for SeriesResponse {
+    const NAME: &'static str = "SeriesResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.SeriesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.SeriesResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesBatch {
     #[prost(message, repeated, tag = "1")]
     pub series: ::prost::alloc::vec::Vec<crate::thanos::Series>,
+}
+impl ::prost::Name for SeriesBatch {
+    const NAME: &'static str = "SeriesBatch";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.SeriesBatch".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.SeriesBatch".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AggrChunk {
@@ -1821,6 +2201,16 @@ pub struct AggrChunk {
     pub max: ::core::option::Option<Chunk>,
     #[prost(message, optional, tag = "8")]
     pub counter: ::core::option::Option<Chunk>,
+}
+impl ::prost::Name for AggrChunk {
+    const NAME: &'static str = "AggrChunk";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.AggrChunk".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.AggrChunk".into()
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
@@ -1875,6 +2265,16 @@ pub mod chunk {
         }
     }
 }
+impl ::prost::Name for Chunk {
+    const NAME: &'static str = "Chunk";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.Chunk".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.Chunk".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelNamesRequest {
     #[prost(bool, tag = "1")]
@@ -1894,6 +2294,16 @@ pub struct LabelNamesRequest {
     #[prost(int64, tag = "8")]
     pub limit: i64,
 }
+impl ::prost::Name for LabelNamesRequest {
+    const NAME: &'static str = "LabelNamesRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelNamesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelNamesRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LabelNamesResponse {
     #[prost(string, repeated, tag = "1")]
@@ -1902,6 +2312,16 @@ pub struct LabelNamesResponse {
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "3")]
     pub hints: ::core::option::Option<::prost_types::Any>,
+}
+impl ::prost::Name for LabelNamesResponse {
+    const NAME: &'static str = "LabelNamesResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelNamesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelNamesResponse".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LabelValuesRequest {
@@ -1924,6 +2344,16 @@ pub struct LabelValuesRequest {
     #[prost(int64, tag = "9")]
     pub limit: i64,
 }
+impl ::prost::Name for LabelValuesRequest {
+    const NAME: &'static str = "LabelValuesRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelValuesRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelValuesRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LabelValuesResponse {
     #[prost(string, repeated, tag = "1")]
@@ -1932,6 +2362,16 @@ pub struct LabelValuesResponse {
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "3")]
     pub hints: ::core::option::Option<::prost_types::Any>,
+}
+impl ::prost::Name for LabelValuesResponse {
+    const NAME: &'static str = "LabelValuesResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.LabelValuesResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.LabelValuesResponse".into()
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -2755,6 +3195,16 @@ pub mod targets_request {
         }
     }
 }
+impl ::prost::Name for TargetsRequest {
+    const NAME: &'static str = "TargetsRequest";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TargetsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TargetsRequest".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TargetsResponse {
     #[prost(oneof = "targets_response::Result", tags = "1, 2")]
@@ -2770,12 +3220,32 @@ pub mod targets_response {
         Warning(::prost::alloc::string::String),
     }
 }
+impl ::prost::Name for TargetsResponse {
+    const NAME: &'static str = "TargetsResponse";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TargetsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TargetsResponse".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TargetDiscovery {
     #[prost(message, repeated, tag = "1")]
     pub active_targets: ::prost::alloc::vec::Vec<ActiveTarget>,
     #[prost(message, repeated, tag = "2")]
     pub dropped_targets: ::prost::alloc::vec::Vec<DroppedTarget>,
+}
+impl ::prost::Name for TargetDiscovery {
+    const NAME: &'static str = "TargetDiscovery";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.TargetDiscovery".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.TargetDiscovery".into()
+    }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ActiveTarget {
@@ -2798,10 +3268,30 @@ pub struct ActiveTarget {
     #[prost(enumeration = "TargetHealth", tag = "9")]
     pub health: i32,
 }
+impl ::prost::Name for ActiveTarget {
+    const NAME: &'static str = "ActiveTarget";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.ActiveTarget".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.ActiveTarget".into()
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DroppedTarget {
     #[prost(message, optional, tag = "1")]
     pub discovered_labels: ::core::option::Option<ZLabelSet>,
+}
+impl ::prost::Name for DroppedTarget {
+    const NAME: &'static str = "DroppedTarget";
+    const PACKAGE: &'static str = "thanos";
+    fn full_name() -> ::prost::alloc::string::String {
+        "thanos.DroppedTarget".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/thanos.DroppedTarget".into()
+    }
 }
 /// Thanos' names for these have no prefix; on the wire only the numbers count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

@@ -37,7 +37,7 @@ fn generated_code_is_fresh() {
     let out = std::env::temp_dir().join(format!("isobar-proto-{}", std::process::id()));
     fs::create_dir_all(&out).expect("a folder for generated code");
     let mut config = Config::new();
-    config.bytes(["."]).btree_map(["."]);
+    config.bytes(["."]).btree_map(["."]).enable_type_names();
     for message in BY_HAND {
         config.extern_path(
             format!(".thanos.{message}"),

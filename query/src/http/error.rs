@@ -90,6 +90,7 @@ impl From<StoreError> for ApiError {
             StoreError::Corrupt(_) | StoreError::Unsupported(_) | StoreError::LimitExceeded(_) => {
                 ErrorType::Execution
             }
+            StoreError::Invalid(_) => ErrorType::BadData,
             StoreError::Unavailable(_) => ErrorType::Unavailable,
             StoreError::Cancelled => ErrorType::Canceled,
         };

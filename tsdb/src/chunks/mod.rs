@@ -11,6 +11,7 @@ use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use crate::Error;
 
+pub mod aggregate;
 pub mod histogram;
 pub mod segment;
 mod start_times;
