@@ -314,11 +314,12 @@ pub(crate) fn check_header(segment: &[u8]) -> Result<(), String> {
     }
 }
 
-/// The number of the encoding and the bytes of the chunk at `offset`, its checksum verified.
+/// The number of the encoding and the bytes of the chunk at `offset` of a segment file, or of a part
+/// of one, its checksum verified.
 ///
 /// # Errors
-/// When there is none.
-pub(crate) fn read_chunk(segment: &[u8], offset: u32) -> Result<(u8, &[u8]), DecodeError> {
+/// When there is none; [`DecodeError::Truncated`] when the bytes end before it does.
+pub fn read_chunk(segment: &[u8], offset: u32) -> Result<(u8, &[u8]), DecodeError> {
     let mut decoder = Decoder::at(segment, u64::from(offset))?;
     let len = decoder.uvarint_len()?;
     let checked = decoder.bytes(len.checked_add(1).ok_or(DecodeError::Truncated)?)?;

@@ -31,6 +31,7 @@ use crate::chunks::ChunkRef;
 use crate::encoding::{Decoder, crc32c, put_be32, put_be64};
 
 mod chunk_list;
+pub mod parts;
 pub mod postings;
 pub mod reader;
 pub mod select;
@@ -71,6 +72,16 @@ pub struct ChunkMeta {
 enum Version {
     V1,
     V2,
+}
+
+impl Version {
+    /// Where a series lies in the file.
+    fn offset_of(self, series: SeriesRef) -> u64 {
+        match self {
+            Version::V1 => u64::from(series.0),
+            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
+        }
+    }
 }
 
 /// The offsets of the sections. 0 stands for a section that does not exist.

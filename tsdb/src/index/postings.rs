@@ -55,7 +55,7 @@ impl<'a> Postings<'a> {
         }
     }
 
-    fn get(&self, at: usize) -> Option<SeriesRef> {
+    pub(super) fn get(&self, at: usize) -> Option<SeriesRef> {
         match self {
             Postings::Encoded(list) => list.get(at).map(|raw| decode(*raw)),
             Postings::Decoded(list) => list.get(at).copied(),

@@ -6,10 +6,7 @@ use isobar_model::TimeRange;
 
 use super::symbols::Symbols;
 use super::table::PostingsTable;
-use super::{
-    ChunkMeta, Fence, HEADER_BYTES, MAGIC, Postings, SERIES_ALIGN, SeriesRef, Toc, Version,
-    chunk_list,
-};
+use super::{ChunkMeta, Fence, HEADER_BYTES, MAGIC, Postings, SeriesRef, Toc, Version, chunk_list};
 use crate::Error;
 use crate::encoding::{DecodeError, Decoder};
 
@@ -210,10 +207,7 @@ impl IndexReader {
 
     /// Where a series lies in the file.
     pub(crate) fn offset_of(&self, series: SeriesRef) -> u64 {
-        match self.version {
-            Version::V1 => u64::from(series.0),
-            Version::V2 => u64::from(series.0) * SERIES_ALIGN as u64,
-        }
+        self.version.offset_of(series)
     }
 
     /// The chunks of a series that overlap `range`, which all lie behind a `fence` that an earlier
@@ -289,7 +283,7 @@ impl SeriesEntry {
     }
 }
 
-fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
+pub(super) fn read_header(name: &str, index: &[u8]) -> Result<Version, Error> {
     let mut header = Decoder::new(index.get(..HEADER_BYTES).unwrap_or_default());
     let magic = header.be32().map_err(|e| e.at_offset(name, "header", 0))?;
     if magic != MAGIC {

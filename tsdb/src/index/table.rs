@@ -204,7 +204,7 @@ impl<'a> Iterator for Values<'a> {
 }
 
 /// Reads one entry: the bytes in front of its value, name, value and offset.
-fn entry<'a>(
+pub(super) fn entry<'a>(
     decoder: &mut Decoder<'a>,
 ) -> Result<Option<(usize, &'a str, &'a str, u64)>, DecodeError> {
     let begin = decoder.len();
@@ -274,7 +274,7 @@ fn close(names: &mut [Name], fences: &mut Vec<u32>) {
 }
 
 /// The entries of a version 1 table, sorted. What is no pair is left for [`scan`] to find.
-fn sorted(entries: &[u8], count: u32) -> Result<(Bytes, u32), DecodeError> {
+pub(super) fn sorted(entries: &[u8], count: u32) -> Result<(Bytes, u32), DecodeError> {
     let mut decoder = Decoder::new(entries);
     let mut found = Vec::new();
     for _ in 0..count {
