@@ -12,6 +12,8 @@ pub mod admin;
 pub mod api;
 pub mod arrange;
 pub mod block;
+pub mod cache;
+pub mod card;
 pub mod compute;
 pub mod exemplars;
 pub mod grpc;

@@ -1,0 +1,3 @@
+//! Bytes of blocks in a bucket that were read before: in memory, then on disk.
+
+pub mod remote;
