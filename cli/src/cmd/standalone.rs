@@ -12,17 +12,21 @@ use axum::routing::get;
 use isobar_ingest::remote_write::{self, RemoteWrite};
 use isobar_model::{Budget, Clock, Tenant};
 use isobar_promql::limits::{Limits, Threads};
+use isobar_proto::thanos::info::info_server::InfoServer;
+use isobar_proto::thanos::store_server::StoreServer;
 use isobar_query::engine::{self, Engine};
 use isobar_query::http::{App, Readiness};
 use isobar_query::metrics::{EngineMetrics, HttpMetrics};
 use isobar_store::Store;
 use isobar_store::admin::Admin;
 use isobar_store::compute::Pool;
+use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
 use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
+use tonic::service::Routes;
 
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
@@ -51,6 +55,8 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         let shutdown = Shutdown::on_signals()?;
         let http = serve::bind(flags.http_address, "http-address").await?;
         let grpc = serve::bind(flags.grpc_address, "grpc-address").await?;
+        let grace = flags.http_grace_period.0;
+        let grpc_config = serve::GrpcConfig::new(&flags.grpc_tls, grace, Duration::ZERO)?;
         let opening = async {
             tokio::select! {
                 opened = on_own_thread(|| Standalone::open(flags)) => opened.map(Some),
@@ -69,11 +75,15 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
             "ready"
         );
         let router = standalone.router();
-        let grace = standalone.flags.http_grace_period.0;
         let serving = async {
             tokio::try_join!(
                 serve::http(http, router, shutdown.clone(), grace),
-                serve::grpc(grpc, shutdown.clone()),
+                serve::grpc(
+                    grpc,
+                    standalone.services.clone(),
+                    grpc_config,
+                    shutdown.clone()
+                ),
             )
         };
         let result = tokio::select! {
@@ -111,6 +121,7 @@ struct Standalone {
     readiness: Readiness,
     registry: Arc<Registry>,
     routes: Router,
+    services: Routes,
 }
 
 impl Standalone {
@@ -133,9 +144,11 @@ impl Standalone {
             &mut registry,
         );
         let store = Arc::new(LocalStore::new(Arc::clone(&db)));
+        let queries = Arc::new(pool("query")?);
+        let services = store_services(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&queries));
         let engine = Arc::new(Engine::new(
             Arc::clone(&store) as Arc<dyn Store>,
-            Arc::new(pool("query")?),
+            queries,
             engine_config(&flags, threads),
             EngineMetrics::new(&mut registry),
         ));
@@ -164,6 +177,7 @@ impl Standalone {
             readiness,
             registry: Arc::new(registry),
             routes,
+            services,
         })
     }
 
@@ -237,6 +251,14 @@ impl Standalone {
             }
         }
     }
+}
+
+/// The gRPC services of a store.
+fn store_services(store: Arc<dyn Store>, pool: Arc<Pool>) -> Routes {
+    let service = StoreService::new(Arc::clone(&store), Some(pool), RequestLimits::default());
+    // Thanos knows no kind that is all of them; what it does with this one fits.
+    let info = InfoService::new("receive", store, Apis::default());
+    Routes::new(StoreServer::new(service)).add_service(InfoServer::new(info))
 }
 
 fn open_db(

@@ -4,6 +4,7 @@
 pub(crate) mod features;
 mod limits;
 pub(crate) mod replicas;
+pub(crate) mod server;
 pub(crate) mod standalone;
 #[cfg(test)]
 mod tests;

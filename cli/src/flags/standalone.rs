@@ -1,6 +1,5 @@
 //! The flags of `isobar standalone`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
@@ -8,6 +7,7 @@ use clap::{ArgAction, Args};
 use super::features::FeatureFlags;
 use super::limits::LimitFlags;
 use super::replicas::ReplicaFlags;
+use super::server::{GrpcTlsFlags, ListenAddress};
 use super::units::{FlagBytes, FlagDuration, FlagMemory};
 
 /// Run everything in one process: take samples by remote write, keep them, answer queries.
@@ -19,12 +19,15 @@ pub(crate) struct StandaloneFlags {
     pub(crate) data_dir: PathBuf,
 
     /// Where to listen for HTTP: remote write, queries, metrics and the start page.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10902", value_parser = parse_address)]
-    pub(crate) http_address: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10902")]
+    pub(crate) http_address: ListenAddress,
 
-    /// Where to listen for gRPC (health checks for now).
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10901", value_parser = parse_address)]
-    pub(crate) grpc_address: SocketAddr,
+    /// Where to listen for gRPC: the Store API, so that a Thanos Query can ask this instance.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10901")]
+    pub(crate) grpc_address: ListenAddress,
+
+    #[command(flatten)]
+    pub(crate) grpc_tls: GrpcTlsFlags,
 
     /// Store Isobar's own metrics every 15 seconds, as tenant "isobar", so that there is
     /// something to query from the start. [default]
@@ -223,22 +226,8 @@ impl StandaloneFlags {
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
         ];
         listed.extend(self.limits.listed());
+        listed.extend(self.grpc_tls.listed());
         listed.sort_unstable();
         listed
     }
-}
-
-/// `host:port`, or `:port` for all interfaces, as Go programs take it.
-fn parse_address(text: &str) -> Result<SocketAddr, String> {
-    use std::net::ToSocketAddrs;
-
-    let full = if text.starts_with(':') {
-        format!("0.0.0.0{text}")
-    } else {
-        text.to_owned()
-    };
-    full.to_socket_addrs()
-        .map_err(|e| format!("{e}; write host:port or :port, for example 127.0.0.1:10902"))?
-        .next()
-        .ok_or_else(|| format!("{text:?} has no address"))
 }

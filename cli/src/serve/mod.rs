@@ -1,7 +1,9 @@
 //! Sockets: HTTP and gRPC servers that stop when they are told to.
 
+mod grpc;
+mod tls;
+
 use std::future::{Future, IntoFuture};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,9 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+pub(crate) use grpc::{GrpcConfig, grpc};
+
+use crate::flags::server::ListenAddress;
 use crate::lenient::LenientListener;
 use crate::shutdown::Shutdown;
 
@@ -20,8 +25,8 @@ use crate::shutdown::Shutdown;
 ///
 /// # Errors
 /// When the address is taken or not of this machine; the message names the flag.
-pub(crate) async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
+pub(crate) async fn bind(address: ListenAddress, flag: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address.0)
         .await
         .with_context(|| format!("listen on {address} (choose another with --{flag})"))
 }
@@ -88,27 +93,10 @@ pub(crate) async fn while_opening<T>(
     Ok(result)
 }
 
-/// Serves gRPC until shutdown: the health service, which answers for the process as a whole.
-///
-/// # Errors
-/// When the socket fails.
-pub(crate) async fn grpc(listener: TcpListener, shutdown: Shutdown) -> anyhow::Result<()> {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_service_status("", tonic_health::ServingStatus::Serving)
-        .await;
-    tonic::transport::Server::builder()
-        .add_service(health)
-        .serve_with_incoming_shutdown(
-            tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async move { shutdown.wait().await },
-        )
-        .await
-        .context("serve gRPC")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
 
@@ -125,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_comes_while_the_directory_is_opened_is_told_to_come_again() {
-        let listener = bind(([127, 0, 0, 1], 0).into(), "http-address")
+        let listener = bind(ListenAddress(([127, 0, 0, 1], 0).into()), "http-address")
             .await
             .unwrap();
         let address = listener.local_addr().unwrap();
