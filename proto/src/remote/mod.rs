@@ -66,6 +66,9 @@ pub struct MetricMetadata<'a> {
     pub unit: &'a str,
 }
 
+/// Room is made for so many series at most before they are seen.
+const SERIES_RESERVED_MAX: usize = 4096;
+
 /// Decodes an uncompressed `WriteRequest`.
 ///
 /// # Errors
@@ -75,7 +78,15 @@ pub fn decode(message: &[u8]) -> Result<WriteRequest<'_>, WireError> {
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.field()? {
         match field {
-            1 => request.series.push(TimeSeries::decode(value.bytes(1)?)?),
+            1 => {
+                let bytes = value.bytes(1)?;
+                if request.series.is_empty() {
+                    // The others will be about as long as the first.
+                    let about = message.len() / (bytes.len() + 2) + 1;
+                    request.series.reserve(about.min(SERIES_RESERVED_MAX));
+                }
+                request.series.push(TimeSeries::decode(bytes)?);
+            }
             3 => request.metadata.extend(decode_metadata(value.bytes(3)?)?),
             _ => {}
         }
@@ -133,7 +144,18 @@ impl<'a> TimeSeries<'a> {
             exemplar_count: 0,
         };
         let mut labels = LabelRun::default();
-        let mut reader = Reader::new(message);
+        // Nearly all series are a run of short labels and a sample; what is not goes on below.
+        let run = short_labels(message);
+        let (begin, mut rest) = message.split_at(run);
+        if !begin.is_empty() {
+            labels.add(message, 0..run);
+        }
+        if let Some((sample, behind)) = plain_sample(rest) {
+            (series.first, series.sample_count) = (sample, 1);
+            series.begin(rest);
+            rest = behind;
+        }
+        let mut reader = Reader::new(rest);
         loop {
             let before = reader.left();
             let Some((field, value)) = reader.field()? else {
@@ -244,6 +266,49 @@ impl<'a> TimeSeries<'a> {
             }
         }
     }
+}
+
+/// The length of the labels that the message of a series begins with, as far as none is longer
+/// than a byte can tell. That they are whole is all that decoding asks of labels.
+#[inline]
+fn short_labels(message: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some([0x0a, len]) = message.get(at..).and_then(<[u8]>::first_chunk)
+        && *len < 0x80
+    {
+        let end = at + 2 + usize::from(*len);
+        if end > message.len() {
+            break;
+        }
+        at = end;
+    }
+    at
+}
+
+/// The sample that a message goes on with, and what is behind it, when value and time stand there as
+/// all senders write them; anything else is left to [`decode_sample`].
+#[inline]
+fn plain_sample(message: &[u8]) -> Option<((i64, f64), &[u8])> {
+    let (&[0x12, len, 0x09, v0, v1, v2, v3, v4, v5, v6, v7, 0x10], rest) =
+        message.split_first_chunk::<12>()?
+    else {
+        return None;
+    };
+    let (time, rest) = rest.split_at_checked(usize::from(len).checked_sub(10)?)?;
+    let mut timestamp_ms = 0u64;
+    // Nine groups of seven bits cannot overflow; a tenth would be a time before 1970.
+    if !(1..=9).contains(&time.len()) {
+        return None;
+    }
+    for (i, byte) in time.iter().enumerate() {
+        let is_last = i + 1 == time.len();
+        if (*byte < 0x80) != is_last {
+            return None;
+        }
+        timestamp_ms |= u64::from(byte & 0x7f) << (7 * i);
+    }
+    let value = f64::from_le_bytes([v0, v1, v2, v3, v4, v5, v6, v7]);
+    Some(((timestamp_ms.cast_signed(), value), rest))
 }
 
 #[inline]
@@ -482,6 +547,46 @@ mod tests {
         second.exemplars(|it| seen.extend(it));
         assert_eq!(seen, [exemplar(1.0), exemplar(2.0)]);
         assert_eq!(samples(second), []);
+    }
+
+    /// What the short way through a series leaves over takes the long one, with the same result.
+    #[test]
+    fn series_of_any_form_are_read_alike() {
+        let labels = [label(b"__name__", b"m"), label(b"a", &[b'x'; 200])].concat();
+        let (value, time) = (
+            [&[0x09][..], &2.5f64.to_le_bytes()].concat(),
+            [0x10, 0x85, 0x01],
+        );
+        let plain = field(2, &[&value[..], &time].concat());
+        let swapped = field(2, &[&time[..], &value].concat());
+        let twice = field(2, &[&value[..], &time, &time].concat());
+        let before_1970 = field(2, &[&value[..], &[0x10], &[0xff; 9], &[0x01]].concat());
+        let check = |fields: &[&[u8]], expected: &[(i64, f64)]| {
+            let message = field(1, &fields.concat());
+            let request = decode(&message).unwrap();
+            let [series] = &request.series[..] else {
+                panic!("one series");
+            };
+            assert_eq!(series.encoded_labels(), labels);
+            assert_eq!(samples(series), expected);
+        };
+        let one = (133, 2.5);
+        check(&[&labels, &plain], &[one]);
+        check(&[&labels, &plain, &plain], &[one, one]);
+        check(&[&plain, &labels], &[one]);
+        check(&[&labels, &swapped, &plain], &[one, one]);
+        check(&[&labels, &twice], &[one]);
+        check(&[&labels, &before_1970], &[(-1, 2.5)]);
+        check(&[&labels, &field(2, &time)], &[(133, 0.0)]);
+        check(&[&labels, &field(2, &value)], &[(0, 2.5)]);
+        check(&[&labels, &plain, &field(9, b"?")], &[one]);
+        check(&[&labels], &[]);
+        for bad in [
+            &[0x12, 11, 0x09][..],
+            &[0x12, 10, 0x09, 0, 0, 0, 0, 0, 0, 0, 0, 0x10],
+        ] {
+            assert!(decode(&field(1, &[&labels, bad].concat())).is_err());
+        }
     }
 
     #[test]
