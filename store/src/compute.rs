@@ -77,13 +77,24 @@ impl Pool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ComputeError> {
         let (give, take) = oneshot::channel();
-        let job = Box::new(move || {
+        self.start(move || {
             if give.is_closed() {
                 return;
             }
             // The caller may have left meanwhile; then nobody misses the result.
             let _gone = give.send(here(work));
-        });
+        })?;
+        take.await.unwrap_or(Err(ComputeError::Closed))
+    }
+
+    /// Has `work` run on the pool some time and does not wait: for work that tells its result by itself,
+    /// perhaps later than it ends. What it owns is dropped when the pool is closed before. A panic
+    /// has to be caught by [`here`].
+    ///
+    /// # Errors
+    /// When the queue is full or the pool is closed.
+    pub fn start(&self, work: impl FnOnce() + Send + 'static) -> Result<(), ComputeError> {
+        let job = Box::new(work);
         {
             let mut queue = self.shared.queue.lock();
             if queue.closed {
@@ -95,7 +106,7 @@ impl Pool {
             queue.jobs.push_back(job);
         }
         self.shared.wake.notify_one();
-        take.await.unwrap_or(Err(ComputeError::Closed))
+        Ok(())
     }
 
     /// The number of pieces of work that wait.

@@ -16,7 +16,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use isobar_store::compute::{ComputeError, Pool};
+use isobar_model::Tenant;
+use isobar_store::compute::{self, ComputeError, Pool};
 use isobar_store::metadata::MetadataStore;
 use isobar_tsdb::Error;
 use isobar_tsdb::db::Db;
@@ -160,48 +161,60 @@ async fn write(state: &Arc<RemoteWrite>, headers: &HeaderMap, body: Body) -> Res
             )
         })?;
 
+    let (give, take) = oneshot::channel();
     let worker = Arc::clone(state);
-    let outcome = state
-        .pool
-        .run(move || {
-            request::store(
-                &worker.db,
-                &worker.metadata,
-                &tenant,
-                &body,
-                worker.config.decoded_bytes_max,
-            )
-        })
+    let started = state.pool.start(move || {
+        if !give.is_closed() {
+            worker.store(&tenant, &body, give);
+        }
+    });
+    started.map_err(refuse_unworked)?;
+    // This wakes up once, when all is on disk.
+    let stored = take
         .await
-        .map_err(refuse_unworked)?
-        .map_err(refuse_request)?;
+        .unwrap_or(Err(StoreError::Unworked(ComputeError::Closed)));
+    let (outcome, durable) = stored.map_err(|error| match error {
+        StoreError::Unworked(error) => refuse_unworked(error),
+        StoreError::Request(error) => refuse_request(error),
+    })?;
     state.metrics.stored(&outcome);
-    wait_durable(&state.db, &outcome).await?;
+    durable.map_err(|error| refuse_request(RequestError::Store(error)))?;
     match outcome.complaint {
         None => Ok(()),
         Some(text) => Err(Refusal::new(StatusCode::BAD_REQUEST, text)),
     }
 }
 
-async fn wait_durable(db: &Db, outcome: &Outcome) -> Result<(), Refusal> {
-    let Some(ticket) = outcome.ticket else {
-        return Ok(());
-    };
-    let (give, take) = oneshot::channel();
-    db.when_durable(
-        ticket,
-        Box::new(move |result| {
-            // When the sender has hung up there is nobody to tell.
-            let _gone = give.send(result);
-        }),
-    );
-    match take.await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(refuse_request(RequestError::Store(error))),
-        Err(_) => Err(Refusal::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutting down",
-        )),
+/// Why there is no outcome.
+enum StoreError {
+    Unworked(ComputeError),
+    Request(RequestError),
+}
+
+/// What became of a request, and whether that is durable.
+type Stored = Result<(Outcome, Result<(), Error>), StoreError>;
+
+impl RemoteWrite {
+    /// Stores what a body holds, and tells `give` when it is durable or cannot be. That is the end of it:
+    /// nobody waits on a thread of the pool.
+    fn store(&self, tenant: &Tenant, body: &[u8], give: oneshot::Sender<Stored>) {
+        let max = self.config.decoded_bytes_max;
+        let work = || request::store(&self.db, &self.metadata, tenant, body, max);
+        let stored = match compute::here(work) {
+            Err(error) => Err(StoreError::Unworked(error)),
+            Ok(Err(error)) => Err(StoreError::Request(error)),
+            Ok(Ok(outcome)) => match outcome.ticket {
+                None => Ok((outcome, Ok(()))),
+                Some(ticket) => {
+                    let tell = move |durable| {
+                        // When the sender has hung up there is nobody to tell.
+                        let _gone = give.send(Ok((outcome, durable)));
+                    };
+                    return self.db.when_durable(ticket, Box::new(tell));
+                }
+            },
+        };
+        let _gone = give.send(stored);
     }
 }
 
