@@ -196,15 +196,21 @@ impl<R: Read> SegmentReader<R> {
             return Ok(None);
         }
         let from = self.offset;
+        let mut zeros = true;
         if let Some((kind, len)) = self.frame()? {
             let start = self.at + FRAME_BYTES;
             self.advance(FRAME_BYTES + len);
             return Ok(Some(Item::Record(kind, &self.buffer[start..start + len])));
         }
         loop {
+            zeros &= self.rest().first() == Some(&0);
             self.advance(1);
-            self.seek_nonce()?;
+            zeros &= self.seek_nonce()?;
             if self.rest().is_empty() {
+                // The writer puts them there ahead of records.
+                if zeros {
+                    return Ok(None);
+                }
                 return Ok(Some(Item::TornTail {
                     from,
                     to: self.offset,
@@ -242,9 +248,11 @@ impl<R: Read> SegmentReader<R> {
         Ok(whole.then_some((known, len)))
     }
 
-    /// Moves to the next place that holds the nonce, or to the end.
-    fn seek_nonce(&mut self) -> Result<(), Error> {
+    /// Moves to the next place that holds the nonce, or to the end, and says whether there were only
+    /// zeros on the way.
+    fn seek_nonce(&mut self) -> Result<bool, Error> {
         let nonce = self.nonce.to_le_bytes();
+        let mut zeros = true;
         loop {
             self.fill(FRAME_BYTES)?;
             if let Some(found) = self
@@ -252,19 +260,27 @@ impl<R: Read> SegmentReader<R> {
                 .windows(nonce.len())
                 .position(|four| four == nonce)
             {
-                self.advance(found);
-                return Ok(());
+                zeros &= self.skip(found);
+                return Ok(zeros);
             }
             let keep = if self.ended { 0 } else { nonce.len() - 1 };
-            self.advance(self.rest().len().saturating_sub(keep));
+            zeros &= self.skip(self.rest().len().saturating_sub(keep));
             if self.ended {
-                return Ok(());
+                return Ok(zeros);
             }
         }
     }
 
     fn rest(&self) -> &[u8] {
         self.buffer.get(self.at..).unwrap_or_default()
+    }
+
+    /// Advances, and says whether all that was skipped are zeros.
+    fn skip(&mut self, by: usize) -> bool {
+        let skipped = self.rest().get(..by).unwrap_or_default();
+        let zeros = skipped.iter().all(|byte| *byte == 0);
+        self.advance(by);
+        zeros
     }
 
     fn advance(&mut self, by: usize) {
@@ -350,6 +366,20 @@ mod tests {
                 _ => vec!["one".into(), format!("torn 32..{len}")],
             };
             assert_eq!(read(&whole[..len]), expected, "cut to {len}");
+        }
+    }
+
+    #[test]
+    fn zeros_behind_the_records_are_no_damage() {
+        let mut bytes = file(&[b"one", b"two"]);
+        let end = bytes.len();
+        bytes.resize(end + 2 * READ_BYTES, 0);
+        assert_eq!(read(&bytes), ["one", "two"]);
+        for at in [end, end + 1, end + READ_BYTES, end + 2 * READ_BYTES - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] = 1;
+            let torn = format!("torn {end}..{}", bytes.len());
+            assert_eq!(read(&damaged), ["one", "two", &torn]);
         }
     }
 

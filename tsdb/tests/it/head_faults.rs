@@ -370,10 +370,13 @@ fn a_full_disk_fails_an_open_and_a_cut_by_name() {
         write(&db, "t", &series);
     }
     let before = dump_all(&db);
-    let mut ballast = vec![0u8; 2 << 20];
-    while fs::write(dir.join("ballast"), &ballast).is_err() {
-        ballast.truncate(ballast.len() - 4096);
-    }
+    let fill = |name: &str| {
+        let mut ballast = vec![0u8; 2 << 20];
+        while fs::write(dir.join(name), &ballast).is_err() {
+            ballast.truncate(ballast.len() - 4096);
+        }
+    };
+    fill("ballast");
     let error = db.maintain().unwrap_err();
     let text = error.to_string();
     assert!(
@@ -381,12 +384,15 @@ fn a_full_disk_fails_an_open_and_a_cut_by_name() {
         "{text}"
     );
     assert_eq!(dump_all(&db), before);
+    // The log gives back what it has prepared for records to come.
     drop(db);
+    fill("more ballast");
     let Err(error) = Db::open(config(dir).0) else {
         panic!("opened on a full disk")
     };
     assert!(error.to_string().contains("isobar-wal/0000000"), "{error}");
     fs::remove_file(dir.join("ballast")).unwrap();
+    fs::remove_file(dir.join("more ballast")).unwrap();
     let db = open(dir);
     assert_eq!(dump_all(&db), before);
     assert_eq!(db.maintain().unwrap().blocks_cut.len(), 2);
