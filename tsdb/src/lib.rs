@@ -25,6 +25,7 @@ pub mod lock;
 pub mod merge;
 pub mod metadata;
 pub mod mmap;
+mod pace;
 pub mod tombstones;
 pub mod wal;
 

@@ -39,6 +39,7 @@ pub(super) struct RunWriter {
 impl RunWriter {
     pub(super) fn create(path: PathBuf) -> Result<Self, Error> {
         let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = file.synced_as_written();
         Ok(RunWriter {
             path,
             file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),

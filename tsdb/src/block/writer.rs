@@ -12,6 +12,7 @@ use crate::chunks::{Chunk, ChunkRef, Encoding, SegmentWriter};
 use crate::db::files;
 use crate::index::{ChunkMeta, IndexWriter};
 use crate::merge::{SeriesChunks, without_overlap};
+use crate::pace::breathe;
 use crate::tombstones::Tombstones;
 
 /// What a directory is called behind the ULID while its block is being written, as in Prometheus.
@@ -70,6 +71,7 @@ impl BlockWriter {
         if chunks.is_empty() {
             return Ok(());
         }
+        breathe();
         self.refs.clear();
         self.chunks.write(chunks, &mut self.refs)?;
         self.metas.clear();

@@ -165,6 +165,7 @@ impl SegmentWriter {
         self.segments += 1;
         let path = segment_path(&self.dir, self.segments);
         let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = file.synced_as_written();
         let mut file = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
         file.write_all(&header())
             .map_err(|e| Error::io("write", &path, e))?;

@@ -54,7 +54,8 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
 
 /// Writes a file and makes its content durable; its name is so when its directory is synced.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = OutFile::create(path).map_err(|e| Error::io("create", path, e))?;
+    let file = OutFile::create(path).map_err(|e| Error::io("create", path, e))?;
+    let mut file = file.synced_as_written();
     file.write_all(bytes)
         .map_err(|e| Error::io("write", path, e))?;
     file.sync_all().map_err(|e| Error::io("sync", path, e))

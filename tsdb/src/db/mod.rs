@@ -11,6 +11,7 @@ pub mod config;
 mod delete;
 pub mod estimate;
 pub mod event;
+mod filer;
 pub(crate) mod files;
 mod maintain;
 mod pins;
@@ -34,6 +35,7 @@ use crate::merge::{SeriesIter, merge};
 use crate::wal::log::Log;
 use crate::wal::{WAL_DIR, replay};
 use blocks::Blocks;
+use filer::Filer;
 use maintain::Agenda;
 use parking_lot::Mutex;
 use pins::Pins;
@@ -54,12 +56,13 @@ pub type OnDurable = Box<dyn FnOnce(Result<(), Error>) + Send>;
 pub struct Db {
     config: DbConfig,
     wal_dir: PathBuf,
-    chunk_files: ChunkFiles,
+    chunk_files: Arc<ChunkFiles>,
     head: Arc<Head>,
     log: Log,
     blocks: Arc<Blocks>,
     pins: Arc<Pins>,
-    agenda: Mutex<Agenda>,
+    agenda: Arc<Mutex<Agenda>>,
+    filer: Filer,
     replayed: RestoreCounts,
     // Released last.
     _lock: DirLock,
@@ -100,7 +103,7 @@ impl Db {
             let of_tenant = late_cuts.entry(block.tenant().clone()).or_default();
             of_tenant.extend(block.late_cut);
         }
-        let chunk_files = ChunkFiles::open(&config.dir)?;
+        let chunk_files = Arc::new(ChunkFiles::open(&config.dir)?);
         let restore = Restore::new(&head, Some(&chunk_files));
         let mut restore = restore.without_late(late_cuts);
         let next_segment = replay::replay(&wal_dir, &mut restore, &config.events)?;
@@ -114,6 +117,8 @@ impl Db {
         for (tenant, metric, metadata) in said {
             head.metadata.append(&log, &tenant, &metric, metadata);
         }
+        let agenda = Arc::default();
+        let filer = Filer::start(&head, &chunk_files, &agenda, &config.dir)?;
         Ok(Db {
             config,
             wal_dir,
@@ -122,7 +127,8 @@ impl Db {
             log,
             blocks,
             pins: Arc::default(),
-            agenda: Mutex::default(),
+            agenda,
+            filer,
             replayed,
             _lock: lock,
         })
@@ -158,6 +164,7 @@ impl Db {
             retry_after_ms,
         })?;
         let append = self.head.append(&self.log, &tenant, series, now_ms);
+        self.filer.note(&self.head);
         let samples = append.appended + append.duplicates + append.rejected.total();
         tenant.bucket.lock().take(samples);
         Ok(append)

@@ -15,7 +15,7 @@ use super::incoming::{Append, IncomingSeries, RejectReason, Rejections};
 use super::late::Epoch;
 use super::limits::Gate;
 use super::series::{Bounds, LateBounds, MemSeries, Outcome};
-use super::shard::{IDS_END, Key, SHARDS, shard_of};
+use super::shard::{IDS_END, Key, SHARDS, Shard, shard_of};
 use super::tenants::TenantState;
 
 /// A sample may be this much older than the newest of its tenant: half a block range, so that a
@@ -50,6 +50,7 @@ struct Scratch {
     known: Vec<Known>,
     encoder: SamplesEncoder,
     histograms: HistogramsEncoder,
+    sealed: Vec<u32>,
 }
 
 thread_local! {
@@ -78,6 +79,8 @@ impl Head {
             max_ms: now_ms.saturating_add(AHEAD_MS_MAX),
             encoder: std::mem::take(&mut scratch.encoder),
             histograms: std::mem::take(&mut scratch.histograms),
+            sealed: std::mem::take(&mut scratch.sealed),
+            sealed_bytes: 0,
             appended: 0,
             duplicates: 0,
             rejected: Rejections::default(),
@@ -87,6 +90,8 @@ impl Head {
         let Batch {
             encoder,
             histograms,
+            sealed,
+            sealed_bytes,
             appended,
             duplicates,
             rejected,
@@ -94,8 +99,12 @@ impl Head {
         } = batch;
         scratch.encoder = encoder;
         scratch.histograms = histograms;
+        scratch.sealed = sealed;
         SCRATCH.replace(scratch);
         tenant.appended.fetch_add(appended, Ordering::Relaxed);
+        if sealed_bytes > 0 {
+            self.sealed_bytes.fetch_add(sealed_bytes, Ordering::Relaxed);
+        }
         // Taken at the end, and of all that was pushed: a repeated sample may be one whose first
         // copy is not durable yet.
         Append {
@@ -163,6 +172,10 @@ struct Batch<'a, S> {
     /// Histograms that were taken from the shard that is locked. In the log they come behind the
     /// floats of `encoder`.
     histograms: HistogramsEncoder,
+    /// Series of the shard that is locked of which a chunk was sealed, and the memory of all such
+    /// chunks.
+    sealed: Vec<u32>,
+    sealed_bytes: usize,
     appended: u64,
     duplicates: u64,
     rejected: Rejections,
@@ -217,7 +230,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     unknown.extend(group.iter().find(|todo| todo.at == known.at));
                 }
             }
-            self.end_shard(locked.epoch);
+            self.end_shard(&mut locked);
         }
         // Ends after the first round, unless a series is dropped between its making and its first
         // sample, which takes a truncation of the head.
@@ -251,7 +264,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
                     None => unknown.extend(todo.get(known.at as usize)),
                 }
             }
-            self.end_shard(shard.epoch);
+            self.end_shard(&mut shard);
         }
         known.clear();
     }
@@ -259,6 +272,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
     #[inline]
     fn append_series(&mut self, series: &mut MemSeries, known: Known, bounds: Bounds) {
         let incoming = &self.series[known.at as usize];
+        let sealed_before = series.sealed_count();
         if !self.histograms.as_bytes().is_empty() && series.ends_in_histogram() {
             // Its floats must not come before its histograms in the log.
             self.push_records();
@@ -288,6 +302,10 @@ impl<S: IncomingSeries> Batch<'_, S> {
         );
         if incoming.has_histograms() {
             self.append_histograms(series, known, bounds);
+        }
+        if series.sealed_count() > sealed_before {
+            self.sealed.push(known.id);
+            self.sealed_bytes += series.sealed_bytes_since(sealed_before);
         }
     }
 
@@ -358,10 +376,11 @@ impl<S: IncomingSeries> Batch<'_, S> {
 
     /// Hands over what was taken while a shard was locked. Called before it is unlocked, so that
     /// who locks it next sees log and times as the shard is.
-    fn end_shard(&mut self, epoch: Epoch) {
+    fn end_shard(&mut self, shard: &mut Shard) {
         self.push_records();
+        shard.sealed.append(&mut self.sealed);
         if self.late.count > 0 {
-            self.late.push(self.log, epoch);
+            self.late.push(self.log, shard.epoch);
             self.tenant.note_late(self.late.min_ms, self.late.count);
             (self.late.min_ms, self.late.count) = (i64::MAX, 0);
         }

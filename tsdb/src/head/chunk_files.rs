@@ -8,6 +8,7 @@
 //! database is open, a file goes when a snapshot has been written in which no series refers to it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,12 +19,15 @@ use crate::Error;
 use crate::chunks::segment::{header, put_chunk, read_chunk};
 use crate::chunks::{Chunk, Encoding};
 use crate::db::files;
+use crate::disk::OutFile;
 use crate::mmap::Mapped;
 
 /// The directory of the files inside the data directory.
 pub(crate) const CHUNKS_DIR: &str = "isobar-chunks";
 /// A file is ended when it is at least this long.
 pub(crate) const FILE_BYTES_MAX: usize = 8 << 20;
+/// Chunks are written when there are so many bytes of them.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// A file that is complete and on disk.
 #[derive(Debug)]
@@ -97,34 +101,50 @@ impl ChunkFiles {
         &self.dir
     }
 
-    /// Begins a file.
+    /// Begins a file. There is nothing of it on disk before it has some length.
     pub(crate) fn begin(&self) -> NewFile {
+        let number = self.next.fetch_add(1, Ordering::AcqRel);
         NewFile {
+            number,
+            path: self.path(number),
+            file: None,
             bytes: header().to_vec(),
+            written: 0,
         }
     }
 
-    /// Writes the file to disk.
+    /// Writes what is left of the file to disk.
     ///
     /// # Errors
     /// When that fails; what is there of it is removed.
-    pub(crate) fn finish(&self, file: NewFile) -> Result<Arc<ChunkFile>, Error> {
-        let number = self.next.fetch_add(1, Ordering::AcqRel);
-        let path = self.path(number);
-        let write = || {
-            files::write(&path, &file.bytes)?;
+    pub(crate) fn finish(&self, mut file: NewFile) -> Result<Arc<ChunkFile>, Error> {
+        let (number, path) = (file.number, file.path.clone());
+        let mut write = || {
+            file.write()?;
+            if let Some(file) = file.file.take() {
+                file.sync_all().map_err(|e| Error::io("sync", &path, e))?;
+            }
             files::sync_dir(&self.dir)?;
             Mapped::open(&path)
         };
         match write() {
             Ok(map) => Ok(Arc::new(ChunkFile { number, path, map })),
             Err(e) => {
-                if path.exists() {
-                    files::remove_file(&path)?;
-                }
+                self.discard(file)?;
                 Err(e)
             }
         }
+    }
+
+    /// Removes what is there of a file that is not finished.
+    ///
+    /// # Errors
+    /// When that fails; a file that nobody names goes at the next start.
+    pub(crate) fn discard(&self, file: NewFile) -> Result<(), Error> {
+        if file.path.exists() {
+            files::remove_file(&file.path)?;
+        }
+        Ok(())
     }
 
     /// Removes the files numbered below `end` that are not `wanted`.
@@ -153,22 +173,49 @@ fn numbers(dir: &Path) -> Result<Vec<u32>, Error> {
     Ok(numbers)
 }
 
-/// A file that is being put together.
+/// A file that is being written.
 pub(crate) struct NewFile {
+    number: u32,
+    path: PathBuf,
+    file: Option<OutFile>,
+    /// What is not written yet.
     bytes: Vec<u8>,
+    written: usize,
 }
 
 impl NewFile {
     /// Adds a chunk and gives its offset.
-    pub(crate) fn add(&mut self, chunk: &Chunk) -> u32 {
-        let offset = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn add(&mut self, chunk: &Chunk) -> Result<u32, Error> {
+        let offset = u32::try_from(self.len()).unwrap_or(u32::MAX);
         put_chunk(&mut self.bytes, chunk);
-        offset
+        if self.bytes.len() >= WRITE_BYTES {
+            self.write()?;
+        }
+        Ok(offset)
     }
 
     /// The length so far, in bytes.
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+        self.written + self.bytes.len()
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let path = &self.path;
+                let file = OutFile::create(path).map_err(|e| Error::io("create", path, e))?;
+                self.file.insert(file.synced_as_written())
+            }
+        };
+        file.write_all(&self.bytes)
+            .map_err(|e| Error::io("write", &self.path, e))?;
+        self.written += self.bytes.len();
+        self.bytes.clear();
+        Ok(())
     }
 }
 
@@ -220,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = ChunkFiles::open(dir.path()).unwrap();
         let mut new = files.begin();
-        let offsets = [new.add(&chunk(1, b"one")), new.add(&chunk(2, b"two"))];
+        let offsets = [chunk(1, b"one"), chunk(2, b"two")].map(|it| new.add(&it).unwrap());
         let file = files.finish(new).unwrap();
         assert_eq!(file.read(offsets[0]).unwrap().1, "one");
         assert_eq!(file.read(offsets[1]).unwrap().1, "two");

@@ -22,7 +22,7 @@ mod shard;
 mod snapshot;
 mod tenants;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -41,6 +41,7 @@ pub(crate) use tenants::{TenantId, TenantState};
 
 use crate::exemplars::Exemplars;
 use crate::metadata::MetadataMap;
+use crate::pace::breathe;
 
 use index::Index;
 use late::LateCut;
@@ -57,6 +58,8 @@ pub(crate) struct Head {
     tenants: Tenants,
     catalog: RwLock<Catalog>,
     shards: Box<[Mutex<Shard>; SHARDS]>,
+    /// The memory of chunks that appends have sealed since chunks were last moved to files, in bytes.
+    sealed_bytes: AtomicUsize,
     hasher: Hasher,
     /// Kept beside the series. Their locks are held while the log's buffer is locked, and while
     /// nothing else is.
@@ -123,6 +126,7 @@ impl Head {
             tenants: Tenants::default(),
             catalog: RwLock::default(),
             shards: Box::default(),
+            sealed_bytes: AtomicUsize::new(0),
             hasher: Hasher::new(secret),
             exemplars: Exemplars::new(bounds.exemplars_max),
             metadata: MetadataMap::default(),
@@ -160,6 +164,7 @@ impl Head {
             batch.sort_by_key(|id| shard_of(*id));
             for group in batch.chunk_by(|a, b| shard_of(*a) == shard_of(*b)) {
                 let Some(first) = group.first() else { continue };
+                breathe();
                 let mut locked = self.shards[shard_of(*first)].lock();
                 for id in group {
                     let Some(series) = locked.get_mut(*id) else {

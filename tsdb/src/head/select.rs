@@ -11,6 +11,7 @@ use crate::chunks::Chunk;
 use crate::db::describe;
 use crate::db::event::{Event, Events};
 use crate::merge::SeriesChunks;
+use crate::pace::breathe;
 
 use super::chunk_files::ChunkFile;
 use super::gather::{Gathered, GatheredSeries};
@@ -239,6 +240,9 @@ impl HeadSeries {
         let mut chunks: Vec<Vec<Stored>> = Vec::new();
         chunks.resize_with(batch.len(), Vec::new);
         for (shard, locked) in self.head.shards.iter().enumerate() {
+            if self.cutting.is_some() {
+                breathe();
+            }
             let locked = locked.lock();
             let wanted = batch.iter().zip(&mut chunks);
             for (series, chunks) in wanted.filter(|(series, _)| shard_of(series.id) == shard) {

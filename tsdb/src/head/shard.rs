@@ -82,6 +82,9 @@ pub(crate) struct Shard {
     keys: HashTable<(Key, u32)>,
     pages: Vec<Vec<Option<MemSeries>>>,
     series_count: usize,
+    /// Series of which a chunk was sealed, until someone takes chunks to a file. Those that come
+    /// about otherwise than by an append are not here.
+    pub(crate) sealed: Vec<u32>,
     /// That of late samples which come now.
     pub(crate) epoch: Epoch,
 }

@@ -7,6 +7,7 @@ use isobar_model::{Labels, TimeRange};
 
 use crate::Error;
 use crate::chunks::Chunk;
+use crate::pace::breathe;
 use crate::wal::record::{self, FiledChunk, Kind, TenantTimes};
 
 use super::series::{Filed, Stored};
@@ -108,6 +109,7 @@ impl Head {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut filed: Vec<Filed> = Vec::new();
         for shard in 0..SHARDS {
+            breathe();
             let locked = self.shards[shard].lock();
             for (id, _, _) in batch.iter().filter(|(id, _, _)| shard_of(*id) == shard) {
                 let Some(series) = locked.get(*id) else {

@@ -18,13 +18,14 @@ use crate::encoding::{
     Crc32c, DecodeError, Decoder, crc32c, put_be32, put_uvarint, put_uvarint_str, put_varint,
 };
 use crate::mmap::map_file;
+use crate::pace::breathe;
 
 const VERSION: u8 = 2;
 const POSTINGS_ALIGN: usize = 4;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 /// How many postings, of twelve bytes each, are collected in one pass over the series, unless a
 /// single label has more.
-const COLLECTED_POSTINGS_MAX: u64 = 4 << 20;
+const COLLECTED_POSTINGS_MAX: u64 = 1 << 20;
 
 /// Writes an index file.
 pub struct IndexWriter {
@@ -54,6 +55,7 @@ impl IndexWriter {
     ) -> Result<Self, Error> {
         let path = path.into();
         let file = OutFile::create_new(&path).map_err(|e| Error::io("create", &path, e))?;
+        let file = file.synced_as_written();
         let mut writer = IndexWriter {
             path,
             file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
@@ -236,7 +238,9 @@ impl IndexWriter {
 
         let uses = std::mem::take(&mut self.name_uses);
         for names in batches(&uses, self.series_count.max(COLLECTED_POSTINGS_MAX)) {
-            let mut postings = Vec::new();
+            let uses = uses.get(*names.start() as usize..=*names.end() as usize);
+            let count: u64 = uses.unwrap_or_default().iter().sum();
+            let mut postings = Vec::with_capacity(usize::try_from(count).unwrap_or(0));
             let walked = series.walk(|series, labels| {
                 for _ in 0..labels.uvarint()? {
                     let (name, value) = (labels.uvarint32()?, labels.uvarint32()?);
@@ -264,6 +268,7 @@ impl IndexWriter {
     }
 
     fn write_list(&mut self, series: &[u32]) -> Result<u64, Error> {
+        breathe();
         self.pad(POSTINGS_ALIGN)?;
         let offset = self.position;
         let mut content = std::mem::take(&mut self.scratch);
@@ -398,6 +403,9 @@ impl SeriesBytes<'_> {
                 u32::try_from(begin / SERIES_ALIGN).map_err(|_| DecodeError::NumberTooLarge)?;
             let mut labels = Decoder::new(decoder.uvarint_bytes()?);
             decoder.be32()?;
+            if series % 256 == 0 {
+                breathe();
+            }
             found(series, &mut labels)?;
         }
     }

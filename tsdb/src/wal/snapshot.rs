@@ -95,7 +95,8 @@ fn write(dir: &Path, number: u64, head: &Head) -> Result<BTreeSet<u32>, Error> {
 
 fn write_file(path: &Path, head: &Head) -> Result<BTreeSet<u32>, Error> {
     let io = |action, e| Error::io(action, path, e);
-    let mut file = OutFile::create(path).map_err(|e| io("create", e))?;
+    let file = OutFile::create(path).map_err(|e| io("create", e))?;
+    let mut file = file.synced_as_written();
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let mut frames = FrameWriter::begin(random_nonce(), &mut buffer);
     let mut records = 0u64;

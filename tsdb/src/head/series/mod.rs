@@ -378,6 +378,18 @@ impl MemSeries {
         }
     }
 
+    /// The number of sealed chunks.
+    #[inline]
+    pub(crate) fn sealed_count(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// The memory of the newest sealed chunks, as many as came since there were `count`, in bytes.
+    #[cold]
+    pub(crate) fn sealed_bytes_since(&self, count: usize) -> usize {
+        self.sealed.heap_bytes_from(count)
+    }
+
     /// The sealed chunks that are still on the heap, oldest first.
     pub(crate) fn sealed_on_heap(&self) -> impl Iterator<Item = &Chunk> {
         self.sealed.on_heap()
@@ -614,7 +626,7 @@ mod tests {
         let files = ChunkFiles::open(dir.path()).unwrap();
         let mut new = files.begin();
         let sealed: Vec<Chunk> = series.sealed_on_heap().cloned().collect();
-        let offsets: Vec<u32> = sealed.iter().map(|chunk| new.add(chunk)).collect();
+        let offsets: Vec<u32> = sealed.iter().map(|chunk| new.add(chunk).unwrap()).collect();
         let file = files.finish(new).unwrap();
         for (chunk, offset) in sealed.iter().zip(offsets) {
             let filed = Filed::new(file.clone(), offset, chunk.encoding, chunk.range()).unwrap();

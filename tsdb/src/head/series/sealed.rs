@@ -89,6 +89,13 @@ impl Filed {
 }
 
 impl Stored {
+    fn on_heap(&self) -> Option<&Chunk> {
+        match self {
+            Stored::Heap(chunk) => Some(chunk),
+            Stored::Filed(_) => None,
+        }
+    }
+
     /// The file that it is in.
     pub(crate) fn file(&self) -> Option<&Arc<ChunkFile>> {
         match self {
@@ -158,10 +165,7 @@ impl Sealed {
 
     /// The chunks on the heap.
     pub(super) fn on_heap(&self) -> impl Iterator<Item = &Chunk> {
-        self.chunks.iter().filter_map(|chunk| match chunk {
-            Stored::Heap(chunk) => Some(&**chunk),
-            Stored::Filed(_) => None,
-        })
+        self.chunks.iter().filter_map(Stored::on_heap)
     }
 
     /// Lets the oldest chunk on the heap go, if it is the one that was filed.
@@ -212,8 +216,15 @@ impl Sealed {
 
     /// The memory held, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
-        let heap = self.on_heap();
-        let chunks = heap.map(|chunk| size_of::<Chunk>() + chunk.data.len());
-        self.chunks.capacity() * size_of::<Stored>() + chunks.sum::<usize>()
+        self.chunks.capacity() * size_of::<Stored>() + self.heap_bytes_from(0)
+    }
+
+    /// The memory of the chunks on the heap behind the first `start`, in bytes.
+    pub(super) fn heap_bytes_from(&self, start: usize) -> usize {
+        let chunks = self.chunks.get(start..).unwrap_or_default().iter();
+        chunks
+            .filter_map(Stored::on_heap)
+            .map(|chunk| size_of::<Chunk>() + chunk.data.len())
+            .sum()
     }
 }
