@@ -16,6 +16,7 @@ pub mod cache;
 pub mod card;
 pub mod compute;
 pub mod exemplars;
+mod files;
 pub mod grpc;
 pub mod local;
 pub mod metadata;

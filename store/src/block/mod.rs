@@ -11,14 +11,22 @@
 //!
 //! A block exists when its `meta.json` does; a directory without one is partial.
 //!
-//! [`meta`] is what `meta.json` says, [`marks`] the other small files, [`paths`] the names of all
-//! of them.
+//! [`fetch`] finds out which blocks a bucket holds. [`meta`] is what `meta.json` says, [`marks`] the other small files, [`paths`] the names of all
+//! of them. [`filter`] and [`relabel`] say which blocks a component cares for.
 
+mod cache;
+pub mod fetch;
+pub mod filter;
 mod json;
+mod list;
 pub mod marks;
 pub mod meta;
 pub mod paths;
+pub mod relabel;
 pub mod upload_time;
 
+pub use fetch::{FetchOptions, Fetched, Fetcher, Freshness};
+pub use filter::{Filters, KnownBlock};
+pub use list::Discovery;
 pub use meta::{Meta, Thanos};
 pub use paths::BlockId;
