@@ -1,3 +1,5 @@
+//! Discovery and reading, in memory and on a bucket that a Thanos wrote.
+
 use isobar_tsdb::block::meta::BlockMeta;
 use object_store::PutPayload;
 use object_store::memory::InMemory;
