@@ -6,6 +6,7 @@
 //! [`exemplars`] is where exemplars are read from.
 //! [`block`] is what a bucket holds: blocks, as Thanos lays them out.
 //! [`grpc`] is the Store API on the wire.
+//! [`prometheus`] is a running Prometheus as a store.
 //! [`compute`] is the pool on which decoding, merging and evaluating run.
 
 pub mod admin;
@@ -20,5 +21,6 @@ mod files;
 pub mod grpc;
 pub mod local;
 pub mod metadata;
+pub mod prometheus;
 
 pub use api::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo, StoredSet};
