@@ -18,6 +18,7 @@ pub mod card;
 pub mod compute;
 pub mod exemplars;
 mod files;
+pub mod gateway;
 pub mod grpc;
 pub mod local;
 pub mod metadata;

@@ -136,6 +136,20 @@ impl Disk {
         self.shared.read(key)
     }
 
+    /// Forgets the pages of a block.
+    pub(super) fn forget(&self, block: Ulid) {
+        let mut slots = self.shared.slots.lock();
+        let slots = &mut *slots;
+        let all = slots.slots.iter_mut();
+        for slot in all.filter(|slot| slot.key.is_some_and(|key| key.block == block)) {
+            if let Some(key) = slot.key.take() {
+                slots.by_key.remove(&key);
+                let bytes = &self.shared.bytes;
+                bytes.fetch_sub(PAGE_BYTES as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Hands a page to the writer, unless it has too much to do.
     pub(super) fn write(&self, key: Key, page: &Bytes) {
         let sent = self

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashMap, HashSet};
 use parking_lot::Mutex;
+use ulid::Ulid;
 
 use super::Key;
 
@@ -108,6 +109,26 @@ impl Memory {
         shard.pages.insert(key, page);
     }
 
+    /// Forgets the pages of a block. Looks at all pages, so it is for what happens seldom.
+    pub(super) fn forget(&self, block: Ulid) {
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let shard = &mut *shard;
+            shard.pages.retain(|key, page| {
+                let goes = key.block == block;
+                let cost = page.bytes.len() as u64 + OVERHEAD_BYTES;
+                match (goes, page.in_main) {
+                    (false, _) => {}
+                    (true, true) => shard.main_bytes -= cost,
+                    (true, false) => shard.small_bytes -= cost,
+                }
+                !goes
+            });
+            shard.small.retain(|key| key.block != block);
+            shard.main.retain(|key| key.block != block);
+        }
+    }
+
     /// The bytes held.
     pub(super) fn bytes(&self) -> u64 {
         let held = |shard: &Mutex<Shard>| {
@@ -176,8 +197,6 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use ulid::Ulid;
-
     use super::*;
 
     fn key(page: u32) -> Key {
@@ -209,6 +228,21 @@ mod tests {
         assert!(kept >= 19, "{kept}");
         assert!(memory.evictions() > 5000 && memory.bytes() > 900 << 10);
         assert_eq!(memory.get(&key(5)), Some(page(5)));
+    }
+
+    #[test]
+    fn a_block_is_forgotten() {
+        let memory = Memory::new(1 << 20);
+        let of = |block: u64, page: u32| Key {
+            block: Ulid::from_parts(block, 0),
+            ..key(page)
+        };
+        for n in 0..100 {
+            memory.insert(of(u64::from(n % 2), n), Bytes::from(vec![0; 1000]));
+        }
+        memory.forget(Ulid::from_parts(1, 0));
+        assert_eq!(memory.bytes(), 50 * (1000 + OVERHEAD_BYTES));
+        assert!(memory.get(&of(1, 1)).is_none() && memory.get(&of(0, 2)).is_some());
     }
 
     #[test]

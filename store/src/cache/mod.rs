@@ -145,6 +145,14 @@ impl PageCache {
         Some(page)
     }
 
+    /// Forgets all pages of a block: it is gone, or what was read of it is damaged.
+    pub fn forget(&self, block: Ulid) {
+        self.memory.forget(block);
+        if let Some(disk) = &self.disk {
+            disk.forget(block);
+        }
+    }
+
     fn count_misses(&self, pages: usize) {
         self.misses.fetch_add(pages as u64, Ordering::Relaxed);
     }

@@ -189,7 +189,8 @@ impl Ranges {
                 None => missing.hopes.push(page),
             }
         }
-        self.from_disk(object, &mut missing.pages, &mut found).await;
+        self.take_from_disk(object, &mut missing.pages, &mut found)
+            .await;
         for _ in 0..TRIES_MAX {
             if missing.pages.is_empty() {
                 break;
@@ -205,7 +206,7 @@ impl Ranges {
         Ok(Pages { pages: found })
     }
 
-    async fn from_disk(
+    async fn take_from_disk(
         &self,
         object: &Object,
         missing: &mut Vec<u64>,
@@ -383,6 +384,7 @@ fn runs<'a>(own: Vec<(u64, Claim<'a>)>, hopes: &[u64], gap_bytes: u64) -> Vec<Ru
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one range is wanted")]
 mod tests {
     use object_store::memory::InMemory;
     use object_store::{ObjectStore, ObjectStoreExt};
@@ -484,7 +486,7 @@ mod tests {
             let (ranges, object) = (Arc::clone(&ranges), object.clone());
             tokio::spawn(async move {
                 let range = (i % 5) * PAGE..(i % 5 + 3) * PAGE;
-                let (asked, tally) = (wanted(&[range.clone()]), Tally::default());
+                let (asked, tally) = (wanted(std::slice::from_ref(&range)), Tally::default());
                 let read = ranges.read(&object, &asked, &tally);
                 // Some lose their patience.
                 if i % 7 == 3 {

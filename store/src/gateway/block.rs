@@ -1,0 +1,248 @@
+//! A block of the catalog: what is known of it, and its card, which is opened on first use.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use isobar_model::{Labels, TimeRange};
+use isobar_tsdb::Error;
+use object_store::path::Path as BucketPath;
+use parking_lot::Mutex;
+use ulid::Ulid;
+
+use super::Inner;
+use crate::api::StoreError;
+use crate::block::{Meta, paths};
+use crate::cache::ranges::Object;
+use crate::cache::{CARD_FILE, INDEX_FILE, Key, PageCache};
+use crate::card::build::{Subject, build};
+use crate::card::{Card, Pages, Place, ROOT_BYTES, Root, check_page};
+
+/// A block that could not be read is not tried again for this long.
+const QUARANTINE: Duration = Duration::from_secs(5 * 60);
+/// How long a chunk may be when nobody says, as in Thanos.
+const CHUNK_BYTES_GUESS: u32 = 16_000;
+
+/// A block.
+#[derive(Debug)]
+pub struct Block {
+    /// Its name.
+    pub id: Ulid,
+    /// The times that it has samples of.
+    pub range: TimeRange,
+    /// The distance of its samples in milliseconds; 0 for raw ones.
+    pub resolution_ms: i64,
+    /// The external labels.
+    pub labels: Labels,
+    index_bytes: Option<u64>,
+    series: Option<u64>,
+    chunk_bytes: u32,
+    card: tokio::sync::Mutex<Option<Card>>,
+    quarantine: Mutex<Option<(Instant, String)>>,
+}
+
+impl std::fmt::Debug for Card {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "card of {}", self.root().ulid)
+    }
+}
+
+impl Block {
+    /// What `meta` says of a block; `labels` are its external labels.
+    pub(super) fn new(meta: &Meta, labels: Labels) -> Self {
+        let series = meta.block.stats.num_series;
+        let stats = u32::try_from(meta.thanos.index_stats.chunk_max_size).ok();
+        Block {
+            id: meta.id(),
+            range: meta.block.range(),
+            resolution_ms: meta.thanos.downsample.resolution_ms,
+            labels,
+            index_bytes: meta.file_bytes(paths::INDEX),
+            series: (series > 0).then_some(series),
+            chunk_bytes: stats.filter(|it| *it > 0).unwrap_or(CHUNK_BYTES_GUESS),
+            card: tokio::sync::Mutex::default(),
+            quarantine: Mutex::default(),
+        }
+    }
+
+    /// The first time behind the block, as `meta.json` has it.
+    pub fn end_ms(&self) -> i64 {
+        self.range.max_ms.saturating_add(1)
+    }
+
+    /// The length that a chunk is expected not to exceed, in bytes.
+    pub(super) fn chunk_bytes(&self) -> u64 {
+        // With length, encoding and checksum.
+        u64::from(self.chunk_bytes) + 16
+    }
+
+    pub(super) fn index(&self) -> Object {
+        Object {
+            block: self.id,
+            file: INDEX_FILE,
+            path: paths::index(self.id),
+        }
+    }
+
+    pub(super) fn segment(&self, number: u32) -> Object {
+        Object {
+            block: self.id,
+            file: number.saturating_add(1),
+            path: paths::segment(self.id, number),
+        }
+    }
+
+    /// Why the block is left out at the moment.
+    pub fn quarantined(&self) -> Option<String> {
+        let mut quarantine = self.quarantine.lock();
+        if quarantine
+            .as_ref()
+            .is_some_and(|it| it.0.elapsed() > QUARANTINE)
+        {
+            *quarantine = None;
+        }
+        quarantine.as_ref().map(|it| it.1.clone())
+    }
+
+    /// Leaves the block out for a while. Nothing that was read of it is kept.
+    pub(super) async fn set_aside(&self, inner: &Inner, why: String) {
+        tracing::warn!(block = %self.id, error = why, "a block is left out for five minutes");
+        *self.quarantine.lock() = Some((Instant::now(), why));
+        *self.card.lock().await = None;
+        inner.ranges.cache().forget(self.id);
+        let path = inner.card_path(self.id);
+        if let Err(error) = std::fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "a card cannot be removed");
+        }
+    }
+
+    /// The card, from memory, disk or the bucket, or made from the index.
+    pub(super) async fn card(&self, inner: &Arc<Inner>) -> Result<Card, StoreError> {
+        let mut slot = self.card.lock().await;
+        if let Some(card) = &*slot {
+            return Ok(card.clone());
+        }
+        let path = inner.card_path(self.id);
+        let local = {
+            let path = path.clone();
+            inner.blocking(move || read_root(&path)).await?
+        };
+        let root = match local {
+            Some(root) if self.fits(&root) => root,
+            _ => {
+                let bytes = self.fetch_card(inner).await?;
+                let root = Root::decode(&self.card_name(), &bytes)?;
+                let path = path.clone();
+                let written = inner.blocking(move || write_card(&path, &bytes)).await?;
+                written
+                    .map_err(|e| StoreError::Unavailable(format!("card of {}: {e}", self.id)))?;
+                root
+            }
+        };
+        let pages = CardFile {
+            block: self.id,
+            path,
+            cache: Arc::clone(inner.ranges.cache()),
+        };
+        let card = Card::new(self.card_name(), Arc::new(root), Arc::new(pages));
+        *slot = Some(card.clone());
+        Ok(card)
+    }
+
+    fn card_name(&self) -> String {
+        format!("card of {}", self.id)
+    }
+
+    fn fits(&self, root: &Root) -> bool {
+        root.ulid == self.id
+            && self
+                .index_bytes
+                .is_none_or(|bytes| bytes == root.index_bytes)
+    }
+
+    /// The card from the bucket, or from the index while the bucket is asked whether it has one.
+    async fn fetch_card(&self, inner: &Arc<Inner>) -> Result<Bytes, StoreError> {
+        let remote = inner.ranges.remote();
+        let subject = Subject {
+            ulid: self.id,
+            index: paths::index(self.id),
+            index_bytes: self.index_bytes,
+            series: self.series,
+        };
+        let made = build(remote, &inner.pool, &inner.budget, &subject);
+        if !inner.config.cards_in_bucket {
+            return made.await;
+        }
+        let at = bucket_card(self.id);
+        let stored = async {
+            let bytes = remote.whole(&at).await.ok()?;
+            let root = Root::decode(&self.card_name(), &bytes).ok()?;
+            let whole = root.card_bytes == bytes.len() as u64;
+            (whole && self.fits(&root)).then_some(bytes)
+        };
+        let (made, stored) = (std::pin::pin!(made), std::pin::pin!(stored));
+        match select(stored, made).await {
+            Either::Left((Some(bytes), _)) => Ok(bytes),
+            Either::Left((None, made)) => made.await,
+            Either::Right((made, _)) => made,
+        }
+    }
+}
+
+/// Where the card of a block lies in a bucket.
+pub fn bucket_card(block: Ulid) -> BucketPath {
+    BucketPath::from(format!("isobar/cards/{block}"))
+}
+
+/// The root of a card on disk, when there is one that is whole.
+fn read_root(path: &Path) -> Option<Root> {
+    let file = std::fs::File::open(path).ok()?;
+    let mut root = [0; ROOT_BYTES];
+    file.read_exact_at(&mut root, 0).ok()?;
+    let root = Root::decode(&path.display().to_string(), &root).ok()?;
+    (file.metadata().ok()?.len() == root.card_bytes).then_some(root)
+}
+
+fn write_card(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    // Every page has a checksum, so a card that a crash cut short is noticed.
+    let temporary = path.with_extension("tmp");
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
+}
+
+/// The pages of a card on disk.
+struct CardFile {
+    block: Ulid,
+    path: PathBuf,
+    cache: Arc<PageCache>,
+}
+
+impl Pages for CardFile {
+    fn page(&self, place: Place) -> Result<Bytes, Error> {
+        let key = Key {
+            block: self.block,
+            file: CARD_FILE,
+            page: u32::try_from(place.offset()).unwrap_or(u32::MAX),
+        };
+        if let Some(page) = self.cache.get(&key) {
+            return Ok(page);
+        }
+        let mut page = vec![0; place.len() as usize];
+        let read = std::fs::File::open(&self.path)
+            .and_then(|file| file.read_exact_at(&mut page, place.offset()));
+        read.map_err(|e| Error::io("read", &self.path, e))?;
+        let name = self.path.display().to_string();
+        let page = check_page(&name, place.offset(), Bytes::from(page))?;
+        self.cache.insert(key, page.clone());
+        Ok(page)
+    }
+}

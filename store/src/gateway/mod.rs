@@ -1,0 +1,483 @@
+//! The store gateway: the blocks of a bucket as a [`Store`].
+//!
+//! A request goes through these steps, in this order of files:
+//!
+//! * [`choose`]: the sets of blocks whose external labels match, and of each the blocks that cover the
+//!   range at the widest resolution that is allowed;
+//! * [`block`]: their cards, opened or made at first use;
+//! * [`select`]: for each block, what has to be read of its index;
+//! * [`decode`]: series that match, from bytes of the index;
+//! * [`chunks`]: their chunks;
+//! * [`produce`]: a task for each block that does these three and is one batch ahead;
+//! * [`merge`]: blocks as one stream, with [`crate::arrange`] for external and replica labels;
+//! * [`labels`]: names and values, mostly from cards alone.
+//!
+//! Nothing of a block is read before somebody asks for it. A block that cannot be read is left out for a
+//! while with a remark in every answer that lacks it. [`query`] holds what a request may do and what it
+//! did.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use hashbrown::{HashMap, HashSet};
+use isobar_model::{Budget, Labels, LabelsBuilder, Matcher, TimeRange, Warnings};
+use parking_lot::RwLock;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use ulid::Ulid;
+
+use crate::api::{
+    LabelsRequest, Names, OnFailure, SeriesBatch, SeriesRequest, SeriesStream, Store, StoreError,
+    StoreInfo,
+};
+use crate::arrange::Arrangement;
+use crate::block::Meta;
+use crate::cache::PageCache;
+use crate::cache::ranges::Ranges;
+use crate::cache::remote::Remote;
+use crate::card::Card;
+use crate::compute::Pool;
+use crate::local::TRUNCATED;
+
+pub mod block;
+mod choose;
+mod chunks;
+mod decode;
+mod labels;
+mod merge;
+mod produce;
+pub mod query;
+mod select;
+
+pub use block::Block;
+pub use query::{Limits, Stats};
+pub use select::Way;
+
+use choose::BlockSet;
+use produce::Ask;
+use query::Query;
+
+/// What the chunks of one request may take while they are on their way, over all blocks.
+const WINDOW_BYTES: u64 = 32 << 20;
+/// A block reads at least and at most so much at a time.
+const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=4 << 20;
+/// Cards that are opened at a time for one request.
+const CARDS_AT_A_TIME: usize = 64;
+
+/// How a gateway is set up.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// Where cards are kept, in `cards/`.
+    pub data_dir: PathBuf,
+    /// Whether the bucket is asked for cards, at `isobar/cards/`, before one is made.
+    pub cards_in_bucket: bool,
+    /// What one request may do.
+    pub limits: Limits,
+    /// What one request may take of the memory, in bytes.
+    pub request_bytes: u64,
+    /// Requests for series that run at a time; others wait (`--store.grpc.series-max-concurrency`).
+    pub concurrency: usize,
+    /// Which way series are found.
+    pub way: Way,
+}
+
+impl GatewayConfig {
+    /// Thanos' defaults, with cards in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        GatewayConfig {
+            data_dir: data_dir.into(),
+            cards_in_bucket: true,
+            limits: Limits::default(),
+            request_bytes: 1 << 30,
+            concurrency: 20,
+            way: Way::Cheapest,
+        }
+    }
+}
+
+/// The blocks of a bucket.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    config: GatewayConfig,
+    ranges: Ranges,
+    pool: Arc<Pool>,
+    budget: Arc<Budget>,
+    gate: Arc<Semaphore>,
+    catalog: RwLock<Arc<Catalog>>,
+    stats: Stats,
+}
+
+/// All blocks that are served.
+#[derive(Debug, Default)]
+struct Catalog {
+    sets: Vec<BlockSet>,
+}
+
+impl Inner {
+    fn card_path(&self, block: Ulid) -> PathBuf {
+        self.config.data_dir.join("cards").join(block.to_string())
+    }
+
+    /// Runs what may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.ranges.remote().runtime().spawn_blocking(work).await;
+        done.map_err(|e| StoreError::Unavailable(format!("internal error: {e}")))
+    }
+
+    fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog.read())
+    }
+}
+
+/// A block with its card, or what is to be said about it.
+enum Opened {
+    Card(Arc<Block>, Card),
+    LeftOut(String),
+    Failed(StoreError),
+}
+
+impl Gateway {
+    /// A gateway without blocks yet. `pool` computes; streams are not to be polled on its threads.
+    /// Memory is taken from `budget`.
+    pub fn new(
+        config: GatewayConfig,
+        remote: Remote,
+        cache: Arc<PageCache>,
+        pool: Arc<Pool>,
+        budget: Arc<Budget>,
+    ) -> Self {
+        let gate = Arc::new(Semaphore::new(
+            config.concurrency.clamp(1, Semaphore::MAX_PERMITS),
+        ));
+        Gateway {
+            inner: Arc::new(Inner {
+                config,
+                ranges: Ranges::new(remote, cache),
+                pool,
+                budget,
+                gate,
+                catalog: RwLock::default(),
+                stats: Stats::default(),
+            }),
+        }
+    }
+
+    /// Replaces the list of blocks. What is known of blocks that stay is kept; requests that run go on
+    /// with the list they began with.
+    pub fn set_blocks<'a>(&self, metas: impl IntoIterator<Item = &'a Meta>) {
+        let before = self.inner.catalog();
+        let old = before.sets.iter().flat_map(BlockSet::blocks);
+        let mut old: HashMap<Ulid, &Arc<Block>> = old.map(|it| (it.id, it)).collect();
+        let mut label_sets: HashSet<Labels> = HashSet::new();
+        let mut blocks = HashMap::new();
+        for meta in metas {
+            let labels = Labels::from_pairs(&meta.thanos.labels);
+            // Blocks of one set share the text.
+            let labels = label_sets
+                .get_or_insert_with(&labels, Labels::clone)
+                .clone();
+            let block = match old.remove(&meta.id()).filter(|it| it.labels == labels) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Block::new(meta, labels)),
+            };
+            blocks.insert(block.id, block);
+        }
+        let sets = BlockSet::all_of(blocks.into_values());
+        for gone in old.into_keys() {
+            self.inner.ranges.cache().forget(gone);
+        }
+        *self.inner.catalog.write() = Arc::new(Catalog { sets });
+    }
+
+    /// All blocks that are served.
+    pub fn blocks(&self) -> Vec<Arc<Block>> {
+        let catalog = self.inner.catalog();
+        catalog
+            .sets
+            .iter()
+            .flat_map(BlockSet::blocks)
+            .cloned()
+            .collect()
+    }
+
+    /// What all requests together have read.
+    pub fn stats(&self) -> &Stats {
+        &self.inner.stats
+    }
+
+    /// The cache, for its counters.
+    pub fn cache(&self) -> &PageCache {
+        self.inner.ranges.cache()
+    }
+
+    /// The bucket, for its counters.
+    pub fn remote(&self) -> &Remote {
+        self.inner.ranges.remote()
+    }
+
+    /// As [`Store::series`], with what the request reads, which is complete when the stream ends.
+    pub fn series_with_stats(&self, request: SeriesRequest) -> (SeriesStream, Arc<QueryStats>) {
+        let inner = Arc::clone(&self.inner);
+        let bytes = inner.config.request_bytes;
+        let budget = inner
+            .budget
+            .child("the memory of one request to the store gateway", bytes);
+        let query = Arc::new(Query::new(inner.config.limits, budget));
+        let stats = Arc::new(QueryStats(Arc::clone(&query)));
+        let series = stream::once(open(inner, query, request)).try_flatten();
+        (series.boxed(), stats)
+    }
+}
+
+/// What one request has read so far.
+pub struct QueryStats(Arc<Query>);
+
+impl std::ops::Deref for QueryStats {
+    type Target = Stats;
+
+    fn deref(&self) -> &Stats {
+        &self.0.stats
+    }
+}
+
+/// Adds what a request has read to what all have, when it ends in whatever way.
+struct Account {
+    inner: Arc<Inner>,
+    query: Arc<Query>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.inner.stats.add(&self.query.stats);
+    }
+}
+
+/// Opens the cards of some blocks. The remarks are about those that cannot be read.
+async fn open_cards(
+    inner: &Arc<Inner>,
+    blocks: Vec<Arc<Block>>,
+    on_failure: OnFailure,
+    warnings: &mut Warnings,
+) -> Result<Vec<(Arc<Block>, Card)>, StoreError> {
+    let open = |block: Arc<Block>| async move {
+        if let Some(why) = block.quarantined() {
+            let text = format!("fetch series for block {}: left out: {why}", block.id);
+            return match on_failure {
+                OnFailure::Warn => Opened::LeftOut(text),
+                OnFailure::Abort => Opened::Failed(StoreError::Unavailable(text)),
+            };
+        }
+        match block.card(inner).await {
+            Ok(card) => Opened::Card(block, card),
+            Err(error) => match produce::judge(inner, &block, error, on_failure).await {
+                Ok(text) => Opened::LeftOut(text),
+                Err(error) => Opened::Failed(error),
+            },
+        }
+    };
+    let mut opened = Vec::with_capacity(blocks.len());
+    for some in blocks.chunks(CARDS_AT_A_TIME) {
+        for result in join_all(some.iter().cloned().map(open)).await {
+            match result {
+                Opened::Card(block, card) => opened.push((block, card)),
+                Opened::LeftOut(text) => warnings.warn(text),
+                Opened::Failed(error) => return Err(error),
+            }
+        }
+    }
+    Ok(opened)
+}
+
+/// Whether series of some of the blocks have a label.
+fn any_has_label(cards: &[(Arc<Block>, Card)], label: &str) -> Result<bool, StoreError> {
+    for (_, card) in cards {
+        if let Some(symbol) = card.find_symbol(label)?
+            && card.name(symbol)?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn open(
+    inner: Arc<Inner>,
+    query: Arc<Query>,
+    request: SeriesRequest,
+) -> Result<SeriesStream, StoreError> {
+    let gate = Arc::clone(&inner.gate);
+    let closed = |_| StoreError::Unavailable("shutting down".to_owned());
+    let permit = gate.acquire_owned().await.map_err(closed)?;
+    let account = Account {
+        inner: Arc::clone(&inner),
+        query: Arc::clone(&query),
+        _permit: permit,
+    };
+    let catalog = inner.catalog();
+    let mut chosen = Vec::new();
+    for set in &catalog.sets {
+        let Some(matchers) = set.inner_matchers(&request.matchers) else {
+            continue;
+        };
+        let mut blocks = set.choose(request.range, request.resolution_ms_max);
+        blocks.retain(|block| choose::named(block, &request.block_matchers));
+        if !blocks.is_empty() {
+            chosen.push((set.labels.clone(), matchers, blocks));
+        }
+    }
+    let count: usize = chosen.iter().map(|it| it.2.len()).sum();
+    let queried = &query.stats.blocks_queried;
+    queried.fetch_add(count as u64, Ordering::Relaxed);
+    let per_block = WINDOW_BYTES / (count as u64).max(1);
+    let (least, most) = (*BLOCK_WINDOW_BYTES.start(), *BLOCK_WINDOW_BYTES.end());
+    let mut warnings = Warnings::default();
+    let mut sets = Vec::with_capacity(chosen.len());
+    for (labels, matchers, blocks) in chosen {
+        let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
+        let arrangement = arrangement(&labels, &request, &cards)?;
+        let in_order = arrangement.taken.is_empty() && arrangement.shard.is_none();
+        let ask = Ask {
+            matchers,
+            range: request.range,
+            skip_chunks: request.skip_chunks,
+            // One more tells that there are more.
+            limit: if in_order && request.limit > 0 {
+                request.limit + 1
+            } else {
+                0
+            },
+            chunk_bytes: per_block.clamp(least, most),
+            on_failure: request.on_failure,
+            way: inner.config.way,
+        };
+        let streams = cards
+            .into_iter()
+            .map(|(block, card)| produce::series(&inner, &block, card, &query, ask.clone()));
+        let merged = merge::merge(streams.collect());
+        sets.push(arrangement.of(merged, Some(Arc::clone(&query.budget))));
+    }
+    let remarks = (!warnings.is_empty()).then_some(Ok(SeriesBatch::Warnings(warnings)));
+    let merged = stream::iter(remarks).chain(merge::merge(sets)).boxed();
+    Ok(limited(merged, request.limit, query, account))
+}
+
+/// How the series of a set are changed.
+fn arrangement(
+    external: &Labels,
+    request: &SeriesRequest,
+    cards: &[(Arc<Block>, Card)],
+) -> Result<Arrangement, StoreError> {
+    let mut added = LabelsBuilder::new(external);
+    let mut taken = Vec::new();
+    for label in &request.without_labels {
+        added.remove(label);
+        if any_has_label(cards, label)? {
+            taken.push(label.clone());
+        }
+    }
+    let added = added.build();
+    for (label, _) in added.iter() {
+        // An external label wins over one of a series.
+        if any_has_label(cards, label)? {
+            taken.push(label.to_owned());
+        }
+    }
+    taken.sort();
+    taken.dedup();
+    Ok(Arrangement {
+        added,
+        taken,
+        shard: request.shard.clone(),
+        limit: 0,
+    })
+}
+
+/// Ends a stream where the request's limit or one of ours is reached.
+fn limited(
+    series: SeriesStream,
+    limit: usize,
+    query: Arc<Query>,
+    account: Account,
+) -> SeriesStream {
+    let left = if limit == 0 { usize::MAX } else { limit };
+    let state = (Some(series), left, query, account);
+    let limited = stream::unfold(state, |(series, mut left, query, account)| async move {
+        let mut series = series?;
+        let item = match series.next().await? {
+            Ok(SeriesBatch::Series(mut batch)) => {
+                if batch.len() > left && left == 0 {
+                    let mut warnings = Warnings::default();
+                    warnings.warn(TRUNCATED);
+                    return Some((
+                        Ok(SeriesBatch::Warnings(warnings)),
+                        (None, 0, query, account),
+                    ));
+                }
+                // What is cut off here comes to light as one that is too many.
+                let cut = batch.len().saturating_sub(left);
+                let rest = batch.split_off(batch.len() - cut);
+                if !rest.is_empty() {
+                    let again = stream::iter([Ok(SeriesBatch::Series(rest))]);
+                    series = again.chain(series).boxed();
+                }
+                left -= batch.len();
+                let chunks: usize = batch.iter().map(|it| it.chunks.len()).sum();
+                match query.give(batch.len() as u64, chunks as u64) {
+                    Ok(()) => Ok(SeriesBatch::Series(batch)),
+                    Err(error) => Err(error),
+                }
+            }
+            other => other,
+        };
+        let series = item.is_ok().then_some(series);
+        Some((item, (series, left, query, account)))
+    });
+    limited.boxed()
+}
+
+impl Store for Gateway {
+    fn info(&self) -> StoreInfo {
+        let catalog = self.inner.catalog();
+        let sets = choose::stored(&catalog.sets);
+        let range = sets.iter().map(|it| it.range).reduce(|a, b| a.union(&b));
+        StoreInfo { sets, range }
+    }
+
+    fn series(&self, request: SeriesRequest) -> SeriesStream {
+        self.series_with_stats(request).0
+    }
+
+    fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {
+        labels::names(Arc::clone(&self.inner), request).boxed()
+    }
+
+    fn label_values(
+        &self,
+        name: String,
+        request: LabelsRequest,
+    ) -> BoxFuture<'static, Result<Names, StoreError>> {
+        labels::values(Arc::clone(&self.inner), name, request).boxed()
+    }
+}
+
+/// The blocks of a set for a request for labels, which takes all resolutions.
+fn overlapping(set: &BlockSet, range: TimeRange, named: &[Matcher]) -> Vec<Arc<Block>> {
+    let overlapping = set.blocks().filter(|it| it.range.overlaps(&range));
+    overlapping
+        .filter(|it| choose::named(it, named))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
