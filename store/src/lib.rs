@@ -13,6 +13,7 @@ pub mod admin;
 pub mod api;
 pub mod arrange;
 pub mod block;
+pub mod bucket;
 pub mod cache;
 pub mod card;
 pub mod compute;
