@@ -40,15 +40,15 @@ pub struct Arrangement {
 }
 
 impl Arrangement {
-    /// Whether series pass through as they are.
-    pub fn is_nothing(&self) -> bool {
-        self.added.is_empty() && self.taken.is_empty() && self.shard.is_none() && self.limit == 0
+    /// Whether series change, or some are left out, for another reason than their number.
+    pub fn changes_series(&self) -> bool {
+        !self.added.is_empty() || !self.taken.is_empty() || self.shard.is_some()
     }
 
     /// `series`, which come in the order of their labels and each set once, arranged; in order and each
     /// set once again. What has to be collected for it is reserved from `memory`.
     pub fn of(self, series: SeriesStream, memory: Option<Arc<Budget>>) -> SeriesStream {
-        if self.is_nothing() {
+        if !self.changes_series() && self.limit == 0 {
             return series;
         }
         let state = Arranging {

@@ -24,5 +24,7 @@ pub mod grpc;
 pub mod local;
 pub mod metadata;
 pub mod prometheus;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use api::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo, StoredSet};

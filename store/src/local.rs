@@ -12,6 +12,7 @@ use crate::api::{
     LabelsRequest, Names, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream, Store,
     StoreError, StoreInfo, StoredSet,
 };
+use crate::arrange::Arrangement;
 
 /// Series per batch: enough to make the cost of a batch small beside that of its series, and few
 /// enough that threads that share a query do not wait for one of them to read it.
@@ -64,6 +65,21 @@ impl Store for LocalStore {
     }
 
     fn series(&self, request: SeriesRequest) -> SeriesStream {
+        let arrangement = Arrangement {
+            taken: request.without_labels.clone(),
+            shard: request.shard.clone(),
+            limit: request.limit,
+            ..Arrangement::default()
+        };
+        if arrangement.changes_series() {
+            let all = SeriesRequest {
+                without_labels: Vec::new(),
+                shard: None,
+                limit: 0,
+                ..request
+            };
+            return arrangement.of(self.series(all), None);
+        }
         let series = match self.open(&request) {
             Ok(series) => series,
             Err(error) => return stream::once(ready(Err(error))).boxed(),
