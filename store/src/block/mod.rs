@@ -13,6 +13,7 @@
 //!
 //! [`fetch`] finds out which blocks a bucket holds. [`meta`] is what `meta.json` says, [`marks`] the other small files, [`paths`] the names of all
 //! of them. [`filter`] and [`relabel`] say which blocks a component cares for.
+//! [`upload`] brings a block into a bucket, [`shipper`] all blocks of a directory.
 
 mod cache;
 pub mod fetch;
@@ -23,6 +24,8 @@ pub mod marks;
 pub mod meta;
 pub mod paths;
 pub mod relabel;
+pub mod shipper;
+pub mod upload;
 pub mod upload_time;
 
 pub use fetch::{FetchOptions, Fetched, Fetcher, Freshness};
