@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -103,7 +103,15 @@ impl Remote {
     pub async fn range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, FetchError> {
         let (store, at) = (Arc::clone(&self.store), path.clone());
         let wanted = range.clone();
-        let read = async move { store.get_range(&at, wanted).await };
+        let read = async move {
+            let options = GetOptions {
+                range: Some(wanted.into()),
+                ..GetOptions::default()
+            };
+            let result = store.get_opts(&at, options).await?;
+            let promised = result.range.end - result.range.start;
+            Ok((result.bytes().await?, promised))
+        };
         let bytes = self.run(path, read).await?;
         if bytes.is_empty() && !range.is_empty() {
             return Err(FetchError::TooShort {
@@ -115,30 +123,51 @@ impl Remote {
         Ok(bytes)
     }
 
+    /// The last `bytes` of an object, or all of it when it is shorter, and its length.
+    ///
+    /// # Errors
+    /// [`FetchError`]
+    pub async fn tail(&self, path: &Path, bytes: u64) -> Result<(Bytes, u64), FetchError> {
+        let (store, at) = (Arc::clone(&self.store), path.clone());
+        let size = Arc::new(AtomicU64::new(0));
+        let into = Arc::clone(&size);
+        let read = async move {
+            let options = GetOptions {
+                range: Some(GetRange::Suffix(bytes)),
+                ..GetOptions::default()
+            };
+            let result = match store.get_opts(&at, options).await {
+                // Azure has no such ranges.
+                Err(object_store::Error::NotSupported { .. }) => {
+                    let size = store.head(&at).await?.size;
+                    let options = GetOptions {
+                        range: Some((size.saturating_sub(bytes)..size).into()),
+                        ..GetOptions::default()
+                    };
+                    store.get_opts(&at, options).await?
+                }
+                other => other?,
+            };
+            into.store(result.meta.size, Ordering::Relaxed);
+            let promised = result.range.end - result.range.start;
+            Ok((result.bytes().await?, promised))
+        };
+        let bytes = self.run(path, read).await?;
+        Ok((bytes, size.load(Ordering::Relaxed)))
+    }
+
     /// A whole object.
     ///
     /// # Errors
     /// [`FetchError`]
     pub async fn whole(&self, path: &Path) -> Result<Bytes, FetchError> {
         let (store, at) = (Arc::clone(&self.store), path.clone());
-        let read = async move { store.get(&at).await?.bytes().await };
-        self.run(path, read).await
-    }
-
-    /// The length of an object in bytes.
-    ///
-    /// # Errors
-    /// [`FetchError`]
-    pub async fn size(&self, path: &Path) -> Result<u64, FetchError> {
-        let (store, at) = (Arc::clone(&self.store), path.clone());
-        let size = Arc::new(AtomicU64::new(0));
-        let into = Arc::clone(&size);
         let read = async move {
-            into.store(store.head(&at).await?.size, Ordering::Relaxed);
-            Ok(Bytes::new())
+            let result = store.get(&at).await?;
+            let promised = result.meta.size;
+            Ok((result.bytes().await?, promised))
         };
-        self.run(path, read).await?;
-        Ok(size.load(Ordering::Relaxed))
+        self.run(path, read).await
     }
 
     /// Writes an object.
@@ -149,24 +178,29 @@ impl Remote {
         let (store, at) = (Arc::clone(&self.store), path.clone());
         let write = async move {
             store.put(&at, bytes.into()).await?;
-            Ok(Bytes::new())
+            Ok((Bytes::new(), 0))
         };
         self.run(path, write).await?;
         Ok(())
     }
 
+    /// Runs a request that gives bytes, and says how many there should be.
     async fn run(
         &self,
         path: &Path,
-        request: impl Future<Output = object_store::Result<Bytes>> + Send + 'static,
+        request: impl Future<Output = object_store::Result<(Bytes, u64)>> + Send + 'static,
     ) -> Result<Bytes, FetchError> {
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
         let mut task = Task(self.runtime.spawn(request));
         let error = match (&mut task.0).await {
-            Ok(Ok(bytes)) => {
+            Ok(Ok((bytes, promised))) => {
                 let len = bytes.len() as u64;
                 self.counters.bytes.fetch_add(len, Ordering::Relaxed);
-                return Ok(bytes);
+                if len == promised {
+                    return Ok(bytes);
+                }
+                let text = format!("{path}: the answer has {len} bytes instead of {promised}");
+                FetchError::Unavailable(text)
             }
             Ok(Err(object_store::Error::NotFound { .. })) => FetchError::NotFound(path.to_string()),
             Ok(Err(error)) => FetchError::Unavailable(format!("{path}: {}", chain(&error))),

@@ -53,17 +53,19 @@ pub async fn build(
     budget: &Arc<Budget>,
     subject: &Subject,
 ) -> Result<Bytes, StoreError> {
-    let size = match subject.index_bytes {
-        Some(size) => size,
-        None => remote.size(&subject.index).await?,
-    };
     let index = Partial {
         remote,
         path: &subject.index,
     };
     let name = subject.index.to_string();
+    let (tail, size) = match subject.index_bytes {
+        Some(size) => (
+            index.read(size.saturating_sub(TAIL_BYTES)..size).await?,
+            size,
+        ),
+        None => remote.tail(&subject.index, TAIL_BYTES).await?,
+    };
     let tail_begin = size.saturating_sub(TAIL_BYTES);
-    let tail = index.read(tail_begin..size).await?;
     // Whatever the version, sections lie where the table of contents says; the true head follows.
     let v2 = [0xba, 0xaa, 0xd7, 0, 2];
     let plan = Layout::decode(&name, &v2, last(&tail, Layout::TAIL_BYTES), size)?;

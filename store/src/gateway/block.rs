@@ -108,6 +108,11 @@ impl Block {
         quarantine.as_ref().map(|it| it.1.clone())
     }
 
+    /// Lets the block be tried again at once.
+    pub fn release(&self) {
+        *self.quarantine.lock() = None;
+    }
+
     /// Leaves the block out for a while. Nothing that was read of it is kept.
     pub(super) async fn set_aside(&self, inner: &Inner, why: String) {
         tracing::warn!(block = %self.id, error = why, "a block is left out for five minutes");

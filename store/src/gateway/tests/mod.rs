@@ -15,6 +15,9 @@ use tokio::runtime::Runtime;
 use super::*;
 
 mod acceptance;
+mod counting;
+mod faults;
+mod watched;
 
 /// A bucket with some blocks, and where they lie on disk.
 pub(super) struct Fixture {

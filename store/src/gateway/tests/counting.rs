@@ -1,0 +1,61 @@
+//! How often a bucket is asked.
+
+use std::time::Duration;
+
+use super::watched::Watched;
+use super::*;
+
+#[test]
+fn a_cold_series_takes_four_round_trips() {
+    let Some(fixture) = Fixture::contract("promql/data") else {
+        return;
+    };
+    let watched = Watched::slow(
+        Arc::clone(&fixture.store),
+        Duration::from_millis(20),
+        u64::MAX,
+    );
+    for selector in ["__name__=up", "__name__=~node_cpu.*,mode=idle", ""] {
+        let data_dir = tempfile::tempdir().unwrap();
+        let config = GatewayConfig::new(data_dir.path());
+        let gateway = fixture.gateway_over(config, watched.clone());
+        watched.forget();
+        let request = SeriesRequest::new(matchers(selector), TimeRange::ALL);
+        let mut series = gateway.series(request.clone());
+        assert!(block_on(series.next()).is_some());
+        {
+            let seen = watched.seen.lock();
+            println!("{selector}: {seen:?} to the first series");
+            assert!(seen.waves <= 4, "{selector}: {seen:?}");
+        }
+        drop(series);
+        let (got, _) = drain(gateway.series(request.clone())).unwrap();
+        assert!(!got.is_empty());
+        watched.forget();
+        let (again, _) = drain(gateway.series(request)).unwrap();
+        assert_eq!(again, got);
+        assert_eq!(watched.seen.lock().requests, 0);
+    }
+}
+
+#[test]
+fn a_start_with_known_cards_reads_nothing() {
+    let Some(fixture) = Fixture::contract("life") else {
+        return;
+    };
+    let watched = Watched::slow(
+        Arc::clone(&fixture.store),
+        Duration::from_millis(50),
+        u64::MAX,
+    );
+    let gateway = fixture.gateway_over(fixture.config(), watched.clone());
+    let request = SeriesRequest::new(matchers("__name__=up"), TimeRange::ALL);
+    let (first, _) = drain(gateway.series(request.clone())).unwrap();
+    watched.forget();
+    let gateway = fixture.gateway_over(fixture.config(), watched.clone());
+    assert_eq!(watched.seen.lock().requests, 0);
+    let (again, _) = drain(gateway.series(request)).unwrap();
+    assert_eq!(again, first);
+    let seen = watched.seen.lock();
+    assert!(seen.waves <= 3, "{seen:?}");
+}
