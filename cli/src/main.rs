@@ -14,7 +14,8 @@ mod telemetry;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use flags::{Cli, Command};
 
@@ -22,10 +23,16 @@ use flags::{Cli, Command};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let arguments = flags::kingpin::arguments(&Cli::command(), std::env::args_os());
+    let arguments = match arguments {
+        Ok(arguments) => arguments,
+        Err(why) => Cli::command().error(ErrorKind::Io, why).exit(),
+    };
+    let cli = Cli::parse_from(arguments);
     telemetry::logs::init(&cli.log);
     let result = match cli.command {
         Command::Standalone(flags) => cmd::standalone::run(flags),
+        Command::Sidecar(flags) => cmd::sidecar::run(*flags),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
 use axum::routing::get;
 use isobar_ingest::remote_write::{self, RemoteWrite};
 use isobar_model::{Budget, Clock, Tenant};
@@ -28,6 +27,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
+use super::show_metrics;
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
 use crate::serve;
@@ -325,19 +325,5 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
         features: flags.features.features(),
         deduplication: flags.replicas.deduplication(),
         ..engine::Config::default()
-    }
-}
-
-fn show_metrics(registry: &Registry, headers: &HeaderMap) -> Response {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or("");
-    match metrics::render(registry, accept) {
-        Ok((kind, text)) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "own metrics cannot be formatted");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
     }
 }

@@ -1,13 +1,19 @@
 //! The command line. Flags are text that has been checked; the components' plain configs are
 //! made of them in [`crate::cmd`]. The doc comments here are the help pages.
 
+pub(crate) mod common;
+#[cfg(test)]
+mod contract;
 pub(crate) mod features;
+pub(crate) mod kingpin;
 mod limits;
 pub(crate) mod replicas;
 pub(crate) mod server;
+pub(crate) mod sidecar;
 pub(crate) mod standalone;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time;
 pub(crate) mod units;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -22,6 +28,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "isobar",
     version,
+    propagate_version = true,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true
@@ -32,6 +39,8 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
     #[command(flatten)]
     pub(crate) log: LogFlags,
+    #[command(flatten)]
+    pub(crate) common: common::CommonFlags,
 }
 
 /// The parts that can be run.
@@ -39,6 +48,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Everything in one process, on one local directory. Needs no configuration.
     Standalone(standalone::StandaloneFlags),
+    /// Beside one Prometheus: its data over the Store API.
+    Sidecar(Box<sidecar::SidecarFlags>),
 }
 
 /// How much is logged, and how.
@@ -83,4 +94,6 @@ pub(crate) enum LogFormat {
     Logfmt,
     /// `{"ts":…,"level":"info","msg":…}`
     Json,
+    /// As logfmt; journald reads what is written there.
+    Journald,
 }

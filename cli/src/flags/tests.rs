@@ -76,7 +76,9 @@ fn arguments_in_deploy_are_taken() {
 fn later_flags_win() {
     let monitors = |args: &[&str]| {
         let cli = Cli::try_parse_from([&["isobar", "standalone"], args].concat()).unwrap();
-        let Command::Standalone(flags) = cli.command;
+        let Command::Standalone(flags) = cli.command else {
+            panic!("standalone");
+        };
         flags.monitors_itself()
     };
     assert!(monitors(&[]));
@@ -88,7 +90,9 @@ fn later_flags_win() {
 #[test]
 fn all_flags_are_listed() {
     let cli = Cli::try_parse_from(["isobar", "standalone"]).unwrap();
-    let Command::Standalone(flags) = cli.command;
+    let Command::Standalone(flags) = cli.command else {
+        panic!("standalone");
+    };
     let listed: Vec<&str> = flags.listed().into_iter().map(|(name, _)| name).collect();
     let command = Cli::command();
     let part = command.find_subcommand("standalone").unwrap();

@@ -58,7 +58,6 @@ impl GrpcConfig {
     }
 
     /// As the flags of a component say.
-    #[expect(dead_code, reason = "for the components that are about to come")]
     ///
     /// # Errors
     /// As [`GrpcConfig::new`].

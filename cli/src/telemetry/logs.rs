@@ -83,7 +83,7 @@ where
         };
         let time = rfc3339(self.clock.now_ms());
         match self.format {
-            LogFormat::Logfmt => write!(writer, "ts={time} level={level}")?,
+            LogFormat::Logfmt | LogFormat::Journald => write!(writer, "ts={time} level={level}")?,
             LogFormat::Json => write!(writer, "{{\"ts\":\"{time}\",\"level\":\"{level}\"")?,
         }
         write_pair(&mut writer, self.format, "msg", &message.0)?;
@@ -144,7 +144,7 @@ fn write_pair(out: &mut Writer<'_>, format: LogFormat, key: &str, value: &str) -
             serde_json::Value::from(key),
             serde_json::Value::from(value)
         ),
-        LogFormat::Logfmt => {
+        LogFormat::Logfmt | LogFormat::Journald => {
             let plain = !value.is_empty()
                 && value
                     .chars()

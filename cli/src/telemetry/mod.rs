@@ -1,5 +1,6 @@
 //! What Isobar tells about itself: logs and metrics.
 
+pub(crate) mod component;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod process;

@@ -1,0 +1,241 @@
+//! `isobar sidecar`: beside one Prometheus.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use axum::Router;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::get;
+use isobar_ingest::sidecar::metrics::ReloaderMetrics;
+use isobar_ingest::sidecar::proxy::Proxy;
+use isobar_ingest::sidecar::reloader::{Method, Reloader, ReloaderConfig};
+use isobar_ingest::sidecar::{self, Metrics, Sidecar};
+use isobar_model::{Budget, Clock};
+use isobar_proto::thanos::exemplars_server::ExemplarsServer;
+use isobar_proto::thanos::info::info_server::InfoServer;
+use isobar_proto::thanos::metadata_server::MetadataServer;
+use isobar_proto::thanos::rules_server::RulesServer;
+use isobar_proto::thanos::status_server::StatusServer;
+use isobar_proto::thanos::store_server::StoreServer;
+use isobar_proto::thanos::targets_server::TargetsServer;
+use isobar_store::Store;
+use isobar_store::compute::Pool;
+use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
+use isobar_store::prometheus::{Client, HttpClientConfig, Peer, PrometheusStore};
+use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
+use tonic::service::Routes;
+
+use super::show_metrics;
+use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, SidecarFlags};
+use crate::serve;
+use crate::shutdown::Shutdown;
+use crate::telemetry::component::ComponentCollector;
+use crate::telemetry::process;
+
+/// Most pieces of work that wait for a compute thread.
+const WAITING_MAX: usize = 1024;
+/// The share of memory that series may take while they are sorted again, in percent.
+const SORTING_PERCENT: u64 = 25;
+
+/// Runs until a signal stops it.
+///
+/// # Errors
+/// When flags make no sense, a socket cannot be had, or Prometheus has no external labels.
+pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let http = serve::bind(flags.http.http_address, "http-address").await?;
+        let grpc_config = serve::GrpcConfig::of(&flags.grpc)?;
+        let parts = Parts::new(&flags)?;
+        let router = parts.router();
+        if parts.uploads {
+            tracing::error!("blocks are not uploaded yet, --objstore.config only has flags checked");
+        }
+        let grace = flags.http.http_grace_period.0;
+        let beside = async {
+            tokio::select! {
+                begun = parts.sidecar.begin() => begun?,
+                () = shutdown.wait() => return Ok(()),
+            }
+            let grpc = serve::bind(flags.grpc.grpc_address, "grpc-address").await?;
+            tracing::info!(
+                http = %flags.http.http_address,
+                grpc = %flags.grpc.grpc_address,
+                prometheus = flags.prometheus.url,
+                version = env!("CARGO_PKG_VERSION"),
+                "ready"
+            );
+            tokio::select! {
+                result = serve::grpc(grpc, parts.services.clone(), grpc_config, shutdown.clone()) => result,
+                () = parts.sidecar.watch() => Ok(()),
+            }
+        };
+        let refuse = async {
+            shutdown.wait().await;
+            parts.ready.store(false, Ordering::Release);
+            Ok(())
+        };
+        let serving = async {
+            let web = serve::http(http, router, shutdown.clone(), grace);
+            tokio::try_join!(web, beside, refuse)
+        };
+        let result = tokio::select! {
+            result = serving => result.map(|_| ()),
+            result = parts.reloader.watch() => result.context("watch the files of Prometheus"),
+        };
+        shutdown.stop();
+        tracing::info!("stopped");
+        result
+    })
+}
+
+/// The parts of the process, wired.
+struct Parts {
+    ready: Arc<AtomicBool>,
+    uploads: bool,
+    registry: Arc<Registry>,
+    sidecar: Sidecar,
+    reloader: Reloader,
+    services: Routes,
+}
+
+impl Parts {
+    fn new(flags: &SidecarFlags) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let ready = Arc::new(AtomicBool::new(false));
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
+        let component = ComponentCollector::new("sidecar", Arc::clone(&ready));
+        registry.register_collector(Box::new(component));
+        let metrics = Metrics::new(&mut registry);
+        let peer = Arc::new(peer(flags, clock.clone())?);
+        let store = store(&peer, &metrics)?;
+        let services = services(
+            flags,
+            store,
+            Proxy::new(Arc::clone(&peer), Arc::clone(&ready)),
+        );
+        let config = reloader_config(&flags.reloader);
+        let reloader_metrics = ReloaderMetrics::new(&mut registry, config.method.name());
+        let reloader = Reloader::new(config, Arc::clone(&peer), clock, reloader_metrics);
+        let sidecar = Sidecar::new(sidecar_config(flags), peer, Arc::clone(&ready), metrics);
+        Ok(Parts {
+            ready,
+            uploads,
+            registry: Arc::new(registry),
+            sidecar,
+            reloader,
+            services,
+        })
+    }
+
+    fn router(&self) -> Router {
+        let registry = Arc::clone(&self.registry);
+        let show = move |headers: HeaderMap| async move { show_metrics(&registry, &headers) };
+        let ready = Arc::clone(&self.ready);
+        let is_ready = move || async move {
+            match ready.load(Ordering::Acquire) {
+                true => (StatusCode::OK, "OK"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "sidecar is not ready\n"),
+            }
+        };
+        Router::new()
+            .route("/-/healthy", get(|| async { "OK" }))
+            .route("/-/ready", get(is_ready))
+            .route("/metrics", get(show))
+            .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
+    }
+}
+
+fn peer(flags: &SidecarFlags, clock: Clock) -> anyhow::Result<Peer> {
+    let prometheus = &flags.prometheus;
+    let text = content(&prometheus.http_client, &prometheus.http_client_file)?;
+    let config = HttpClientConfig::from_yaml(&text)
+        .map_err(anyhow::Error::msg)
+        .context("--prometheus.http-client")?;
+    let client = Client::new(&prometheus.url, config).context("--prometheus.url")?;
+    let min_time = flags.min_time;
+    Ok(Peer::new(client, move || min_time.ms(clock.now_ms())))
+}
+
+/// What stands in a flag, or in the file that another one names.
+fn content(given: &str, file: &str) -> anyhow::Result<String> {
+    if file.is_empty() {
+        return Ok(given.to_owned());
+    }
+    std::fs::read_to_string(file).with_context(|| format!("read {file}"))
+}
+
+fn store(peer: &Arc<Peer>, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let pool = Pool::new("sidecar", threads, WAITING_MAX).context("start compute threads")?;
+    let memory = process::memory_usable() / 100 * SORTING_PERCENT;
+    let memory = Budget::new("the memory for series that are sorted again", memory);
+    let frames = metrics.frames.clone();
+    Ok(Arc::new(PrometheusStore::new(
+        Arc::clone(peer),
+        Arc::new(pool),
+        Some(memory),
+        Handle::current(),
+        Arc::new(move |count| frames.observe(count as f64)),
+    )))
+}
+
+fn services(flags: &SidecarFlags, store: Arc<dyn Store>, proxy: Proxy) -> Routes {
+    let limits = RequestLimits {
+        series_max: flags.request_series,
+        samples_max: flags.request_samples,
+    };
+    // The store computes on its own pool and wants to be awaited.
+    let service = StoreService::new(Arc::clone(&store), None, limits);
+    let apis = Apis {
+        rules: true,
+        targets: true,
+        metadata: true,
+        exemplars: true,
+        status: true,
+        ..Apis::default()
+    };
+    let info = InfoService::new("sidecar", store, apis);
+    Routes::new(StoreServer::new(service))
+        .add_service(InfoServer::new(info))
+        .add_service(RulesServer::new(proxy.clone()))
+        .add_service(TargetsServer::new(proxy.clone()))
+        .add_service(MetadataServer::new(proxy.clone()))
+        .add_service(ExemplarsServer::new(proxy.clone()))
+        .add_service(StatusServer::new(proxy))
+}
+
+fn sidecar_config(flags: &SidecarFlags) -> sidecar::Config {
+    let shipper = &flags.shipper;
+    sidecar::Config {
+        uploads: !shipper.objstore.is_empty() || !shipper.objstore_file.is_empty(),
+        tsdb_path: flags.tsdb_path.clone(),
+        shipper_meta_file: shipper.meta_file_name.clone(),
+        ignore_unequal_block_size: shipper.ignore_unequal_block_size,
+        interval: flags.prometheus.get_config_interval.0,
+        timeout: flags.prometheus.get_config_timeout.0,
+    }
+}
+
+fn reloader_config(flags: &ReloaderFlags) -> ReloaderConfig {
+    let path = |text: &String| (!text.is_empty()).then(|| PathBuf::from(text));
+    ReloaderConfig {
+        config_file: path(&flags.config_file),
+        output_file: path(&flags.output_file),
+        rule_dirs: flags.rule_dirs.clone(),
+        watch_interval: flags.watch_interval.0,
+        retry_interval: flags.retry_interval.0,
+        method: match flags.method {
+            ReloadMethod::Http => Method::Http,
+            ReloadMethod::Signal => Method::Signal(flags.process_name.clone()),
+        },
+    }
+}
