@@ -122,10 +122,12 @@ impl Parts {
             store,
             Proxy::new(Arc::clone(&peer), Arc::clone(&ready)),
         );
-        let config = reloader_config(&flags.reloader);
-        let reloader_metrics = ReloaderMetrics::new(&mut registry, config.method.name());
-        let reloader = Reloader::new(config, Arc::clone(&peer), clock, reloader_metrics);
-        let sidecar = Sidecar::new(sidecar_config(flags), peer, Arc::clone(&ready), metrics);
+        let watched = reloader_config(&flags.reloader);
+        let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
+        let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
+        let config = sidecar_config(flags);
+        let uploads = config.uploads;
+        let sidecar = Sidecar::new(config, peer, Arc::clone(&ready), metrics);
         Ok(Parts {
             ready,
             uploads,
