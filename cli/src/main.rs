@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse_from(arguments);
     telemetry::logs::init(&cli.log);
     let result = match cli.command {
-        Command::Standalone(flags) => cmd::standalone::run(flags),
+        Command::Standalone(flags) => cmd::standalone::run(*flags),
         Command::Sidecar(flags) => cmd::sidecar::run(*flags),
     };
     match result {

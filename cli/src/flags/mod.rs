@@ -47,7 +47,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Everything in one process, on one local directory. Needs no configuration.
-    Standalone(standalone::StandaloneFlags),
+    Standalone(Box<standalone::StandaloneFlags>),
     /// Beside one Prometheus: its data over the Store API.
     Sidecar(Box<sidecar::SidecarFlags>),
 }
