@@ -49,19 +49,21 @@ pub(super) fn build<'r>(
             Change::StepTimes(times.collect())
         }
     };
-    changed(run, &map.input, change)
+    changed(run, node, &map.input, change)
 }
 
 /// The operator of unary minus.
 pub(super) fn negate<'r>(
     run: &'r Run<'r>,
+    node: &'r Node,
     input: &'r Node,
 ) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
-    changed(run, input, Change::Negate)
+    changed(run, node, input, Change::Negate)
 }
 
 fn changed<'r>(
     run: &'r Run<'r>,
+    node: &'r Node,
     input: &'r Node,
     change: Change,
 ) -> Result<Box<dyn Operator<'r> + 'r>, EvalError> {
@@ -71,13 +73,17 @@ fn changed<'r>(
     };
     let names = NameDrop::of(removal, input);
     let merges = names.is_none();
+    let by_series = matches!(change, Change::Negate);
     let rows = Box::new(MapRows {
         input: super::build(run, input)?,
         change: Arc::new(change),
         names,
     });
     Ok(match merges {
-        true => merge_nameless(run, rows, removal),
+        true => Box::new(MergeNameless {
+            by_series,
+            ..MergeNameless::new(run, node, rows, removal)
+        }),
         false => rows,
     })
 }
@@ -85,22 +91,39 @@ fn changed<'r>(
 /// Drops the names of all rows. Rows that become the same are merged, so all have to be kept.
 pub(super) fn merge_nameless<'r>(
     run: &'r Run<'r>,
+    node: &'r Node,
     input: Box<dyn Operator<'r> + 'r>,
     removal: Removal,
 ) -> Box<dyn Operator<'r> + 'r> {
-    Box::new(MergeNameless {
-        run,
-        input: Some(input),
-        removal,
-        merged: Tile::default().into(),
-    })
+    Box::new(MergeNameless::new(run, node, input, removal))
 }
 
 struct MergeNameless<'r> {
     run: &'r Run<'r>,
+    node: &'r Node,
     input: Option<Box<dyn Operator<'r> + 'r>>,
     removal: Removal,
+    /// See [`Merge::by_series`].
+    by_series: bool,
     merged: Ready,
+}
+
+impl<'r> MergeNameless<'r> {
+    fn new(
+        run: &'r Run<'r>,
+        node: &'r Node,
+        input: Box<dyn Operator<'r> + 'r>,
+        removal: Removal,
+    ) -> Self {
+        MergeNameless {
+            run,
+            node,
+            input: Some(input),
+            removal,
+            by_series: false,
+            merged: Tile::default().into(),
+        }
+    }
 }
 
 impl<'r> Operator<'r> for MergeNameless<'r> {
@@ -109,14 +132,18 @@ impl<'r> Operator<'r> for MergeNameless<'r> {
             let mut merge: Option<Merge> = None;
             while input.next_tile(tile)? {
                 let merge = merge.get_or_insert_with(|| {
-                    Merge::new(tile.steps(), self.run.memory("rows that lose their names"))
+                    let memory = self.run.memory("rows that lose their names");
+                    match self.by_series {
+                        true => Merge::by_series(tile.steps(), memory),
+                        false => Merge::new(tile.steps(), memory),
+                    }
                 });
                 merge.make_room(tile)?;
                 for row in tile.rows() {
                     merge.add(&self.removal.apply(row.labels), row)?;
                 }
             }
-            let merged = merge.map(Merge::finish);
+            let merged = merge.map(|it| it.finish_for(self.run, self.node));
             self.merged = merged.map_or_else(|| Tile::new(tile.steps()).into(), Ready::from);
         }
         self.merged.next_tile(tile)

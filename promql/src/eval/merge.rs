@@ -19,6 +19,8 @@ pub(super) struct Merge {
     by_step: bool,
     /// Whether the same labels may come twice at a step: there are two rows of them then.
     twice: bool,
+    /// Whether a float and a histogram may meet at a step.
+    mixes: bool,
 }
 
 impl Merge {
@@ -29,6 +31,17 @@ impl Merge {
             index: HashMap::new(),
             by_step: false,
             twice: false,
+            mixes: false,
+        }
+    }
+
+    /// For what Prometheus merges series by series, not step by step: floats with floats and
+    /// histograms with histograms, so that a step may have both. Only an answer shows both then;
+    /// see [`Merge::finish_for`].
+    pub(super) fn by_series(steps: usize, reservation: Reservation) -> Self {
+        Merge {
+            mixes: true,
+            ..Merge::new(steps, reservation)
         }
     }
 
@@ -82,7 +95,11 @@ impl Merge {
         };
         let (values, present) = (added.values, added.present);
         let before = self.rows.row(at).any_present();
-        if first_common(&before, &added.any_present()).is_some() {
+        let clash = match self.mixes {
+            true => self.rows.row(at).meets(&added),
+            false => first_common(&before, &added.any_present()).is_some(),
+        };
+        if clash {
             if self.twice {
                 self.rows.push_copy(labels.clone(), added);
                 return Ok(());
@@ -141,6 +158,20 @@ impl Merge {
         if before > 0 && row.len() > before {
             row.sort_by_key(|it| it.0);
         }
+    }
+
+    /// The rows of `node`. Unless they are the answer, what reads them step by step takes the float
+    /// where there is a histogram too, and as Prometheus reads histograms in order and waits for
+    /// the one that was passed over, it never sees another one of that row.
+    pub(super) fn finish_for(mut self, run: &Run<'_>, node: &Node) -> Rows {
+        if self.mixes && !run.answers(node) {
+            for at in 0..self.rows.len() {
+                if let Some(step) = self.rows.row(at).first_mixed() {
+                    self.rows.histograms_mut(at).retain(|it| it.0 < step);
+                }
+            }
+        }
+        self.rows
     }
 
     /// The rows, in the order in which their labels first came.

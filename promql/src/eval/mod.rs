@@ -406,7 +406,7 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         Kind::Range(call) => Box::new(range::WindowRows::new(run, node, call)?),
         Kind::Map(map) => map::build(run, node, map)?,
         Kind::WithScalar(op) => with_scalar::build(run, node, op)?,
-        Kind::Negate(input) => map::negate(run, input)?,
+        Kind::Negate(input) => map::negate(run, node, input)?,
         Kind::Match(op) => matching::build(run, node, op)?,
         Kind::Set(op) => set::build(run, node, op)?,
         Kind::Fold(op) => Box::new(Late::new(move || fold::evaluate(run, node, op))),
@@ -420,7 +420,7 @@ fn operator<'r>(run: &'r Run<'r>, node: &'r Node) -> Result<Box<dyn Operator<'r>
         }
         Kind::Hold(input) => Box::new(reorder::HoldRows::new(run, node, input)?),
         Kind::Sort(sort) => reorder::sort(run, node, sort)?,
-        Kind::Relabel(op) => Box::new(Late::new(move || reorder::relabel(run, op))),
+        Kind::Relabel(op) => Box::new(Late::new(move || reorder::relabel(run, node, op))),
         Kind::Buckets(op) => Box::new(Late::new(move || buckets::evaluate(run, node, op))),
         Kind::Shared(slot) => Box::new(kept::SharedRows::new(run, *slot)),
         Kind::Info(op) => Box::new(Late::new(move || info::evaluate(run, node, op))),

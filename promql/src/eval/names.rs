@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use isobar_model::Labels;
 use isobar_model::labels::METRIC_NAME;
 
@@ -159,22 +159,33 @@ impl NameDrop {
     }
 }
 
-/// The samples of one moment without the names that were to go, which `drops` says.
+/// The samples of one moment without the names that were to go, which `drops` says. Of a float and
+/// a histogram that become the same the histogram is left.
 ///
 /// # Errors
-/// When two become the same.
+/// When two floats become the same, or two histograms.
 pub(super) fn nameless_samples(
-    samples: &mut [VectorSample],
+    samples: &mut Vec<VectorSample>,
     drops: &[bool],
 ) -> Result<(), EvalError> {
-    let mut seen = HashSet::with_capacity(samples.len());
-    for (sample, drops) in samples.iter_mut().zip(drops) {
+    let mut seen: HashMap<Labels, [Option<usize>; 2]> = HashMap::with_capacity(samples.len());
+    let mut hidden = HashSet::new();
+    for (i, (sample, drops)) in samples.iter_mut().zip(drops).enumerate() {
         if *drops {
             sample.labels = Removal::Metadata.apply(&sample.labels);
         }
-        if !seen.insert(sample.labels.clone()) {
+        let of_both = seen.entry(sample.labels.clone()).or_default();
+        let of_kind = &mut of_both[usize::from(sample.histogram.is_some())];
+        if of_kind.replace(i).is_some() {
             return Err(EvalError::same_labels());
         }
+        if let [Some(float), Some(_)] = of_both {
+            hidden.insert(*float);
+        }
+    }
+    if !hidden.is_empty() {
+        let mut i = 0..;
+        samples.retain(|_| i.next().is_none_or(|i| !hidden.contains(&i)));
     }
     Ok(())
 }

@@ -252,8 +252,8 @@ fn by_labels(names: &[String], a: &Labels, b: &Labels) -> Ordering {
 }
 
 /// `label_replace` and `label_join`.
-pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Rows, EvalError> {
-    let mut merge = Merge::new(op.input.grid.count, run.memory("relabelling"));
+pub(super) fn relabel(run: &Run<'_>, node: &Node, op: &Relabel) -> Result<Rows, EvalError> {
+    let mut merge = Merge::by_series(op.input.grid.count, run.memory("relabelling"));
     for_each_tile(run, &op.input, |tile| {
         merge.make_room(tile)?;
         for mut row in tile.rows() {
@@ -268,5 +268,5 @@ pub(super) fn relabel(run: &Run<'_>, op: &Relabel) -> Result<Rows, EvalError> {
         }
         Ok(())
     })?;
-    Ok(merge.finish())
+    Ok(merge.finish_for(run, node))
 }

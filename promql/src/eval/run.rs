@@ -16,13 +16,14 @@ use super::remarks::Remarks;
 use super::tally::Tally;
 use crate::features::Features;
 use crate::limits::{CancelReason, CancelToken, Limit, Limits};
-use crate::plan::Plan;
 use crate::plan::counting::Counting;
-use crate::plan::node::Node;
+use crate::plan::node::{Kind, Node};
+use crate::plan::{Plan, Root};
 use crate::value::{QueryStats, StepStats};
 
 /// One evaluation of a plan.
 pub(crate) struct Run<'a> {
+    root: &'a Root,
     selects: &'a [Select],
     readers: &'a [u32],
     source: &'a dyn SeriesSource,
@@ -62,6 +63,7 @@ impl<'a> Run<'a> {
             .memory
             .child("the memory of one query", limits.query_memory_max);
         Run {
+            root: &plan.root,
             shared_memory: Mutex::new(memory.reservation("a selector that is read more than once")),
             memory,
             selects: &plan.selects,
@@ -86,6 +88,24 @@ impl<'a> Run<'a> {
                 .step_stats
                 .then(|| Mutex::new(StepStats::of(plan.grid))),
             measures,
+        }
+    }
+
+    /// Whether the rows of `node` are those of the answer but for their labels and signs.
+    pub(crate) fn answers(&self, node: &Node) -> bool {
+        let mut at = match self.root {
+            Root::Vector(root) | Root::Subquery(root) => root,
+            Root::String(_) | Root::Scalar(_) | Root::Samples { .. } => return false,
+        };
+        loop {
+            if std::ptr::eq(at, node) {
+                return true;
+            }
+            at = match &at.kind {
+                Kind::Negate(input) => input,
+                Kind::Relabel(op) => &op.input,
+                _ => return false,
+            };
         }
     }
 
@@ -346,14 +366,15 @@ fn series_bytes(series: &Series) -> usize {
 
 /// Some series of a select, one after the other.
 pub(crate) enum Morsel {
-    Own(std::vec::IntoIter<Series>),
+    /// Series of one batch; what its parts hold together goes with the last of them.
+    Own(std::vec::IntoIter<Series>, Option<Arc<Reservation>>),
     /// Those with the numbers of the range, of a select that is read more than once.
     Shared(Arc<Vec<Series>>, Range<usize>),
 }
 
 impl Default for Morsel {
     fn default() -> Self {
-        Morsel::Own(Vec::new().into_iter())
+        Morsel::Own(Vec::new().into_iter(), None)
     }
 }
 
@@ -367,7 +388,7 @@ impl Morsel {
             taken < cost
         };
         match self {
-            Morsel::Own(all) => {
+            Morsel::Own(all, memory) => {
                 let mut own = Vec::new();
                 for series in all.by_ref() {
                     let more = take(&series);
@@ -376,7 +397,7 @@ impl Morsel {
                         break;
                     }
                 }
-                Morsel::Own(own.into_iter())
+                Morsel::Own(own.into_iter(), memory.clone())
             }
             Morsel::Shared(series, left) => {
                 let start = left.start;
@@ -388,7 +409,7 @@ impl Morsel {
 
     fn is_empty(&self) -> bool {
         match self {
-            Morsel::Own(all) => all.len() == 0,
+            Morsel::Own(all, _) => all.len() == 0,
             Morsel::Shared(_, left) => left.is_empty(),
         }
     }
@@ -459,7 +480,7 @@ impl<'r> Feed<'r> {
     ) -> Result<Option<T>, EvalError> {
         loop {
             match &mut self.ready {
-                Morsel::Own(all) => {
+                Morsel::Own(all, _) => {
                     if let Some(series) = all.next() {
                         return visit(&series).map(Some);
                     }
@@ -478,6 +499,7 @@ impl<'r> Feed<'r> {
 
     /// Makes the next series ready, once none is, maybe none; false when there is no more.
     fn refresh(&mut self) -> Result<bool, EvalError> {
+        self.ready = Morsel::default();
         if let Some(read) = self.read.pop_front() {
             self.ready = read;
             return Ok(true);
@@ -495,7 +517,9 @@ impl<'r> Feed<'r> {
             self.run.remarks().add_from_store(open.take_warnings());
             self.stream = None;
         }
-        self.ready = Morsel::Own(batch.into_iter());
+        let mut memory = self.run.memory("a batch of series");
+        memory.grow_to(batch.iter().map(series_bytes).sum())?;
+        self.ready = Morsel::Own(batch.into_iter(), Some(Arc::new(memory)));
         Ok(true)
     }
 }

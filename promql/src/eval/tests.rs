@@ -2,6 +2,10 @@
 //! Prometheus 3.14; the wide tests are `tests/conformance` and, in `query`,
 //! `tests/recorded.rs`.
 
+use std::sync::Arc;
+
+use isobar_model::{Columns, FloatHistogram, Labels};
+
 use super::testing::Memory;
 use super::{EvalError, evaluate};
 use crate::features::Features;
@@ -269,6 +273,82 @@ fn names_are_dropped_and_must_not_collide() {
         "label_replace(m_total{a=\"1\"}, \"b\", \"\", \"\", \"\")",
         "vector cannot contain metrics with the same labelset",
     );
+}
+
+#[test]
+fn floats_and_histograms_of_one_label_set() {
+    let names = |name| Labels::from_pairs([("__name__", name), ("a", "1")]);
+    let (mut floats, mut histograms) = (Columns::default(), Columns::default());
+    for time_ms in [60_000, 75_000] {
+        floats.push(time_ms, 1.0);
+        let histogram = Arc::new(FloatHistogram::default());
+        histograms.histograms.push((time_ms, histogram));
+    }
+    let again = (names("h"), histograms.clone());
+    let both = Memory(vec![(names("f"), floats), again.clone()]);
+    let twice = Memory(vec![again, (names("i"), histograms)]);
+    let ask = |query: &str, source: &Memory, end_ms, delayed| {
+        let params = PlanParams {
+            query,
+            start_ms: 60_000,
+            end_ms,
+            step_ms: 15_000,
+            lookback_ms: 10_000,
+            features: Features {
+                delayed_name_removal: delayed,
+                ..Features::default()
+            },
+            ..PlanParams::default()
+        };
+        let params = match end_ms {
+            60_000 => PlanParams {
+                step_ms: 0,
+                ..params
+            },
+            _ => params,
+        };
+        let plan = plan(&parse_expr(query).expect(query), &params).expect(query);
+        let result = evaluate(&plan, source, &Limits::default(), &CancelToken::default());
+        match result.map(|it| it.value) {
+            Ok(Value::Matrix(series)) => {
+                let told = |it: &crate::value::MatrixSeries| {
+                    let histograms = it.columns.histograms.len();
+                    format!("{} {} + {histograms}", it.labels, it.columns.values.len())
+                };
+                series.iter().map(told).collect::<Vec<_>>().join(", ")
+            }
+            Ok(Value::Vector(samples)) => {
+                let told = |it: &crate::value::VectorSample| match it.histogram {
+                    Some(_) => "histogram".to_owned(),
+                    None => it.value.to_string(),
+                };
+                samples.iter().map(told).collect::<Vec<_>>().join(", ")
+            }
+            Ok(other) => format!("{other:?}"),
+            Err(error) => error.to_string(),
+        }
+    };
+    let collide = "vector cannot contain metrics with the same labelset";
+    for (query, range, instant, later) in [
+        ("-{a='1'}", "{a=\"1\"} 2 + 2", "histogram", "histogram"),
+        ("-(-{a='1'})", "{a=\"1\"} 2 + 2", "histogram", "histogram"),
+        ("abs(-{a='1'})", "{a=\"1\"} 2 + 0", "1", "1"),
+        ("sum(-{a='1'})", "{} 2 + 0", "-1", ""),
+        ("{a='1'} * 1", collide, collide, "histogram"),
+        (
+            "label_replace({a='1'}, '__name__', '', '', '')",
+            "{a=\"1\"} 2 + 2",
+            "histogram",
+            "histogram",
+        ),
+    ] {
+        assert_eq!(ask(query, &both, 75_000, false), range, "{query}");
+        assert_eq!(ask(query, &both, 60_000, false), instant, "{query}");
+        assert_eq!(ask(query, &both, 60_000, true), later, "{query}");
+    }
+    for (end_ms, delayed) in [(75_000, false), (60_000, false), (60_000, true)] {
+        assert_eq!(ask("-{a='1'}", &twice, end_ms, delayed), collide);
+    }
 }
 
 #[test]

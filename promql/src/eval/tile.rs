@@ -3,7 +3,8 @@
 //! A tile has a row for each series: its labels, a value per step and a presence bit per step.
 //! Values where the bit is clear mean nothing. With delayed name removal a row also says whether
 //! its name goes in the end. Native histograms stand apart from the values, for
-//! each row a list of steps; no step has both. Operators hand tiles on that hold at most
+//! each row a list of steps; no step has both but those of
+//! [`Merge::by_series`](super::merge::Merge::by_series). Operators hand tiles on that hold at most
 //! [`VALUES_MAX`] values (but always at least one row); an operator that has to keep a whole
 //! input keeps it in a tile without that bound.
 
@@ -349,6 +350,20 @@ impl<'a> RowRef<'a> {
             .binary_search_by_key(&step, |it| it.0)
             .ok()?;
         Some(&self.histograms[at].1)
+    }
+
+    /// The first step that has both a value and a histogram.
+    pub(crate) fn first_mixed(&self) -> Option<usize> {
+        let mut steps = self.histograms.iter().map(|(step, _)| *step);
+        steps.find(|step| self.has(*step))
+    }
+
+    /// Whether both rows have a value at some step, or both a histogram.
+    pub(crate) fn meets(&self, other: &RowRef<'_>) -> bool {
+        let theirs = |step| other.histograms.binary_search_by_key(&step, |it| it.0);
+        let mut steps = self.histograms.iter().map(|(step, _)| *step);
+        first_common(self.present, other.present).is_some()
+            || (!other.histograms.is_empty() && steps.any(|step| theirs(step).is_ok()))
     }
 
     /// The steps that have a value or a histogram.

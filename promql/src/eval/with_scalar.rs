@@ -59,7 +59,7 @@ pub(super) fn build<'r>(
         names,
     });
     Ok(match merges {
-        true => merge_nameless(run, rows, removal),
+        true => merge_nameless(run, node, rows, removal),
         false => rows,
     })
 }
