@@ -8,18 +8,18 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::limit::LimitStore;
-use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::config::{
-    AzureConfig, BucketConfig, BucketLookup, FilesystemConfig, GcsConfig, HttpConfig, Provider,
-    S3Config,
+    AzureConfig, BucketConfig, BucketLookup, GcsConfig, HttpConfig, Provider, S3Config,
 };
 use super::credentials::{self, Environment};
+use super::filesystem::Filesystem;
 use super::http::{Connector, HttpError};
+use super::normal::Normal;
 
 /// A request is not tried again when the first try is longer ago than that.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(180);
@@ -102,11 +102,12 @@ impl Bucket {
             }
             Provider::Azure(azure) => {
                 remarks.when(!azure.msi_resource.is_empty(), "msi_resource has no effect");
-                let store = limited(azure_store(azure)?, &azure.http_config);
+                let store = limited(Normal::new(azure_store(azure)?), &azure.http_config);
                 (store, azure.container.clone(), Some(16 << 20))
             }
             Provider::Filesystem(files) => {
-                let store = Arc::new(filesystem(files)?) as Arc<dyn ObjectStore>;
+                let store = Arc::new(Filesystem::new(std::path::Path::new(&files.directory))?)
+                    as Arc<dyn ObjectStore>;
                 (store, format!("fs: {}", files.directory), Some(16 << 20))
             }
             Provider::Memory => (
@@ -385,15 +386,6 @@ fn azure_store(config: &AzureConfig) -> Result<object_store::azure::MicrosoftAzu
         builder = builder.with_config(AzureConfigKey::ClientId, &config.user_assigned_id);
     }
     Ok(builder.build()?)
-}
-
-fn filesystem(config: &FilesystemConfig) -> Result<LocalFileSystem, BuildError> {
-    let directory = &config.directory;
-    std::fs::create_dir_all(directory).map_err(|source| BuildError::Io {
-        path: directory.clone(),
-        source,
-    })?;
-    Ok(LocalFileSystem::new_with_prefix(directory)?.with_automatic_cleanup(true))
 }
 
 #[cfg(test)]
