@@ -17,6 +17,7 @@ use super::*;
 mod acceptance;
 mod counting;
 mod faults;
+mod random;
 mod watched;
 
 /// A bucket with some blocks, and where they lie on disk.
