@@ -15,7 +15,7 @@ mod telemetry;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use flags::{Cli, Command};
 
@@ -28,11 +28,13 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(why) => Cli::command().error(ErrorKind::Io, why).exit(),
     };
-    let cli = Cli::parse_from(arguments);
+    let matches = Cli::command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     telemetry::logs::init(&cli.log);
     let result = match cli.command {
         Command::Standalone(flags) => cmd::standalone::run(*flags),
         Command::Sidecar(flags) => cmd::sidecar::run(*flags),
+        Command::Store(flags) => cmd::store::run(*flags, flags::listed(&matches)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

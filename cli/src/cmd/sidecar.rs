@@ -28,7 +28,6 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
-use super::show_metrics;
 use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, SidecarFlags};
 use crate::serve;
 use crate::shutdown::Shutdown;
@@ -140,7 +139,9 @@ impl Parts {
 
     fn router(&self) -> Router {
         let registry = Arc::clone(&self.registry);
-        let show = move |headers: HeaderMap| async move { show_metrics(&registry, &headers) };
+        let show = move |headers: HeaderMap| async move {
+            serve::common::show_metrics(&registry, &headers)
+        };
         let ready = Arc::clone(&self.ready);
         let is_ready = move || async move {
             match ready.load(Ordering::Acquire) {

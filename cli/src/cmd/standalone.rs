@@ -27,7 +27,6 @@ use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
-use super::show_metrics;
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
 use crate::serve;
@@ -183,7 +182,9 @@ impl Standalone {
 
     fn router(&self) -> Router {
         let registry = Arc::clone(&self.registry);
-        let show = move |headers: HeaderMap| async move { show_metrics(&registry, &headers) };
+        let show = move |headers: HeaderMap| async move {
+            serve::common::show_metrics(&registry, &headers)
+        };
         self.routes.clone().route("/metrics", get(show))
     }
 

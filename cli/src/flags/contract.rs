@@ -96,6 +96,11 @@ fn flags_of_the_sidecar() {
     check("sidecar", &[], &["http.config"]);
 }
 
+#[test]
+fn flags_of_the_store() {
+    check("store", &[], &["http.config"]);
+}
+
 /// What prometheus-operator gives to the sidecar.
 #[test]
 fn arguments_of_prometheus_operator() {

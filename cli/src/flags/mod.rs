@@ -1,6 +1,7 @@
 //! The command line. Flags are text that has been checked; the components' plain configs are
 //! made of them in [`crate::cmd`]. The doc comments here are the help pages.
 
+pub(crate) mod bucket;
 pub(crate) mod common;
 #[cfg(test)]
 mod contract;
@@ -11,12 +12,15 @@ pub(crate) mod replicas;
 pub(crate) mod server;
 pub(crate) mod sidecar;
 pub(crate) mod standalone;
+pub(crate) mod store;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;
 pub(crate) mod units;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::collections::BTreeMap;
+
+use clap::{ArgMatches, Args, Parser, Subcommand, ValueEnum};
 
 /// Stores and queries the metrics of many Prometheus clusters.
 ///
@@ -43,6 +47,30 @@ pub(crate) struct Cli {
     pub(crate) common: common::CommonFlags,
 }
 
+/// Names and values of all flags of the component that was chosen, as text.
+pub(crate) fn listed(matches: &ArgMatches) -> BTreeMap<String, String> {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    command.build();
+    let Some((name, matches)) = matches.subcommand() else {
+        return BTreeMap::new();
+    };
+    let part = command.find_subcommand(name);
+    let arguments = part.into_iter().flat_map(clap::Command::get_arguments);
+    arguments
+        .filter_map(|argument| {
+            let values = matches
+                .try_get_raw(argument.get_id().as_str())
+                .ok()
+                .flatten();
+            let texts = values.into_iter().flatten().map(|it| it.to_string_lossy());
+            Some((
+                argument.get_long()?.to_owned(),
+                texts.collect::<Vec<_>>().join(","),
+            ))
+        })
+        .collect()
+}
+
 /// The parts that can be run.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -50,6 +78,8 @@ pub(crate) enum Command {
     Standalone(Box<standalone::StandaloneFlags>),
     /// Beside one Prometheus: its data over the Store API.
     Sidecar(Box<sidecar::SidecarFlags>),
+    /// The blocks of a bucket, through the Store API.
+    Store(Box<store::StoreFlags>),
 }
 
 /// How much is logged, and how.

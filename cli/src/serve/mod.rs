@@ -1,5 +1,6 @@
 //! Sockets: HTTP and gRPC servers that stop when they are told to.
 
+pub(crate) mod common;
 mod grpc;
 mod tls;
 

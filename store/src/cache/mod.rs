@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use ulid::Ulid;
 
+pub mod config;
 mod disk;
 mod memory;
 pub mod ranges;

@@ -1,0 +1,328 @@
+//! `isobar store`: the blocks of a bucket through the Store API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use axum::routing::get;
+use isobar_model::time::rfc3339;
+use isobar_model::{Budget, Clock};
+use isobar_proto::thanos::info::info_server::InfoServer;
+use isobar_proto::thanos::store_server::StoreServer;
+use isobar_store::Store;
+use isobar_store::block::relabel::{self, Action};
+use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness};
+use isobar_store::bucket::Bucket;
+use isobar_store::cache::remote::Remote;
+use isobar_store::cache::{CacheConfig, PageCache};
+use isobar_store::compute::Pool;
+use isobar_store::gateway::{Gateway, GatewayConfig, Limits};
+use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
+use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+use tonic::service::Routes;
+
+use crate::flags::bucket::content;
+use crate::flags::store::{DiscoveryWay, StoreFlags};
+use crate::serve::common::{self, Common};
+use crate::serve::{self, GrpcConfig};
+use crate::shutdown::Shutdown;
+use crate::telemetry::component::ComponentCollector;
+use crate::telemetry::process;
+
+/// Most pieces of work that wait for a compute thread.
+const WAITING_MAX: usize = 4096;
+/// How long a bucket that cannot be listed is left alone at the start.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// What relabeling rules may do when they choose blocks, as in Thanos.
+const SELECTOR_ACTIONS: [Action; 4] =
+    [Action::Keep, Action::Drop, Action::HashMod, Action::Replace];
+
+/// Runs until a signal stops it.
+///
+/// # Errors
+/// When the flags, the data directory or a socket cannot be used.
+pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    runtime.block_on(async {
+        let clock = Clock::system();
+        let shutdown = Shutdown::on_signals()?;
+        let parts = Parts::new(&flags, &clock)?;
+        let http = serve::bind(flags.http.http_address, "http-address").await?;
+        let grpc = serve::bind(flags.grpc.grpc_address, "grpc-address").await?;
+        let grpc_config = GrpcConfig::of(&flags.grpc)?;
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
+        let about = ComponentCollector::new("store", Arc::clone(&parts.ready));
+        registry.register_collector(Box::new(about));
+        let router = common::router(
+            Common {
+                ready: Arc::clone(&parts.ready),
+                registry: Arc::new(registry),
+                flags: listed,
+                started_ms: clock.now_ms(),
+                cors: !flags.disable_cors,
+            },
+            blocks_api(&parts, flags.bucket_web_label.clone().unwrap_or_default()),
+        );
+        let services = parts.services();
+        let grace = flags.http.http_grace_period.0;
+        let serving = async {
+            tokio::try_join!(
+                serve::http(http, router, shutdown.clone(), grace),
+                serve::grpc(grpc, services, grpc_config, shutdown.clone()),
+            )
+        };
+        let result = tokio::select! {
+            result = serving => result.map(|_| ()),
+            () = parts.sync(&flags, &clock) => Ok(()),
+        };
+        shutdown.stop();
+        tracing::info!("stopped");
+        result
+    })
+}
+
+/// The parts of the process, wired.
+struct Parts {
+    gateway: Gateway,
+    bucket: Bucket,
+    filters: BlockFilters,
+    ready: Arc<AtomicBool>,
+    loaded: Arc<RwLock<Loaded>>,
+}
+
+/// What the page of blocks shows.
+#[derive(Default)]
+struct Loaded {
+    blocks: Vec<Arc<isobar_store::block::Meta>>,
+    refreshed_ms: Option<i64>,
+    error: Option<String>,
+}
+
+/// The filters, whose times move with the clock.
+struct BlockFilters {
+    fixed: Filters,
+    min: crate::flags::time::FlagTime,
+    max: crate::flags::time::FlagTime,
+}
+
+impl BlockFilters {
+    fn of(flags: &StoreFlags) -> anyhow::Result<Self> {
+        let flag = "selector.relabel-config";
+        let (inline, file) = (&flags.relabel_config, &flags.relabel_config_file);
+        let yaml = content(flag, inline.as_deref(), file.as_deref())?;
+        let rules = yaml
+            .map(|yaml| relabel::parse(&yaml, Some(&SELECTOR_ACTIONS)))
+            .transpose();
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Ok(BlockFilters {
+            fixed: Filters {
+                rules: rules
+                    .with_context(|| format!("--{flag}"))?
+                    .unwrap_or_default(),
+                consistency_delay_ms: millis(flags.consistency_delay.0),
+                ignore_deletion_marks_delay_ms: Some(millis(flags.ignore_deletion_marks_delay.0)),
+                deduplicate: true,
+                ..Filters::default()
+            },
+            min: flags.min_time,
+            max: flags.max_time,
+        })
+    }
+
+    fn at(&self, now_ms: i64) -> Filters {
+        Filters {
+            min_ms: self.min.ms(now_ms),
+            max_ms: self.max.ms(now_ms),
+            ..self.fixed.clone()
+        }
+    }
+}
+
+impl Parts {
+    fn new(flags: &StoreFlags, clock: &Clock) -> anyhow::Result<Self> {
+        let Some(config) = flags.bucket.read()? else {
+            bail!("no bucket is given: --objstore.config or --objstore.config-file is needed");
+        };
+        let bucket = Bucket::new(&config, &|name| std::env::var(name).ok())?;
+        for remark in &bucket.remarks {
+            tracing::warn!(flag = "objstore.config", "{remark}");
+        }
+        let now = clock.now_ms();
+        if flags.min_time.ms(now) > flags.max_time.ms(now) {
+            bail!(
+                "--min-time={} is after --max-time={}",
+                flags.min_time,
+                flags.max_time
+            );
+        }
+        std::fs::create_dir_all(&flags.data_dir)
+            .with_context(|| format!("data directory {}", flags.data_dir.display()))?;
+        let memory_bytes = index_cache_bytes(flags)?;
+        let cache = CacheConfig {
+            memory_bytes,
+            disk_bytes: flags.disk_cache_size.0,
+        };
+        let cache = PageCache::open(cache, &flags.data_dir.join("pages"))
+            .with_context(|| format!("data directory {}", flags.data_dir.display()))?;
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let pool = Pool::new("store", threads, WAITING_MAX).context("start compute threads")?;
+        let budget = flags.memory_budget.of(process::memory_usable());
+        let budget = budget.saturating_sub(memory_bytes).max(budget / 4);
+        let config = GatewayConfig {
+            limits: Limits {
+                touched_series: flags.touched_series,
+                samples: flags.series_samples,
+                downloaded_bytes: flags.downloaded_bytes.0,
+                request_series: flags.request_series,
+                request_samples: flags.request_samples,
+            },
+            request_bytes: budget.min(flags.chunk_pool_size.0),
+            concurrency: flags.series_concurrency,
+            ..GatewayConfig::new(&flags.data_dir)
+        };
+        let remote = Remote::new(Arc::clone(&bucket.store), tokio::runtime::Handle::current());
+        let budget = Budget::new("the memory of all requests (--memory.budget)", budget);
+        let gateway = Gateway::new(config, remote, Arc::new(cache), Arc::new(pool), budget);
+        Ok(Parts {
+            gateway,
+            bucket,
+            filters: BlockFilters::of(flags)?,
+            ready: Arc::default(),
+            loaded: Arc::default(),
+        })
+    }
+
+    fn services(&self) -> Routes {
+        let store: Arc<dyn Store> = Arc::new(self.gateway.clone());
+        let service = StoreService::new(Arc::clone(&store), None, RequestLimits::default());
+        let info = InfoService::new("store", store, Apis::default());
+        let service = StoreServer::new(service).max_decoding_message_size(usize::MAX);
+        Routes::new(service).add_service(InfoServer::new(info))
+    }
+
+    /// Looks at the bucket again and again. The first look takes known blocks as they were, so that it
+    /// ends with one listing; the component is ready then.
+    async fn sync(&self, flags: &StoreFlags, clock: &Clock) {
+        let options = FetchOptions {
+            discovery: match flags.discovery {
+                DiscoveryWay::Concurrent => Discovery::Concurrent,
+                DiscoveryWay::Recursive => Discovery::Recursive,
+            },
+            concurrency: flags.meta_concurrency.max(1),
+            data_dir: Some(flags.data_dir.clone()),
+        };
+        let mut fetcher = Fetcher::new(Arc::clone(&self.bucket.store), options);
+        let mut freshness = Freshness::Known;
+        loop {
+            let began = clock.now_ms();
+            let worked = self.look(&mut fetcher, freshness, clock).await;
+            if worked && !self.ready.load(Ordering::Acquire) {
+                self.ready.store(true, Ordering::Release);
+                tracing::info!(
+                    blocks = self.gateway.blocks().len(),
+                    took_ms = clock.now_ms() - began,
+                    http = %flags.http.http_address,
+                    grpc = %flags.grpc.grpc_address,
+                    bucket = self.bucket.name,
+                    version = env!("CARGO_PKG_VERSION"),
+                    "ready"
+                );
+            }
+            let wait = match (worked, freshness) {
+                // What has changed in known blocks is looked up right behind.
+                (true, Freshness::Known) => Duration::ZERO,
+                (true, Freshness::Current) => flags.sync_interval.0,
+                (false, _) => flags.sync_interval.0.min(RETRY_INTERVAL),
+            };
+            if worked {
+                freshness = Freshness::Current;
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn look(&self, fetcher: &mut Fetcher, freshness: Freshness, clock: &Clock) -> bool {
+        let now = clock.now_ms();
+        let fetched = match fetcher.fetch(freshness).await {
+            Ok(fetched) => fetched,
+            Err(error) => {
+                tracing::error!(%error, bucket = self.bucket.name, "the bucket cannot be listed, trying again");
+                self.loaded.write().error = Some(error.to_string());
+                return false;
+            }
+        };
+        for (block, why) in &fetched.failed {
+            tracing::warn!(%block, why, "a block cannot be looked at, trying again later");
+        }
+        for why in &fetched.bad_marks {
+            tracing::warn!(why, "a mark of a block cannot be read and means nothing");
+        }
+        let (taken, _counts) = fetched.select(&self.filters.at(now), now);
+        self.gateway
+            .set_blocks(taken.iter().map(|block| &*block.meta));
+        *self.loaded.write() = Loaded {
+            blocks: taken.into_iter().map(|block| block.meta).collect(),
+            refreshed_ms: Some(now),
+            error: None,
+        };
+        true
+    }
+}
+
+/// What `--index-cache.config` says, else `--index-cache-size`.
+fn index_cache_bytes(flags: &StoreFlags) -> anyhow::Result<u64> {
+    let flag = "index-cache.config";
+    let (inline, file) = (&flags.index_cache_config, &flags.index_cache_config_file);
+    let Some(yaml) = content(flag, inline.as_deref(), file.as_deref())? else {
+        return Ok(flags.index_cache_size.0);
+    };
+    let config = isobar_store::cache::config::IndexCacheConfig::parse(&yaml);
+    let config = config.with_context(|| format!("--{flag}"))?;
+    for remark in &config.remarks {
+        tracing::warn!(flag, "{remark}");
+    }
+    Ok(config.max_size_bytes)
+}
+
+/// `/api/v1/blocks`: with `view=loaded` the blocks that are served.
+fn blocks_api(parts: &Parts, label: String) -> Router {
+    let state = (Arc::clone(&parts.loaded), label);
+    Router::new()
+        .route("/blocks", get(blocks))
+        .with_state(state)
+}
+
+async fn blocks(
+    State((loaded, label)): State<(Arc<RwLock<Loaded>>, String)>,
+    Query(params): Query<BTreeMap<String, String>>,
+) -> Response {
+    let is_loaded = params.get("view").is_some_and(|view| view == "loaded");
+    let loaded = loaded.read();
+    let (mut blocks, mut refreshed) = (Vec::new(), "0001-01-01T00:00:00Z".to_owned());
+    let mut error = Value::Null;
+    // The other view is that of a compactor, which sees all blocks of the bucket.
+    if is_loaded {
+        for meta in &loaded.blocks {
+            blocks.push(serde_json::from_slice::<Value>(&meta.encode()).unwrap_or_default());
+        }
+        refreshed = loaded.refreshed_ms.map_or(refreshed, rfc3339);
+        error = loaded.error.clone().map_or(Value::Null, Value::String);
+    }
+    common::success(&json!({
+        "label": label,
+        "blocks": blocks,
+        "refreshedAt": refreshed,
+        "err": error,
+    }))
+}
