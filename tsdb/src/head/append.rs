@@ -205,8 +205,10 @@ impl<S: IncomingSeries> Batch<'_, S> {
                 continue;
             }
             let mut locked = self.head.shards[shard].lock();
-            // First probe for all, then touch all, then append, so that the processor overlaps the
-            // waits for memory of many series.
+            // First touch the keys of all, then find all, then touch all series, then append, so that
+            // the processor overlaps the waits for memory of many series.
+            let keys = group.iter().map(|todo| locked.touch(todo.key));
+            std::hint::black_box(keys.fold(0, |all, id| all ^ id));
             scratch.known.clear();
             for todo in group {
                 match locked.find(todo.key) {

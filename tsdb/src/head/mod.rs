@@ -12,6 +12,7 @@ mod filing;
 mod gather;
 pub mod incoming;
 mod index;
+mod keys;
 pub(crate) mod late;
 pub mod limits;
 mod postings;

@@ -3,9 +3,9 @@
 //! A series' id names its shard in the low bits and its slot in the rest, so ids are dense as
 //! long as the shards are evenly filled.
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_128_with_secret;
 
+use super::keys::Keys;
 use super::late::Epoch;
 use super::series::MemSeries;
 
@@ -27,8 +27,8 @@ const KEYS_MIN: usize = 1024;
 /// The hash of a tenant and of labels as they stand encoded in a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key {
-    high: u64,
-    low: u64,
+    pub(super) high: u64,
+    pub(super) low: u64,
 }
 
 impl Key {
@@ -79,7 +79,7 @@ pub(crate) fn slot_of(id: u32) -> u32 {
 
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
-    keys: HashTable<(Key, u32)>,
+    keys: Keys,
     pages: Vec<Vec<Option<MemSeries>>>,
     series_count: usize,
     /// Series of which a chunk was sealed, until someone takes chunks to a file. Those that come
@@ -90,28 +90,29 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    /// Reads what [`Shard::find`] will read first. Done for many keys before the first is searched, so
+    /// that the processor waits for their memory all at once.
+    #[inline]
+    pub(crate) fn touch(&self, key: Key) -> u32 {
+        self.keys.touch(key)
+    }
+
     #[inline]
     pub(crate) fn find(&self, key: Key) -> Option<u32> {
-        self.keys
-            .find(key.low, |(other, _)| *other == key)
-            .map(|(_, id)| *id)
+        self.keys.find(key)
     }
 
     /// Remembers that a key leads to a series, of this shard or of another.
     pub(crate) fn add_key(&mut self, key: Key, id: u32) {
         let room = self.keys.len() < KEYS_MIN + KEYS_PER_SERIES_MAX * self.series_count;
         if room && self.find(key).is_none() {
-            self.keys
-                .insert_unique(key.low, (key, id), |(key, _)| key.low);
+            self.keys.insert(key, id);
         }
     }
 
     /// Forgets the keys of series that are gone.
-    pub(crate) fn retain_keys(&mut self, mut lives: impl FnMut(u32) -> bool) {
-        self.keys.retain(|(_, id)| lives(*id));
-        if self.keys.capacity() > 2 * self.keys.len() + KEYS_MIN {
-            self.keys.shrink_to_fit(|(key, _)| key.low);
-        }
+    pub(crate) fn retain_keys(&mut self, lives: impl FnMut(u32) -> bool) {
+        self.keys.retain(lives);
     }
 
     #[inline]
@@ -179,7 +180,7 @@ impl Shard {
     /// The memory that keys and slots take, in bytes.
     pub(crate) fn table_bytes(&self) -> usize {
         let slots: usize = self.pages.iter().map(Vec::capacity).sum();
-        self.keys.capacity() * size_of::<(Key, u32)>() + slots * size_of::<Option<MemSeries>>()
+        self.keys.heap_bytes() + slots * size_of::<Option<MemSeries>>()
     }
 }
 

@@ -25,7 +25,7 @@ const POSTINGS_ALIGN: usize = 4;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 /// How many postings, of twelve bytes each, are collected in one pass over the series, unless a
 /// single label has more.
-const COLLECTED_POSTINGS_MAX: u64 = 1 << 20;
+const COLLECTED_POSTINGS_MAX: u64 = 256 << 10;
 
 /// Writes an index file.
 pub struct IndexWriter {
