@@ -14,5 +14,6 @@ mod hostile;
 mod import;
 mod kinds;
 mod late;
+mod limits;
 mod peers;
 mod standalone;

@@ -1,6 +1,7 @@
 //! What the endpoint counts.
 
 use axum::http::StatusCode;
+use isobar_model::Tenant;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -29,6 +30,7 @@ pub(super) struct Metrics {
     duplicates: Family<TenantLabel, Counter>,
     rejected: Family<ReasonLabels, Counter>,
     refused: Family<CodeLabel, Counter>,
+    too_fast: Family<TenantLabel, Counter>,
     histograms: Family<TenantLabel, Counter>,
     exemplars: Family<TenantLabel, Counter>,
     exemplars_dropped: Family<ReasonLabels, Counter>,
@@ -41,6 +43,7 @@ impl Metrics {
             duplicates: Family::default(),
             rejected: Family::default(),
             refused: Family::default(),
+            too_fast: Family::default(),
             histograms: Family::default(),
             exemplars: Family::default(),
             exemplars_dropped: Family::default(),
@@ -64,6 +67,11 @@ impl Metrics {
             "isobar_ingest_refused_requests",
             "Write requests answered with an error, by status",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "isobar_ingest_rate_limited_requests",
+            "Write requests refused because their tenant writes more samples a second than it may",
+            metrics.too_fast.clone(),
         );
         registry.register(
             "isobar_ingest_histograms",
@@ -131,6 +139,13 @@ impl Metrics {
             };
             self.exemplars_dropped.get_or_create(&labels).inc_by(count);
         }
+    }
+
+    pub(super) fn too_fast(&self, tenant: &Tenant) {
+        let tenant = TenantLabel {
+            tenant: tenant.to_string(),
+        };
+        self.too_fast.get_or_create(&tenant).inc();
     }
 
     pub(super) fn refused(&self, status: StatusCode) {

@@ -202,7 +202,12 @@ impl RemoteWrite {
         let work = || request::store(&self.db, &self.metadata, tenant, body, max);
         let stored = match compute::here(work) {
             Err(error) => Err(StoreError::Unworked(error)),
-            Ok(Err(error)) => Err(StoreError::Request(error)),
+            Ok(Err(error)) => {
+                if matches!(error, RequestError::Store(Error::TooManySamples { .. })) {
+                    self.metrics.too_fast(tenant);
+                }
+                Err(StoreError::Request(error))
+            }
             Ok(Ok(outcome)) => match outcome.ticket {
                 None => Ok((outcome, Ok(()))),
                 Some(ticket) => {
