@@ -17,7 +17,7 @@ use crate::disk::OutFile;
 use crate::encoding::{
     Crc32c, DecodeError, Decoder, crc32c, put_be32, put_uvarint, put_uvarint_str, put_varint,
 };
-use crate::mmap::map_file;
+use crate::mmap::Mapped;
 use crate::pace::breathe;
 
 const VERSION: u8 = 2;
@@ -26,6 +26,9 @@ const WRITE_BUFFER_BYTES: usize = 1 << 20;
 /// How many postings, of twelve bytes each, are collected in one pass over the series, unless a
 /// single label has more.
 const COLLECTED_POSTINGS_MAX: u64 = 256 << 10;
+
+/// Of the series that are read back, so many bytes are in the process' memory at a time.
+const RELEASE_BYTES: usize = 4 << 20;
 
 /// Writes an index file.
 pub struct IndexWriter {
@@ -215,7 +218,7 @@ impl IndexWriter {
             .flush()
             .map_err(|e| Error::io("write", &self.path, e))?;
         // The file only grows while this is mapped.
-        let written = map_file(&self.path)?;
+        let written = Mapped::open(&self.path)?;
         let series = SeriesBytes {
             index: &written,
             begin: self.toc.series,
@@ -379,7 +382,7 @@ fn batches(uses: &[u64], postings_max: u64) -> Vec<std::ops::RangeInclusive<u32>
 
 /// The part of the file where the series stand.
 struct SeriesBytes<'a> {
-    index: &'a [u8],
+    index: &'a Mapped,
     begin: u64,
     end: u64,
 }
@@ -391,10 +394,17 @@ impl SeriesBytes<'_> {
         mut found: impl FnMut(u32, &mut Decoder<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), DecodeError> {
         let end = usize::try_from(self.end).map_err(|_| DecodeError::Truncated)?;
-        let bytes = self.index.get(..end).ok_or(DecodeError::Truncated)?;
+        let bytes = self.index.bytes();
+        let bytes = bytes.get(..end).ok_or(DecodeError::Truncated)?;
         let mut decoder = Decoder::at(bytes, self.begin)?;
+        let mut released = 0;
         loop {
             let begin = (bytes.len() - decoder.len()).next_multiple_of(SERIES_ALIGN);
+            if begin - released >= RELEASE_BYTES || begin >= bytes.len() {
+                released = begin;
+                // Should the system refuse, some memory stays longer than it must.
+                let _refused = self.index.release_pages();
+            }
             decoder = match bytes.get(begin..) {
                 Some(rest) if !rest.is_empty() => Decoder::new(rest),
                 _ => return Ok(()),
