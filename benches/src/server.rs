@@ -110,6 +110,7 @@ impl Peer {
                 format!("--http-address={http}"),
                 format!("--grpc-address=127.0.0.1:{}", ports[1]),
                 "--no-self-monitoring".to_owned(),
+                "--web.enable-admin-api".to_owned(),
             ],
         };
         arguments.extend(self.arguments.iter().cloned());
@@ -281,16 +282,18 @@ impl Server {
         folder_bytes(&self.process.path.join("data"))
     }
 
-    /// Bytes and samples of all finished blocks, where there are any. Prometheus is asked to write its
-    /// head as a block first.
+    /// Bytes and samples of all finished blocks, where there are any.
     pub fn blocks(&self) -> anyhow::Result<Option<(u64, u64)>> {
-        let folder = match self.peer.kind {
-            Kind::Prometheus => self.snapshot()?,
-            _ => self.process.path.join("data"),
-        };
-        let mut total = (0, 0);
-        add_blocks(&folder, &mut total)?;
-        Ok((total.1 > 0).then_some(total))
+        blocks_in(&self.process.path.join("data"))
+    }
+
+    /// As [`Server::blocks`], but where blocks are Prometheus' the head is written as blocks first, so
+    /// that all samples are in some.
+    pub fn all_in_blocks(&self) -> anyhow::Result<Option<(u64, u64)>> {
+        match self.peer.kind {
+            Kind::VictoriaMetrics => self.blocks(),
+            Kind::Prometheus | Kind::Isobar => blocks_in(&self.snapshot()?),
+        }
     }
 
     /// The number of finished blocks in the data directory.
@@ -304,7 +307,7 @@ impl Server {
             .count())
     }
 
-    /// Has a Prometheus write all that it holds as blocks. Their directory.
+    /// Has a Prometheus or Isobar write all that it holds as blocks. Their directory.
     pub fn snapshot(&self) -> anyhow::Result<PathBuf> {
         let url = format!("{}/api/v1/admin/tsdb/snapshot", self.url);
         let answer = crate::client::client()?
@@ -417,6 +420,12 @@ fn folder_bytes(folder: &Path) -> anyhow::Result<u64> {
         }
     }
     Ok(sum)
+}
+
+fn blocks_in(folder: &Path) -> anyhow::Result<Option<(u64, u64)>> {
+    let mut total = (0, 0);
+    add_blocks(folder, &mut total)?;
+    Ok((total.1 > 0).then_some(total))
 }
 
 fn add_blocks(folder: &Path, total: &mut (u64, u64)) -> anyhow::Result<()> {

@@ -261,7 +261,7 @@ fn measure(
         .collect();
     let queries_memory = watch.most().saturating_sub(idle);
     drop(watch);
-    let blocks = server.blocks()?;
+    let blocks = server.all_in_blocks()?;
     Ok(Figures {
         sent_in,
         first_cpu,
