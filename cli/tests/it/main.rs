@@ -17,3 +17,4 @@ mod late;
 mod limits;
 mod peers;
 mod standalone;
+mod store;

@@ -18,6 +18,7 @@ use super::request;
 use super::status::status;
 use crate::api::{Names, SeriesBatch, SeriesStream};
 use crate::compute::Pool;
+use crate::local::TRUNCATED;
 use crate::{Store, StoreError};
 
 /// What Thanos takes a chunk for when it counts samples.
@@ -134,10 +135,11 @@ impl store_server::Store for StoreService {
     }
 }
 
-/// Warnings and infos; Thanos has one list for both.
+/// Warnings and infos; Thanos has one list for both. That a limit was reached is not among them: a Thanos
+/// that wants whole answers fails on any warning, and who sets a limit expects to reach it.
 fn remarks(warnings: &Warnings) -> Vec<String> {
-    let (warnings, infos) = (warnings.warnings(), warnings.infos());
-    warnings.iter().chain(infos).cloned().collect()
+    let all = warnings.warnings().iter().chain(warnings.infos());
+    all.filter(|text| *text != TRUNCATED).cloned().collect()
 }
 
 fn taken_apart(names: Names) -> (Vec<String>, Vec<String>, Option<Vec<hints::Block>>) {
