@@ -8,6 +8,7 @@ mod flags;
 mod lenient;
 mod page;
 mod serve;
+mod ship;
 mod shutdown;
 mod status;
 mod telemetry;

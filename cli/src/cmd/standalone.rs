@@ -30,6 +30,7 @@ use tonic::service::Routes;
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
 use crate::serve;
+use crate::ship::{self, Shipping};
 use crate::shutdown::Shutdown;
 use crate::status::{DbCollector, Status};
 use crate::telemetry::{metrics, process, self_monitoring};
@@ -121,6 +122,7 @@ struct Standalone {
     registry: Arc<Registry>,
     routes: Router,
     services: Routes,
+    shipping: Option<Shipping>,
 }
 
 impl Standalone {
@@ -163,6 +165,13 @@ impl Standalone {
             metrics: HttpMetrics::new(&mut registry),
             name: "Isobar".to_owned(),
         };
+        let bucket = flags.bucket.config(&ship::environment)?;
+        let shipping = bucket
+            .map(|bucket| Shipping::new(&bucket, &flags.data_dir, clock.clone()))
+            .transpose()?;
+        if let Some(shipping) = &shipping {
+            registry.register_collector(Box::new(shipping.collector()));
+        }
         let page = StartPage::new(&flags, clock.clone(), Arc::clone(&db));
         let routes = isobar_query::http::router(Arc::new(app))
             .merge(write.router())
@@ -177,6 +186,7 @@ impl Standalone {
             registry: Arc::new(registry),
             routes,
             services,
+            shipping,
         })
     }
 
@@ -197,6 +207,7 @@ impl Standalone {
         tokio::join!(
             self.maintain(shutdown),
             self.monitor(shutdown),
+            self.ship(shutdown),
             refuse_requests
         );
         // Whoever serves decides when the process ends.
@@ -219,6 +230,12 @@ impl Standalone {
                 ),
                 Err(error) => tracing::error!(%error, "maintenance panicked, trying again later"),
             }
+        }
+    }
+
+    async fn ship(&self, shutdown: &Shutdown) {
+        if let Some(shipping) = &self.shipping {
+            shipping.run(shutdown).await;
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::bucket::BucketFlags;
 use super::features::FeatureFlags;
 use super::limits::LimitFlags;
 use super::replicas::ReplicaFlags;
@@ -75,6 +76,9 @@ pub(crate) struct StandaloneFlags {
         help_heading = "Storage"
     )]
     pub(crate) late_window: FlagDuration,
+
+    #[command(flatten)]
+    pub(crate) bucket: BucketFlags,
 
     #[command(flatten)]
     pub(crate) limits: LimitFlags,
@@ -225,6 +229,7 @@ impl StandaloneFlags {
             ("wal.sync", format!("{:?}", self.wal_sync).to_lowercase()),
             ("web.enable-admin-api", self.enable_admin_api.to_string()),
         ];
+        listed.extend(self.bucket.listed());
         listed.extend(self.limits.listed());
         listed.extend(self.grpc_tls.listed());
         listed.sort_unstable();

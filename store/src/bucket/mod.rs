@@ -8,6 +8,7 @@ pub mod config;
 mod credentials;
 pub mod filesystem;
 mod http;
+pub mod metered;
 mod normal;
 #[cfg(test)]
 mod tests;
