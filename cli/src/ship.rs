@@ -12,6 +12,7 @@ use isobar_store::block::Meta;
 use isobar_store::block::meta::Source;
 use isobar_store::block::shipper::{Shipper, ShipperConfig, ShipperStats};
 use isobar_store::block::upload::UploadOptions;
+use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::bucket::{Bucket, BucketConfig};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -47,6 +48,7 @@ impl Shipping {
         config: &BucketConfig,
         directory: &Path,
         clock: Clock,
+        metrics: &BucketMetrics,
     ) -> anyhow::Result<Self> {
         let bucket = Bucket::new(config, &environment)?;
         for remark in &bucket.remarks {
@@ -61,7 +63,8 @@ impl Shipping {
             part_bytes: bucket.part_bytes,
             ..UploadOptions::default()
         };
-        let shipper = Shipper::new(config, bucket.store);
+        let store = metrics.watch(bucket.store, &bucket.name, clock.clone());
+        let shipper = Shipper::new(config, store);
         Ok(Shipping {
             stats: shipper.stats(),
             shipper: Mutex::new(shipper),

@@ -18,6 +18,7 @@ use isobar_query::http::{App, Readiness};
 use isobar_query::metrics::{EngineMetrics, HttpMetrics};
 use isobar_store::Store;
 use isobar_store::admin::Admin;
+use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::local::LocalStore;
@@ -166,12 +167,15 @@ impl Standalone {
             name: "Isobar".to_owned(),
         };
         let bucket = flags.bucket.config(&ship::environment)?;
-        let shipping = bucket
-            .map(|bucket| Shipping::new(&bucket, &flags.data_dir, clock.clone()))
-            .transpose()?;
-        if let Some(shipping) = &shipping {
-            registry.register_collector(Box::new(shipping.collector()));
-        }
+        let shipping = match bucket {
+            Some(bucket) => {
+                let metrics = BucketMetrics::new(&mut registry);
+                let shipping = Shipping::new(&bucket, &flags.data_dir, clock.clone(), &metrics)?;
+                registry.register_collector(Box::new(shipping.collector()));
+                Some(shipping)
+            }
+            None => None,
+        };
         let page = StartPage::new(&flags, clock.clone(), Arc::clone(&db));
         let routes = isobar_query::http::router(Arc::new(app))
             .merge(write.router())
