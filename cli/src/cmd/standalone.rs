@@ -31,7 +31,7 @@ use tonic::service::Routes;
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
 use crate::serve;
-use crate::ship::{self, Shipping};
+use crate::ship::Shipping;
 use crate::shutdown::Shutdown;
 use crate::status::{DbCollector, Status};
 use crate::telemetry::{metrics, process, self_monitoring};
@@ -166,7 +166,7 @@ impl Standalone {
             metrics: HttpMetrics::new(&mut registry),
             name: "Isobar".to_owned(),
         };
-        let bucket = flags.bucket.config(&ship::environment)?;
+        let bucket = flags.bucket.read()?;
         let shipping = match bucket {
             Some(bucket) => {
                 let metrics = BucketMetrics::new(&mut registry);

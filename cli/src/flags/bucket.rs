@@ -88,6 +88,16 @@ impl BucketFlags {
         let config = text.map(|text| BucketConfig::parse(&text)).transpose();
         config.with_context(|| format!("--{flag}"))
     }
+
+    /// The flags with their values. The configuration may hold keys and is not shown.
+    pub(crate) fn listed(&self) -> [(&'static str, String); 2] {
+        let config = self.config.as_ref().map_or("", |_| "<secret>");
+        let file = self.config_file.clone().unwrap_or_default();
+        [
+            ("objstore.config", config.to_owned()),
+            ("objstore.config-file", file),
+        ]
+    }
 }
 
 #[cfg(test)]

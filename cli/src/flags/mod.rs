@@ -3,7 +3,6 @@
 
 pub(crate) mod bucket;
 pub(crate) mod common;
-pub(crate) mod content;
 #[cfg(test)]
 mod contract;
 pub(crate) mod features;

@@ -420,4 +420,6 @@ fn write_shipped(file: &Path, shipped: &[BlockId]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+mod peer;
+#[cfg(test)]
 mod tests;

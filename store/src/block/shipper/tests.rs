@@ -21,7 +21,7 @@ fn write_block(directory: &Path, number: u64, change: impl FnOnce(&mut BlockMeta
     id
 }
 
-fn config(directory: &Path) -> ShipperConfig {
+pub(super) fn config(directory: &Path) -> ShipperConfig {
     let labels = |_: &Meta| BTreeMap::from([("cluster".to_owned(), "eu".to_owned())]);
     ShipperConfig::new(directory, Source::SIDECAR, Arc::new(labels))
 }
