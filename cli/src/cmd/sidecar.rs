@@ -11,6 +11,7 @@ use axum::routing::get;
 use isobar_ingest::sidecar::metrics::ReloaderMetrics;
 use isobar_ingest::sidecar::proxy::Proxy;
 use isobar_ingest::sidecar::reloader::{Method, Reloader, ReloaderConfig};
+use isobar_ingest::sidecar::shipping::{Shipping, shipper_config};
 use isobar_ingest::sidecar::{self, Metrics, Sidecar};
 use isobar_model::{Budget, Clock};
 use isobar_proto::thanos::exemplars_server::ExemplarsServer;
@@ -21,6 +22,9 @@ use isobar_proto::thanos::status_server::StatusServer;
 use isobar_proto::thanos::store_server::StoreServer;
 use isobar_proto::thanos::targets_server::TargetsServer;
 use isobar_store::Store;
+use isobar_store::block::shipper::{Shipper, ShipperConfig};
+use isobar_store::block::upload::{HashFunc, UploadOptions};
+use isobar_store::bucket::Bucket;
 use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::prometheus::{Client, HttpClientConfig, Peer, PrometheusStore};
@@ -28,7 +32,8 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
-use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, SidecarFlags};
+use crate::flags::bucket::content;
+use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, ShipperFlags, SidecarFlags};
 use crate::serve;
 use crate::shutdown::Shutdown;
 use crate::telemetry::component::ComponentCollector;
@@ -54,9 +59,6 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
         let grpc_config = serve::GrpcConfig::of(&flags.grpc)?;
         let parts = Parts::new(&flags)?;
         let router = parts.router();
-        if parts.uploads {
-            tracing::error!("blocks are not uploaded yet, --objstore.config only has flags checked");
-        }
         let grace = flags.http.http_grace_period.0;
         let beside = async {
             tokio::select! {
@@ -81,9 +83,15 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
             parts.ready.store(false, Ordering::Release);
             Ok(())
         };
+        let uploading = async {
+            match parts.shipping {
+                Some(shipping) => Ok(shipping.run(shutdown.wait()).await?),
+                None => Ok(()),
+            }
+        };
         let serving = async {
             let web = serve::http(http, router, shutdown.clone(), grace);
-            tokio::try_join!(web, beside, refuse)
+            tokio::try_join!(web, beside, refuse, uploading)
         };
         let result = tokio::select! {
             result = serving => result.map(|_| ()),
@@ -98,10 +106,10 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
 /// The parts of the process, wired.
 struct Parts {
     ready: Arc<AtomicBool>,
-    uploads: bool,
     registry: Arc<Registry>,
     sidecar: Sidecar,
     reloader: Reloader,
+    shipping: Option<Shipping>,
     services: Routes,
 }
 
@@ -124,15 +132,15 @@ impl Parts {
         let watched = reloader_config(&flags.reloader);
         let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
         let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
-        let config = sidecar_config(flags);
-        let uploads = config.uploads;
+        let shipping = shipping(&flags.shipper, flags, &peer, &mut registry)?;
+        let config = sidecar_config(flags, shipping.is_some());
         let sidecar = Sidecar::new(config, peer, Arc::clone(&ready), metrics);
         Ok(Parts {
             ready,
-            uploads,
             registry: Arc::new(registry),
             sidecar,
             reloader,
+            shipping,
             services,
         })
     }
@@ -146,7 +154,7 @@ impl Parts {
         let is_ready = move || async move {
             match ready.load(Ordering::Acquire) {
                 true => (StatusCode::OK, "OK"),
-                false => (StatusCode::SERVICE_UNAVAILABLE, "sidecar is not ready\n"),
+                false => (StatusCode::SERVICE_UNAVAILABLE, "Not OK"),
             }
         };
         Router::new()
@@ -159,8 +167,9 @@ impl Parts {
 
 fn peer(flags: &SidecarFlags, clock: Clock) -> anyhow::Result<Peer> {
     let prometheus = &flags.prometheus;
-    let text = content(&prometheus.http_client, &prometheus.http_client_file)?;
-    let config = HttpClientConfig::from_yaml(&text)
+    let (given, file) = (&prometheus.http_client, &prometheus.http_client_file);
+    let text = content("prometheus.http-client", Some(given), Some(file))?;
+    let config = HttpClientConfig::from_yaml(&text.unwrap_or_default())
         .map_err(anyhow::Error::msg)
         .context("--prometheus.http-client")?;
     let client = Client::new(&prometheus.url, config).context("--prometheus.url")?;
@@ -168,12 +177,53 @@ fn peer(flags: &SidecarFlags, clock: Clock) -> anyhow::Result<Peer> {
     Ok(Peer::new(client, move || min_time.ms(clock.now_ms())))
 }
 
-/// What stands in a flag, or in the file that another one names.
-fn content(given: &str, file: &str) -> anyhow::Result<String> {
-    if file.is_empty() {
-        return Ok(given.to_owned());
+/// What uploads blocks, when there is a bucket for them.
+fn shipping(
+    shipper: &ShipperFlags,
+    flags: &SidecarFlags,
+    peer: &Arc<Peer>,
+    registry: &mut Registry,
+) -> anyhow::Result<Option<Shipping>> {
+    let Some(bucket) = shipper.bucket.read()? else {
+        tracing::info!("no supported bucket was configured, uploads will be disabled");
+        return Ok(None);
+    };
+    let bucket = Bucket::new(&bucket, &|name| std::env::var(name).ok())?;
+    for remark in &bucket.remarks {
+        tracing::warn!("{remark}");
     }
-    std::fs::read_to_string(file).with_context(|| format!("read {file}"))
+    if !flags.tsdb_path.join("wal").is_dir() {
+        tracing::error!(
+            tsdb_path = %flags.tsdb_path.display(),
+            "WAL dir is not accessible. Is this dir a TSDB directory? If yes it is shared with TSDB?"
+        );
+    }
+    let usual = shipper_config(&flags.tsdb_path, peer);
+    let config = ShipperConfig {
+        meta_file: shipper.meta_file_name.clone(),
+        upload_compacted: shipper.upload_compacted,
+        allow_out_of_order_uploads: shipper.allow_out_of_order,
+        skip_corrupted_blocks: shipper.skip_corrupted,
+        upload: UploadOptions {
+            hash: match shipper.hash_func.as_str() {
+                "SHA256" => HashFunc::Sha256,
+                _ => HashFunc::None,
+            },
+            concurrency: usize::try_from(shipper.upload_concurrency)
+                .unwrap_or(0)
+                .max(1),
+            part_bytes: bucket.part_bytes,
+            ..UploadOptions::default()
+        },
+        ..usual
+    };
+    Ok(Some(Shipping::new(
+        Shipper::new(config, bucket.store),
+        Arc::clone(peer),
+        Clock::system(),
+        flags.prometheus.ready_timeout.0,
+        registry,
+    )))
 }
 
 fn store(peer: &Arc<Peer>, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> {
@@ -216,10 +266,10 @@ fn services(flags: &SidecarFlags, store: Arc<dyn Store>, proxy: Proxy) -> Routes
         .add_service(StatusServer::new(proxy))
 }
 
-fn sidecar_config(flags: &SidecarFlags) -> sidecar::Config {
+fn sidecar_config(flags: &SidecarFlags, uploads: bool) -> sidecar::Config {
     let shipper = &flags.shipper;
     sidecar::Config {
-        uploads: !shipper.objstore.is_empty() || !shipper.objstore_file.is_empty(),
+        uploads,
         tsdb_path: flags.tsdb_path.clone(),
         shipper_meta_file: shipper.meta_file_name.clone(),
         ignore_unequal_block_size: shipper.ignore_unequal_block_size,

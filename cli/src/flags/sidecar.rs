@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::bucket::BucketFlags;
 use super::server::{GrpcFlags, HttpFlags};
 use super::time::FlagTime;
 use super::units::FlagDuration;
@@ -216,24 +217,9 @@ pub(crate) enum ReloadMethod {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Upload")]
 pub(crate) struct ShipperFlags {
-    /// The object store for blocks, as YAML. Without one nothing is uploaded.
-    #[arg(
-        long = "objstore.config",
-        value_name = "CONTENT",
-        default_value = "",
-        hide_default_value = true,
-        conflicts_with = "objstore_file"
-    )]
-    pub(crate) objstore: String,
-
-    /// File that says which object store.
-    #[arg(
-        long = "objstore.config-file",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) objstore_file: String,
+    /// Where blocks go; without a bucket nothing is uploaded.
+    #[command(flatten)]
+    pub(crate) bucket: BucketFlags,
 
     /// Upload blocks that Prometheus has compacted, too: for what is there when the sidecar is new.
     #[arg(long = "shipper.upload-compacted", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set)]

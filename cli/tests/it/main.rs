@@ -16,5 +16,6 @@ mod kinds;
 mod late;
 mod limits;
 mod peers;
+mod sidecar;
 mod standalone;
 mod store;

@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`check`] (whether Prometheus runs with the right flags), this file (waiting for
 //! it and watching over it), [`proxy`] (its rules, targets, metadata, exemplars and statistics as
-//! gRPC services), [`reloader`] (telling it when its files have changed), [`metrics`].
+//! gRPC services), [`reloader`] (telling it when its files have changed), [`shipping`] (uploading its
+//! blocks), [`metrics`].
 //!
 //! Its series are a store of their own: [`isobar_store::prometheus`].
 
@@ -10,6 +11,7 @@ pub mod check;
 pub mod metrics;
 pub mod proxy;
 pub mod reloader;
+pub mod shipping;
 
 use std::future::Future;
 use std::path::PathBuf;

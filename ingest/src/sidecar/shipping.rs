@@ -1,0 +1,164 @@
+//! Uploads the blocks of the Prometheus that the sidecar stands beside.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use isobar_model::Clock;
+use isobar_store::block::meta::Meta;
+use isobar_store::block::shipper::{LabelsOf, Shipper, ShipperConfig, ShipperStats, Synced};
+use isobar_store::prometheus::Peer;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// How often new blocks are looked for.
+const INTERVAL: Duration = Duration::from_secs(30);
+/// How often external labels are looked for at the beginning.
+const LABELS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why uploading was given up.
+#[derive(Debug, thiserror::Error)]
+#[error("aborting as no external labels found after waiting {0:?}")]
+pub struct ShippingError(Duration);
+
+/// Uploads blocks.
+pub struct Shipping {
+    shipper: Shipper,
+    peer: Arc<Peer>,
+    clock: Clock,
+    ready_timeout: Duration,
+}
+
+impl Shipping {
+    /// Uploads with `shipper`, once the external labels of `peer` are known, which may take
+    /// `ready_timeout`. What is uploaded is counted in `registry`.
+    pub fn new(
+        shipper: Shipper,
+        peer: Arc<Peer>,
+        clock: Clock,
+        ready_timeout: Duration,
+        registry: &mut Registry,
+    ) -> Self {
+        registry.register_collector(Box::new(ShipperCollector(shipper.stats())));
+        Shipping {
+            shipper,
+            peer,
+            clock,
+            ready_timeout,
+        }
+    }
+
+    /// Looks for new blocks until `stop`; an upload that has begun then comes to its end.
+    ///
+    /// # Errors
+    /// When there are no external labels in time.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), ShippingError> {
+        let mut stop = std::pin::pin!(stop);
+        tokio::select! {
+            known = tokio::time::timeout(self.ready_timeout, self.labels_known()) => {
+                known.map_err(|_| ShippingError(self.ready_timeout))?;
+            }
+            () = &mut stop => return Ok(()),
+        }
+        loop {
+            match self.shipper.sync(self.clock.now_ms()).await {
+                Ok(synced) => tell(&synced),
+                Err(error) => tracing::warn!(%error, "upload blocks, trying again later"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = &mut stop => return Ok(()),
+            }
+        }
+    }
+
+    async fn labels_known(&self) {
+        while self.peer.known().labels.is_empty() {
+            tracing::debug!("not uploading as no external labels are configured yet");
+            tokio::time::sleep(LABELS_INTERVAL).await;
+        }
+    }
+}
+
+fn tell(synced: &Synced) {
+    for block in &synced.uploaded {
+        tracing::info!(%block, "block uploaded");
+    }
+    for (block, error) in &synced.failed {
+        tracing::warn!(%block, %error, "block not uploaded, trying again later");
+    }
+    for (block, why) in &synced.corrupted {
+        tracing::warn!(%block, why, "block cannot be read, going on without it");
+    }
+}
+
+/// How blocks of `peer` are uploaded from `directory`: as the sidecar's, with external labels.
+pub fn shipper_config(directory: &Path, peer: &Arc<Peer>) -> ShipperConfig {
+    let peer = Arc::clone(peer);
+    let labels: LabelsOf = Arc::new(move |_: &Meta| -> BTreeMap<String, String> {
+        let known = peer.known();
+        let pairs = known.labels.iter();
+        pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+    });
+    ShipperConfig::new(directory, "sidecar", labels)
+}
+
+/// `thanos_shipper_*`.
+struct ShipperCollector(Arc<ShipperStats>);
+
+impl fmt::Debug for ShipperCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ShipperCollector")
+    }
+}
+
+impl Collector for ShipperCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let stats = &self.0;
+        for (name, help, count) in [
+            (
+                "thanos_shipper_dir_syncs",
+                "Total number of dir syncs",
+                &stats.dir_syncs,
+            ),
+            (
+                "thanos_shipper_dir_sync_failures",
+                "Total number of failed dir syncs",
+                &stats.dir_sync_failures,
+            ),
+            (
+                "thanos_shipper_uploads",
+                "Total number of uploaded blocks",
+                &stats.uploads,
+            ),
+            (
+                "thanos_shipper_upload_failures",
+                "Total number of block upload failures",
+                &stats.upload_failures,
+            ),
+            (
+                "thanos_shipper_corrupted_blocks",
+                "Total number of corrupted blocks",
+                &stats.corrupted_blocks,
+            ),
+        ] {
+            let metric = ConstCounter::new(count.load(Ordering::Relaxed));
+            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
+        }
+        let done = stats.upload_compacted_done.load(Ordering::Relaxed);
+        let metric = ConstGauge::new(i64::try_from(done).unwrap_or(i64::MAX));
+        metric.encode(encoder.encode_descriptor(
+            "thanos_shipper_upload_compacted_done",
+            "If 1 it means shipper uploaded all compacted blocks from the filesystem",
+            None,
+            metric.metric_type(),
+        )?)
+    }
+}
