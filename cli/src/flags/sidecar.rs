@@ -149,6 +149,7 @@ pub(crate) struct PrometheusFlags {
 pub(crate) struct ReloaderFlags {
     /// Configuration of Prometheus to be watched.
     #[arg(
+        id = "watched_config_file",
         long = "reloader.config-file",
         value_name = "FILE",
         default_value = "",
