@@ -136,6 +136,11 @@ impl Reservation {
         Ok(())
     }
 
+    /// An empty reservation of the same budget for `who`.
+    pub fn another(&self, who: &'static str) -> Reservation {
+        self.budget.reservation(who)
+    }
+
     /// Gives back what is held above `bytes`.
     pub fn shrink_to(&mut self, bytes: usize) {
         let keep = u64::try_from(bytes).unwrap_or(u64::MAX);

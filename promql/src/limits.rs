@@ -25,6 +25,14 @@ pub struct Limits {
     pub threads: Threads,
 }
 
+impl Limits {
+    /// The memory of one query, a part of that of all.
+    pub fn query_memory(&self) -> Arc<Budget> {
+        self.memory
+            .child("the memory of one query", self.query_memory_max)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Limits {

@@ -434,28 +434,27 @@ impl Job {
         let inner = Instant::now();
         timings.prepared = inner - prepare;
         let measures = analyze.then(|| Measures::of(&plan));
+        // What is read for a query is counted with what it computes.
+        let memory = config.limits.query_memory();
         let ranges = plan.selects().iter().map(|select| select.range);
         let replicas = Replicas {
             deduplication: self.deduplication.clone(),
             range: ranges.reduce(|a, b| a.union(&b)).unwrap_or(TimeRange::ALL),
             lookback_ms: self.lookback_ms(),
             series_max: config.limits.series_max,
-            memory: Arc::clone(&config.limits.memory),
+            memory: Arc::clone(&memory),
         };
         let source = StoreSource::new(Arc::clone(store), &self.waits, &self.cancel, replicas);
-        let alone;
-        let limits = match self.waits {
-            Waits::With(_) => &config.limits,
-            Waits::Never { .. } => {
+        let limits = Limits {
+            threads: match self.waits {
+                Waits::With(_) => config.limits.threads.clone(),
                 // No other thread is worth its start.
-                alone = Limits {
-                    threads: Threads::default(),
-                    ..config.limits.clone()
-                };
-                &alone
-            }
+                Waits::Never { .. } => Threads::default(),
+            },
+            memory,
+            ..config.limits
         };
-        let result = evaluate_measured(&plan, &source, limits, &self.cancel, measures.as_ref())
+        let result = evaluate_measured(&plan, &source, &limits, &self.cancel, measures.as_ref())
             .map_err(|error| {
                 if source.has_given_up() {
                     return Unfinished::TooLarge;

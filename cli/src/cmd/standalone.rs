@@ -23,6 +23,7 @@ use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
+use isobar_tsdb::block::series_cache;
 use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
@@ -130,7 +131,8 @@ impl Standalone {
     fn open(flags: StandaloneFlags) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let damages = Arc::new(AtomicI64::new(0));
-        let db = open_db(&flags, &clock, &damages)?;
+        let memory = Memory::of(&flags);
+        let db = open_db(&flags, &clock, &damages, memory)?;
         let metadata = Arc::new(MetadataStore::of(Arc::clone(&db)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
@@ -151,7 +153,7 @@ impl Standalone {
         let engine = Arc::new(Engine::new(
             Arc::clone(&store) as Arc<dyn Store>,
             queries,
-            engine_config(&flags, threads),
+            engine_config(&flags, threads, memory),
             EngineMetrics::new(&mut registry),
         ));
         let readiness = Readiness::default();
@@ -283,10 +285,34 @@ fn store_services(store: Arc<dyn Store>, pool: Arc<Pool>) -> Routes {
     Routes::new(StoreServer::new(service)).add_service(InfoServer::new(info))
 }
 
+/// How `--memory.budget` is shared out, in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    all: u64,
+    queries: u64,
+    /// For what blocks remember of their series.
+    series_cache: usize,
+}
+
+impl Memory {
+    fn of(flags: &StandaloneFlags) -> Self {
+        /// The cache takes one part of so many, if that is less than it can use.
+        const CACHE_SHARE: u64 = 32;
+        let all = flags.memory_budget.of(process::memory_usable());
+        let cache = (all / CACHE_SHARE).min(series_cache::BYTES_MAX as u64);
+        Memory {
+            all,
+            queries: all - cache,
+            series_cache: cache as usize,
+        }
+    }
+}
+
 fn open_db(
     flags: &StandaloneFlags,
     clock: &Clock,
     damages: &Arc<AtomicI64>,
+    memory: Memory,
 ) -> anyhow::Result<Arc<Db>> {
     let damages = Arc::clone(damages);
     let started = clock.now_ms();
@@ -296,6 +322,7 @@ fn open_db(
         exemplars_max: flags.exemplars_max,
         late_window: flags.late_window.0,
         limits: flags.limits.clone().into(),
+        series_cache_bytes: memory.series_cache,
         sync: match flags.wal_sync {
             WalSync::Always => Sync::Always,
             WalSync::Interval => Sync::Interval(SYNC_INTERVAL),
@@ -327,11 +354,10 @@ fn log_event(event: &Event, damages: &AtomicI64) {
     }
 }
 
-fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
+fn engine_config(flags: &StandaloneFlags, threads: usize, memory: Memory) -> engine::Config {
     for ignored in flags.features.ignored() {
         tracing::warn!(option = ignored.option, "{}", ignored.why);
     }
-    let memory = flags.memory_budget.of(process::memory_usable());
     engine::Config {
         lookback_ms: i64::try_from(flags.query_lookback.0.as_millis()).unwrap_or(i64::MAX),
         timeout: flags.query_timeout.0,
@@ -341,8 +367,11 @@ fn engine_config(flags: &StandaloneFlags, threads: usize) -> engine::Config {
             series_max: flags.query_max_series,
             steps_max: flags.query_max_steps,
             threads: Threads::new(threads),
-            memory: Budget::new("the memory of all queries (--memory.budget)", memory),
-            query_memory_max: flags.query_max_memory.of(memory),
+            memory: Budget::new(
+                "the memory of all queries (--memory.budget)",
+                memory.queries,
+            ),
+            query_memory_max: flags.query_max_memory.of(memory.all),
         },
         features: flags.features.features(),
         deduplication: flags.replicas.deduplication(),

@@ -59,9 +59,7 @@ impl<'a> Run<'a> {
         cancel: &'a CancelToken,
         measures: Option<Measures>,
     ) -> Self {
-        let memory = limits
-            .memory
-            .child("the memory of one query", limits.query_memory_max);
+        let memory = limits.query_memory();
         Run {
             root: &plan.root,
             shared_memory: Mutex::new(memory.reservation("a selector that is read more than once")),

@@ -1,5 +1,6 @@
 //! The body of an answer: written on the compute pool a piece at a time, as fast as the client
-//! reads and never ahead of it by more than a piece. A slow client holds memory, not a thread.
+//! reads and never ahead of it by more than a piece. A slow client holds memory, not a thread. That
+//! memory is reserved: what is left of the answer, and the pieces.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::stream;
+use isobar_model::{OverBudget, Reservation};
 use isobar_store::compute::{ComputeError, Pool};
 use parking_lot::Mutex;
 
@@ -23,21 +25,73 @@ const PIECE_BYTES_MAX: usize = 512 << 10;
 /// How long to wait for a place in the pool's queue before asking for one again.
 const QUEUE_RETRY: Duration = Duration::from_millis(20);
 
+/// What the compressor takes at its fastest level: its window, its tables and what it has not
+/// written yet.
+const GZIP_BYTES: usize = 320 << 10;
+
+/// The memory of an answer that is written.
+pub(crate) struct Memory {
+    /// Of the answer, until the last piece is written.
+    _answer: Arc<Reservation>,
+    /// Of the pieces: the one that is written and the one that is sent.
+    pieces: Reservation,
+}
+
+impl From<Reservation> for Memory {
+    fn from(answer: Reservation) -> Self {
+        Memory::of(Arc::new(answer))
+    }
+}
+
+impl Memory {
+    /// The pieces take theirs where the answer has its own.
+    pub(crate) fn of(answer: Arc<Reservation>) -> Self {
+        let pieces = answer.another("the text of the answer");
+        Memory {
+            _answer: answer,
+            pieces,
+        }
+    }
+
+    /// Makes sure of the memory for pieces of `piece_bytes`.
+    fn reserve(&mut self, piece_bytes: usize, gzip: bool) -> Result<(), OverBudget> {
+        let fixed = if gzip { GZIP_BYTES } else { 0 };
+        self.pieces.grow_to(fixed + 2 * room_for(piece_bytes))
+    }
+}
+
+/// The bytes of a piece with what is written beyond its size.
+fn room_for(piece_bytes: usize) -> usize {
+    piece_bytes + PIECE_BYTES / 2
+}
+
+/// Why an answer cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error(transparent)]
+    Memory(#[from] OverBudget),
+    #[error(transparent)]
+    Compress(#[from] std::io::Error),
+}
+
 /// Writes an answer in pieces, compressed when the client takes that.
 pub(crate) struct BodyWriter {
     answer: AnswerWriter,
     gzip: Option<GzEncoder<Vec<u8>>>,
+    /// `None` for small answers that no query made.
+    memory: Option<Memory>,
     piece_bytes: usize,
     done: bool,
 }
 
 impl BodyWriter {
-    pub(crate) fn new(answer: AnswerWriter, gzip: bool) -> Self {
+    pub(crate) fn new(answer: AnswerWriter, gzip: bool, memory: Option<Memory>) -> Self {
         // The fastest level: answers are read once, and soon.
         let gzip = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
         BodyWriter {
             answer,
             gzip,
+            memory,
             piece_bytes: PIECE_BYTES,
             done: false,
         }
@@ -52,10 +106,10 @@ impl BodyWriter {
         // Most answers are smaller than the first piece.
         let mut piece = match self.piece_bytes {
             PIECE_BYTES => Vec::new(),
-            bytes => Vec::with_capacity(bytes + PIECE_BYTES / 2),
+            bytes => Vec::with_capacity(room_for(bytes)),
         };
         self.done = self.answer.write(&mut piece, self.piece_bytes);
-        self.piece_bytes = PIECE_BYTES_MAX.min(2 * self.piece_bytes);
+        self.piece_bytes = self.next_size();
         let piece = match self.gzip.take() {
             None => piece,
             Some(mut gzip) => {
@@ -72,8 +126,26 @@ impl BodyWriter {
         Ok(Some(piece.into()))
     }
 
+    /// The size of the next piece: an answer that has begun is finished, if need be in pieces that
+    /// do not grow.
+    fn next_size(&mut self) -> usize {
+        let size = PIECE_BYTES_MAX.min(2 * self.piece_bytes);
+        let gzip = self.gzip.is_some();
+        let has_room = match &mut self.memory {
+            Some(memory) if !self.done => memory.reserve(size, gzip).is_ok(),
+            _ => true,
+        };
+        if has_room { size } else { self.piece_bytes }
+    }
+
     /// Writes the first piece. To be called on the pool.
-    pub(crate) fn begin(mut self) -> std::io::Result<Begun> {
+    ///
+    /// # Errors
+    /// When there is no memory for pieces of the smallest size, or the compressor fails.
+    pub(crate) fn begin(mut self) -> Result<Begun, WriteError> {
+        if let Some(memory) = &mut self.memory {
+            memory.reserve(PIECE_BYTES, self.gzip.is_some())?;
+        }
         let first = self.next()?.unwrap_or_default();
         Ok(Begun { first, rest: self })
     }
@@ -124,6 +196,8 @@ async fn next_piece(
 
 #[cfg(test)]
 mod tests {
+    use isobar_model::Budget;
+
     use super::*;
     use crate::http::json::answer::Data;
     use std::io::Read as _;
@@ -134,8 +208,12 @@ mod tests {
     }
 
     async fn collect(gzip: bool) -> Vec<u8> {
+        collect_with(gzip, None).await
+    }
+
+    async fn collect_with(gzip: bool, memory: Option<Memory>) -> Vec<u8> {
         let pool = Arc::new(Pool::new("test", 1, 1).unwrap());
-        let body = BodyWriter::new(answer(), gzip)
+        let body = BodyWriter::new(answer(), gzip, memory)
             .begin()
             .unwrap()
             .into_body(pool);
@@ -157,5 +235,30 @@ mod tests {
             .read_to_end(&mut plain)
             .unwrap();
         assert_eq!(plain, expected);
+    }
+
+    #[tokio::test]
+    async fn the_text_takes_memory_and_gives_it_back() {
+        let expected = collect(false).await;
+        for (limit, gzip) in [(1 << 20, false), (200 << 10, false), (600 << 10, true)] {
+            let budget = Budget::new("the memory of one query", limit);
+            let memory = Memory::from(budget.reservation("the answer"));
+            let got = collect_with(gzip, Some(memory)).await;
+            assert!(gzip || got == expected, "{limit}");
+            assert!(budget.peak() >= 2 * PIECE_BYTES as u64);
+            assert_eq!(budget.held(), 0);
+        }
+        let budget = Budget::new("the memory of one query", 200 << 10);
+        let memory = Memory::from(budget.reservation("the answer"));
+        let error = BodyWriter::new(answer(), true, Some(memory)).begin().err();
+        assert_eq!(
+            error.map(|it| it.to_string()),
+            Some(
+                "the memory of one query is limited to 200.0 KiB: the text of the answer asked \
+                 for 512.0 KiB more when 0 B were held"
+                    .to_owned()
+            )
+        );
+        assert_eq!(budget.held(), 0);
     }
 }

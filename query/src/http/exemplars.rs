@@ -39,7 +39,7 @@ pub(super) async fn query_exemplars(call: Call) -> Result<Reply, ApiError> {
             let answer = source.exemplars(&selectors, range);
             let mut json = Vec::new();
             write_series(&mut json, &answer.series);
-            Reply::begin(Data::Json(json), &answer.warnings, gzip)
+            Reply::begin(Data::Json(json), &answer.warnings, gzip, None)
         })
         .await?
 }

@@ -6,6 +6,7 @@ use isobar_promql::parse::{parse_expr_with, pretty};
 use isobar_promql::value::{QueryResult, StepStats, Value};
 use serde::Serialize;
 
+use super::body::Memory;
 use super::error::ApiError;
 use super::json::answer::Data;
 use super::respond::{Reply, to_json};
@@ -122,6 +123,7 @@ fn finish(
         .map(explain::analysis)
         .transpose()?;
     let Answer { result, .. } = answer;
+    let memory = Memory::of(result.memory);
     let (mut value, mut warnings) = (result.value, result.warnings);
     if limit.is_some_and(|limit| truncate(&mut value, limit)) {
         warnings.warn(TRUNCATED);
@@ -141,6 +143,7 @@ fn finish(
         },
         &warnings,
         gzip,
+        Some(memory),
     )
 }
 
@@ -251,7 +254,7 @@ async fn parsed(
         .run(move || {
             let expr = parse_expr_with(&query, &features).map_err(|e| refuse(e.to_string()))?;
             match answer(&expr)? {
-                Some(data) => Reply::begin(data, &Warnings::default(), gzip),
+                Some(data) => Reply::begin(data, &Warnings::default(), gzip, None),
                 None => Ok(Reply::Empty),
             }
         })

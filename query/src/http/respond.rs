@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
-use isobar_model::Warnings;
+use isobar_model::{OverBudget, Warnings};
 use isobar_store::compute::Pool;
 use serde::Serialize;
 
-use super::body::{Begun, BodyWriter};
+use super::body::{Begun, BodyWriter, Memory, WriteError};
 use super::error::{ApiError, ErrorType};
 use super::json::answer::{AnswerWriter, Data};
 use super::json::text::write_json;
@@ -33,12 +33,35 @@ impl Reply {
         to_json(value).map(Reply::Small)
     }
 
-    /// `data` with the first piece written; to be called on the pool.
-    pub(crate) fn begin(data: Data, warnings: &Warnings, gzip: bool) -> Result<Self, ApiError> {
-        BodyWriter::new(AnswerWriter::new(data, warnings), gzip)
-            .begin()
-            .map(|begun| Reply::Begun(Box::new(begun)))
-            .map_err(|error| ApiError::new(ErrorType::Internal, error.to_string()))
+    /// `data` with the first piece written; to be called on the pool. The memory of `data` and of
+    /// its text is `memory`.
+    ///
+    /// # Errors
+    /// When there is none for its text.
+    pub(crate) fn begin(
+        data: Data,
+        warnings: &Warnings,
+        gzip: bool,
+        memory: Option<Memory>,
+    ) -> Result<Self, ApiError> {
+        let begun = BodyWriter::new(AnswerWriter::new(data, warnings), gzip, memory).begin()?;
+        Ok(Reply::Begun(Box::new(begun)))
+    }
+}
+
+impl From<OverBudget> for ApiError {
+    fn from(error: OverBudget) -> Self {
+        ApiError::new(ErrorType::Execution, error.to_string())
+    }
+}
+
+impl From<WriteError> for ApiError {
+    fn from(error: WriteError) -> Self {
+        let kind = match error {
+            WriteError::Memory(_) => ErrorType::Execution,
+            WriteError::Compress(_) => ErrorType::Internal,
+        };
+        ApiError::new(kind, error.to_string())
     }
 }
 
@@ -63,11 +86,13 @@ pub(crate) fn api_response(
         Ok(Reply::Small(json)) => BodyWriter::new(
             AnswerWriter::new(Data::Json(json), &Warnings::default()),
             gzip,
+            None,
         )
-        .begin(),
+        .begin()
+        .map_err(ApiError::from),
     };
     match begun {
-        Err(error) => error_response(&ApiError::new(ErrorType::Internal, error.to_string())),
+        Err(error) => error_response(&error),
         Ok(begun) => {
             let mut response = Response::new(begun.into_body(Arc::clone(pool)));
             let headers = response.headers_mut();

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use isobar_model::{Labels, Matcher, SelectHints, TimeRange, Warnings};
+use isobar_model::{Labels, Matcher, Reservation, SelectHints, TimeRange, Warnings};
 use isobar_promql::limits::{CancelReason, CancelToken};
 use isobar_promql::parse::parse_metric_selector;
 use isobar_store::api::{Names, SeriesBatch};
 use isobar_store::{LabelsRequest, SeriesRequest, Store, StoreError};
+use isobar_tsdb::SeriesChunks;
 use tokio::runtime::Handle;
 
 use super::Call;
@@ -34,7 +35,7 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
     if let Some(labels) = call.params.replica_labels()? {
         deduplication.labels = labels.into();
     }
-    work(call, move |store, runtime, cancel, gzip| {
+    work(call, move |store, runtime, cancel, gzip, mut memory| {
         let mut warnings = Warnings::default();
         let mut series = Vec::new();
         let single = sets.len() == 1;
@@ -57,6 +58,7 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
                 runtime,
                 cancel,
                 &mut series,
+                &mut memory,
                 &mut warnings,
             )?;
         }
@@ -70,7 +72,7 @@ pub(super) async fn series(call: Call) -> Result<Reply, ApiError> {
             series.dedup();
         }
         cut(&mut series, limit, &mut warnings);
-        Reply::begin(Data::Series(series), &warnings, gzip)
+        Reply::begin(Data::Series(series), &warnings, gzip, Some(memory.into()))
     })
     .await
 }
@@ -80,12 +82,21 @@ fn read_series(
     runtime: &Handle,
     cancel: &CancelToken,
     series: &mut Vec<Labels>,
+    memory: &mut Reservation,
     warnings: &mut Warnings,
-) -> Result<(), StoreError> {
+) -> Result<(), ApiError> {
     let mut batches = BatchReader::new(stream, cancel);
+    let mut bytes = memory.bytes() as usize;
     while let Some(batch) = batches.next(runtime)? {
         match batch {
-            SeriesBatch::Series(batch) => series.extend(batch.into_iter().map(|one| one.labels)),
+            SeriesBatch::Series(batch) => {
+                // Without a replica's label there may be a copy of each.
+                let size =
+                    |one: &SeriesChunks| 2 * one.labels.as_bytes().len() + 2 * size_of::<Labels>();
+                bytes += batch.iter().map(size).sum::<usize>();
+                memory.grow_to(bytes)?;
+                series.extend(batch.into_iter().map(|one| one.labels));
+            }
             SeriesBatch::Warnings(more) => warnings.merge(more),
         }
     }
@@ -127,9 +138,9 @@ async fn names(
     if sets.is_empty() {
         sets.push(Vec::new());
     }
-    work(call, move |store, runtime, _cancel, gzip| {
+    work(call, move |store, runtime, _cancel, gzip, mut memory| {
         let mut warnings = Warnings::default();
-        let mut values = Vec::new();
+        let (mut values, mut bytes) = (Vec::new(), 0);
         for matchers in sets {
             let limit = limit.map_or(0, |limit| limit.saturating_add(1));
             let request = LabelsRequest {
@@ -138,6 +149,9 @@ async fn names(
             };
             let names = runtime.block_on(ask(store, request))?;
             warnings.merge(names.warnings);
+            let size = |name: &String| name.len() + 2 * size_of::<String>();
+            bytes += names.values.iter().map(size).sum::<usize>();
+            memory.grow_to(bytes)?;
             values.extend(names.values);
         }
         if !values.is_sorted_by(|a, b| a < b) {
@@ -145,7 +159,7 @@ async fn names(
             values.dedup();
         }
         cut(&mut values, limit, &mut warnings);
-        Reply::begin(Data::Names(values), &warnings, gzip)
+        Reply::begin(Data::Names(values), &warnings, gzip, Some(memory.into()))
     })
     .await
 }
@@ -154,7 +168,7 @@ async fn names(
 /// off.
 async fn work(
     call: Call,
-    read: impl FnOnce(&dyn Store, &Handle, &CancelToken, bool) -> Result<Reply, ApiError>
+    read: impl FnOnce(&dyn Store, &Handle, &CancelToken, bool, Reservation) -> Result<Reply, ApiError>
     + Send
     + 'static,
 ) -> Result<Reply, ApiError> {
@@ -170,9 +184,11 @@ async fn work(
     let guard = CancelOnDrop(CancelToken::default());
     let cancel = guard.0.clone();
     let gzip = call.gzip;
+    let memory = engine.config().limits.query_memory();
+    let memory = memory.reservation("series and names");
     let job = engine
         .pool()
-        .run(move || read(store.as_ref(), &runtime, &cancel, gzip));
+        .run(move || read(store.as_ref(), &runtime, &cancel, gzip, memory));
     match tokio::time::timeout(engine.config().timeout, job).await {
         Ok(reply) => reply?,
         Err(_late) => Err(crate::engine::QueryError::Timeout("select").into()),

@@ -1,11 +1,14 @@
 //! Time limits, callers who leave, stores that fail, and what is counted of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use isobar_model::Budget;
+use isobar_promql::limits::Limits;
 use isobar_query::engine::Config;
 
-use crate::fixture::{Memory, Mood, SHORT, Server};
+use crate::fixture::{Memory, Mood, NOW_MS, SHORT, Server};
 
 async fn check(server: &Server, path: &str, status: u16, kind: &str, text: &str) {
     let answer = server.get(path).await;
@@ -51,6 +54,68 @@ async fn a_stuck_store_ends_at_the_time_limit() {
     )
     .await;
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_buffer_of_a_query_is_reserved() {
+    // Each budget is too small for what is named. The store gives one series at a time.
+    for (limit, path, who) in [
+        (128, "query?query=count(m)", "a batch of series"),
+        (
+            4 << 10,
+            "query?query=count(m)&dedup=true&replicaLabels[]=i",
+            "the series of a selector with replicas",
+        ),
+        (4 << 10, "series?match[]=m", "series and names"),
+        (4 << 10, "label/i/values", "series and names"),
+        (160 << 10, "query?query=vector(1)", "the text of the answer"),
+        (
+            160 << 10,
+            "query?query=m%20==%201",
+            "the text of the answer",
+        ),
+    ] {
+        let limits = Limits {
+            memory: Budget::new("the memory of all queries", limit),
+            ..Limits::default()
+        };
+        let memory = Arc::clone(&limits.memory);
+        let config = Config {
+            limits,
+            ..Config::default()
+        };
+        let server = Server::with(Memory::hour(1_000), config, 1);
+        let answer = server.get(&format!("/api/v1/{path}")).await;
+        let json = answer.json();
+        let error = json["error"].as_str().unwrap_or_default();
+        assert_eq!(
+            (answer.status.as_u16(), &json["errorType"]),
+            (422, &"execution".into()),
+            "{path}: {error}"
+        );
+        assert!(
+            error.contains(&format!("{who} asked for")),
+            "{path}: {error}"
+        );
+        assert_eq!(memory.held(), 0, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_holds_its_memory_until_it_is_read() {
+    let config = Config::default();
+    let memory = Arc::clone(&config.limits.memory);
+    let server = Server::with(Memory::hour(2_000), config, 1);
+    let path = "/api/v1/query_range?query=m&start=0&end=10&step=15";
+    let path = path
+        .replace("start=0", &format!("start={}", (NOW_MS - 3_600_000) / 1000))
+        .replace("end=10", &format!("end={}", NOW_MS / 1000));
+    let response = server.begin(&path).await;
+    // 2,000 series of 240 values.
+    assert!(memory.held() > 2_000 * 240 * 8, "{}", memory.held());
+    let body = axum::body::to_bytes(response.into_body(), usize::MAX).await;
+    assert!(body.expect("a whole body").len() > 2 << 20);
+    assert_eq!(memory.held(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 
 use crate::index::{Fence, SeriesRef};
 
-/// Bytes of all that is remembered.
-const BYTES_MAX: usize = 16 << 20;
+/// Bytes of all that is remembered unless less is asked for; more is of little use.
+pub const BYTES_MAX: usize = 16 << 20;
 /// Parts with a lock each.
 const SHARDS: usize = 16;
 /// Selects of more series than this read each of them as if for the first time.

@@ -116,11 +116,12 @@ struct State {
 }
 
 impl Blocks {
-    pub(crate) fn new(dir: &Path, events: Events) -> Self {
+    /// The blocks of `dir`, that share a memory of `cache_bytes` for their series.
+    pub(crate) fn new(dir: &Path, events: Events, cache_bytes: usize) -> Self {
         Blocks {
             dir: dir.to_owned(),
             events,
-            cache: Arc::default(),
+            cache: Arc::new(SeriesCache::new(cache_bytes)),
             state: RwLock::default(),
         }
     }

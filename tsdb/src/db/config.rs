@@ -7,6 +7,7 @@ use std::time::Duration;
 use isobar_model::Clock;
 
 use super::event::Events;
+use crate::block::series_cache;
 pub use crate::head::limits::Limits;
 pub use crate::wal::log::Sync;
 
@@ -27,6 +28,9 @@ pub struct DbConfig {
     pub late_window: Duration,
     /// What each tenant may write.
     pub limits: Limits,
+    /// Bytes for what is remembered of series that were read from blocks
+    /// ([`crate::block::SeriesCache`]).
+    pub series_cache_bytes: usize,
     /// When a write counts as durable.
     pub sync: Sync,
     /// Tells the time, for what lies in the future and for the names of blocks.
@@ -49,6 +53,7 @@ impl DbConfig {
             exemplars_max: 0,
             late_window: LATE_WINDOW_DEFAULT,
             limits: Limits::default(),
+            series_cache_bytes: series_cache::BYTES_MAX,
             sync: Sync::Always,
             clock: Clock::system(),
             events: Arc::new(|_| {}),

@@ -88,7 +88,11 @@ impl Db {
             limits: config.limits.clone(),
         };
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?, bounds));
-        let blocks = Arc::new(Blocks::new(&config.dir, Arc::clone(&config.events)));
+        let blocks = Arc::new(Blocks::new(
+            &config.dir,
+            Arc::clone(&config.events),
+            config.series_cache_bytes,
+        ));
         blocks.remove_leftovers()?;
         let said = foreign::import(&config)?;
         blocks.reload()?;
