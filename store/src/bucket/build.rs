@@ -13,6 +13,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
+use super::attributes::Attributed;
 use super::config::{
     AzureConfig, BucketConfig, BucketLookup, GcsConfig, HttpConfig, Provider, S3Config,
 };
@@ -89,6 +90,10 @@ impl Bucket {
                 remarks.when(s3.trace.enable, "trace has no effect");
                 let part_bytes = (!s3.disable_multipart).then_some(s3.part_size);
                 let store = limited(s3_store(s3, environment)?, &s3.http_config);
+                let store = match s3.put_user_metadata.is_empty() {
+                    true => store,
+                    false => Arc::new(Attributed::new(store, &s3.put_user_metadata)),
+                };
                 (store, s3.bucket.clone(), part_bytes)
             }
             Provider::Gcs(gcs) => {

@@ -3,6 +3,7 @@
 //! [`config`] is the YAML, [`build`] makes a store of it. [`filesystem`] is a directory as a store;
 //! wrappers, a file each, add what a back end lacks.
 
+mod attributes;
 pub mod build;
 pub mod config;
 mod credentials;
