@@ -63,8 +63,8 @@ impl Shipping {
             part_bytes: bucket.part_bytes,
             ..UploadOptions::default()
         };
-        let store = metrics.watch(bucket.store, &bucket.name, clock.clone());
-        let shipper = Shipper::new(config, store);
+        let bucket = metrics.of(bucket, clock.clone());
+        let shipper = Shipper::new(config, bucket.store);
         Ok(Shipping {
             stats: shipper.stats(),
             shipper: Mutex::new(shipper),

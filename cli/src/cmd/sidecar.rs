@@ -25,6 +25,7 @@ use isobar_store::Store;
 use isobar_store::block::shipper::{Shipper, ShipperConfig};
 use isobar_store::block::upload::{HashFunc, UploadOptions};
 use isobar_store::bucket::Bucket;
+use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::prometheus::{Client, HttpClientConfig, Peer, PrometheusStore};
@@ -192,6 +193,7 @@ fn shipping(
     for remark in &bucket.remarks {
         tracing::warn!("{remark}");
     }
+    let bucket = BucketMetrics::new(registry).of(bucket, Clock::system());
     if !flags.tsdb_path.join("wal").is_dir() {
         tracing::error!(
             tsdb_path = %flags.tsdb_path.display(),

@@ -18,6 +18,7 @@ use isobar_store::Store;
 use isobar_store::block::relabel::{self, Action};
 use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness};
 use isobar_store::bucket::Bucket;
+use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::cache::remote::Remote;
 use isobar_store::cache::{CacheConfig, PageCache};
 use isobar_store::compute::Pool;
@@ -56,11 +57,11 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
     runtime.block_on(async {
         let clock = Clock::system();
         let shutdown = Shutdown::on_signals()?;
-        let parts = Parts::new(&flags, &clock)?;
+        let mut registry = Registry::default();
+        let parts = Parts::new(&flags, &clock, &mut registry)?;
         let http = serve::bind(flags.http.http_address, "http-address").await?;
         let grpc = serve::bind(flags.grpc.grpc_address, "grpc-address").await?;
         let grpc_config = GrpcConfig::of(&flags.grpc)?;
-        let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
         let about = ComponentCollector::new("store", Arc::clone(&parts.ready));
         registry.register_collector(Box::new(about));
@@ -150,7 +151,7 @@ impl BlockFilters {
 }
 
 impl Parts {
-    fn new(flags: &StoreFlags, clock: &Clock) -> anyhow::Result<Self> {
+    fn new(flags: &StoreFlags, clock: &Clock, registry: &mut Registry) -> anyhow::Result<Self> {
         let Some(config) = flags.bucket.read()? else {
             bail!("no bucket is given: --objstore.config or --objstore.config-file is needed");
         };
@@ -158,6 +159,7 @@ impl Parts {
         for remark in &bucket.remarks {
             tracing::warn!(flag = "objstore.config", "{remark}");
         }
+        let bucket = BucketMetrics::new(registry).of(bucket, clock.clone());
         let now = clock.now_ms();
         if flags.min_time.ms(now) > flags.max_time.ms(now) {
             bail!(

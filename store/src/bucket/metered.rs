@@ -28,6 +28,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::build::Bucket;
+
 /// Bounds for the duration of operations, in seconds.
 const SECONDS: [f64; 14] = [
     0.001, 0.01, 0.1, 0.3, 0.6, 1.0, 3.0, 6.0, 9.0, 20.0, 30.0, 60.0, 90.0, 120.0,
@@ -133,6 +135,14 @@ impl BucketMetrics {
             metrics.last_upload.clone(),
         );
         metrics
+    }
+
+    /// Counts what is asked of `bucket`.
+    pub fn of(&self, bucket: Bucket, clock: Clock) -> Bucket {
+        Bucket {
+            store: self.watch(bucket.store, &bucket.name, clock),
+            ..bucket
+        }
     }
 
     /// Counts what is asked of `store`, which is called `bucket`.
