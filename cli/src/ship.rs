@@ -122,7 +122,7 @@ fn tenant_label(meta: &Meta) -> BTreeMap<String, String> {
 
 /// The counters of a shipper as metrics, under the names that Thanos gives them.
 #[derive(Debug)]
-pub(crate) struct ShipperCollector(Arc<ShipperStats>);
+pub(crate) struct ShipperCollector(pub(crate) Arc<ShipperStats>);
 
 impl Collector for ShipperCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {

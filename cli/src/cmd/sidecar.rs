@@ -36,9 +36,12 @@ use tonic::service::Routes;
 use crate::flags::bucket::content;
 use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, ShipperFlags, SidecarFlags};
 use crate::serve;
+use crate::ship::{self, ShipperCollector};
 use crate::shutdown::Shutdown;
 use crate::telemetry::component::ComponentCollector;
+use crate::telemetry::grpc::GrpcMetrics;
 use crate::telemetry::process;
+use crate::telemetry::store::{CountedStore, DroppedCollector};
 
 /// Most pieces of work that wait for a compute thread.
 const WAITING_MAX: usize = 1024;
@@ -125,11 +128,8 @@ impl Parts {
         let metrics = Metrics::new(&mut registry);
         let peer = Arc::new(peer(flags, clock.clone())?);
         let store = store(&peer, &metrics)?;
-        let services = services(
-            flags,
-            store,
-            Proxy::new(Arc::clone(&peer), Arc::clone(&ready)),
-        );
+        let proxy = Proxy::new(Arc::clone(&peer), Arc::clone(&ready));
+        let services = services(flags, store, proxy, &mut registry);
         let watched = reloader_config(&flags.reloader);
         let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
         let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
@@ -189,7 +189,7 @@ fn shipping(
         tracing::info!("no supported bucket was configured, uploads will be disabled");
         return Ok(None);
     };
-    let bucket = Bucket::new(&bucket, &|name| std::env::var(name).ok())?;
+    let bucket = Bucket::new(&bucket, &ship::environment)?;
     for remark in &bucket.remarks {
         tracing::warn!("{remark}");
     }
@@ -219,12 +219,17 @@ fn shipping(
         },
         ..usual
     };
+    let clock = Clock::system();
+    let metrics = BucketMetrics::new(registry);
+    let store = metrics.watch(bucket.store, &bucket.name, clock.clone());
+    let shipper = Shipper::new(config, store);
+    registry.register_collector(Box::new(ShipperCollector(shipper.stats())));
+    let timeout = flags.prometheus.ready_timeout.0;
     Ok(Some(Shipping::new(
-        Shipper::new(config, bucket.store),
+        shipper,
         Arc::clone(peer),
-        Clock::system(),
-        flags.prometheus.ready_timeout.0,
-        registry,
+        clock,
+        timeout,
     )))
 }
 
@@ -243,13 +248,20 @@ fn store(peer: &Arc<Peer>, metrics: &Metrics) -> anyhow::Result<Arc<dyn Store>> 
     )))
 }
 
-fn services(flags: &SidecarFlags, store: Arc<dyn Store>, proxy: Proxy) -> Routes {
+fn services(
+    flags: &SidecarFlags,
+    store: Arc<dyn Store>,
+    proxy: Proxy,
+    registry: &mut Registry,
+) -> Routes {
+    let store: Arc<dyn Store> = Arc::new(CountedStore::new(store, registry));
     let limits = RequestLimits {
         series_max: flags.request_series,
         samples_max: flags.request_samples,
     };
     // The store computes on its own pool and wants to be awaited.
     let service = StoreService::new(Arc::clone(&store), None, limits);
+    registry.register_collector(Box::new(DroppedCollector(service.dropped())));
     let apis = Apis {
         rules: true,
         targets: true,
@@ -259,13 +271,14 @@ fn services(flags: &SidecarFlags, store: Arc<dyn Store>, proxy: Proxy) -> Routes
         ..Apis::default()
     };
     let info = InfoService::new("sidecar", store, apis);
-    Routes::new(StoreServer::new(service))
+    let routes = Routes::new(StoreServer::new(service))
         .add_service(InfoServer::new(info))
         .add_service(RulesServer::new(proxy.clone()))
         .add_service(TargetsServer::new(proxy.clone()))
         .add_service(MetadataServer::new(proxy.clone()))
         .add_service(ExemplarsServer::new(proxy.clone()))
-        .add_service(StatusServer::new(proxy))
+        .add_service(StatusServer::new(proxy));
+    GrpcMetrics::new(registry).count(routes)
 }
 
 fn sidecar_config(flags: &SidecarFlags, uploads: bool) -> sidecar::Config {

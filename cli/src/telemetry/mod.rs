@@ -1,7 +1,9 @@
 //! What Isobar tells about itself: logs and metrics.
 
 pub(crate) mod component;
+pub(crate) mod grpc;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod self_monitoring;
+pub(crate) mod store;

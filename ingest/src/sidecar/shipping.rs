@@ -1,22 +1,15 @@
 //! Uploads the blocks of the Prometheus that the sidecar stands beside.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use isobar_model::Clock;
 use isobar_store::block::meta::Meta;
-use isobar_store::block::shipper::{LabelsOf, Shipper, ShipperConfig, ShipperStats, Synced};
+use isobar_store::block::shipper::{LabelsOf, Shipper, ShipperConfig, Synced};
 use isobar_store::prometheus::Peer;
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Registry;
 
 /// How often new blocks are looked for.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -38,15 +31,8 @@ pub struct Shipping {
 
 impl Shipping {
     /// Uploads with `shipper`, once the external labels of `peer` are known, which may take
-    /// `ready_timeout`. What is uploaded is counted in `registry`.
-    pub fn new(
-        shipper: Shipper,
-        peer: Arc<Peer>,
-        clock: Clock,
-        ready_timeout: Duration,
-        registry: &mut Registry,
-    ) -> Self {
-        registry.register_collector(Box::new(ShipperCollector(shipper.stats())));
+    /// `ready_timeout`.
+    pub fn new(shipper: Shipper, peer: Arc<Peer>, clock: Clock, ready_timeout: Duration) -> Self {
         Shipping {
             shipper,
             peer,
@@ -108,57 +94,4 @@ pub fn shipper_config(directory: &Path, peer: &Arc<Peer>) -> ShipperConfig {
         pairs.map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
     });
     ShipperConfig::new(directory, "sidecar", labels)
-}
-
-/// `thanos_shipper_*`.
-struct ShipperCollector(Arc<ShipperStats>);
-
-impl fmt::Debug for ShipperCollector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ShipperCollector")
-    }
-}
-
-impl Collector for ShipperCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let stats = &self.0;
-        for (name, help, count) in [
-            (
-                "thanos_shipper_dir_syncs",
-                "Total number of dir syncs",
-                &stats.dir_syncs,
-            ),
-            (
-                "thanos_shipper_dir_sync_failures",
-                "Total number of failed dir syncs",
-                &stats.dir_sync_failures,
-            ),
-            (
-                "thanos_shipper_uploads",
-                "Total number of uploaded blocks",
-                &stats.uploads,
-            ),
-            (
-                "thanos_shipper_upload_failures",
-                "Total number of block upload failures",
-                &stats.upload_failures,
-            ),
-            (
-                "thanos_shipper_corrupted_blocks",
-                "Total number of corrupted blocks",
-                &stats.corrupted_blocks,
-            ),
-        ] {
-            let metric = ConstCounter::new(count.load(Ordering::Relaxed));
-            metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)?;
-        }
-        let done = stats.upload_compacted_done.load(Ordering::Relaxed);
-        let metric = ConstGauge::new(i64::try_from(done).unwrap_or(i64::MAX));
-        metric.encode(encoder.encode_descriptor(
-            "thanos_shipper_upload_compacted_done",
-            "If 1 it means shipper uploaded all compacted blocks from the filesystem",
-            None,
-            metric.metric_type(),
-        )?)
-    }
 }
