@@ -16,6 +16,7 @@ mod kinds;
 mod late;
 mod limits;
 mod peers;
+mod shipping;
 mod sidecar;
 mod standalone;
 mod store;
