@@ -15,7 +15,7 @@ use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
 
 use super::attributes::Attributed;
 use super::config::{
-    AzureConfig, BucketConfig, BucketLookup, GcsConfig, HttpConfig, Provider, S3Config,
+    AzureConfig, BucketConfig, BucketLookup, GcsConfig, Hedging, HttpConfig, Provider, S3Config,
 };
 use super::credentials::{self, Environment};
 use super::filesystem::Filesystem;
@@ -80,7 +80,7 @@ impl Bucket {
     /// When files cannot be read or fields do not fit.
     pub fn new(config: &BucketConfig, environment: Environment<'_>) -> Result<Self, BuildError> {
         let mut remarks = Remarks(Vec::new());
-        remarks.when(config.hedging.enabled, "hedging_config has no effect yet");
+        let hedging = &config.hedging;
         let (store, name, part_bytes) = match &config.provider {
             Provider::S3(s3) => {
                 remarks.when(
@@ -89,7 +89,7 @@ impl Bucket {
                 );
                 remarks.when(s3.trace.enable, "trace has no effect");
                 let part_bytes = (!s3.disable_multipart).then_some(s3.part_size);
-                let store = limited(s3_store(s3, environment)?, &s3.http_config);
+                let store = limited(s3_store(s3, hedging, environment)?, &s3.http_config);
                 let store = match s3.put_user_metadata.is_empty() {
                     true => store,
                     false => Arc::new(Attributed::new(store, &s3.put_user_metadata)),
@@ -102,12 +102,15 @@ impl Bucket {
                     0 => 16 << 20,
                     bytes => bytes.max(5 << 20),
                 };
-                let store = limited(gcs_store(gcs, environment)?, &gcs.http_config);
+                let store = limited(gcs_store(gcs, hedging, environment)?, &gcs.http_config);
                 (store, gcs.bucket.clone(), Some(part_bytes))
             }
             Provider::Azure(azure) => {
                 remarks.when(!azure.msi_resource.is_empty(), "msi_resource has no effect");
-                let store = limited(Normal::new(azure_store(azure)?), &azure.http_config);
+                let store = limited(
+                    Normal::new(azure_store(azure, hedging)?),
+                    &azure.http_config,
+                );
                 (store, azure.container.clone(), Some(16 << 20))
             }
             Provider::Filesystem(files) => {
@@ -157,6 +160,7 @@ fn retries(tries: usize) -> RetryConfig {
 
 fn s3_store(
     config: &S3Config,
+    hedging: &Hedging,
     environment: Environment<'_>,
 ) -> Result<object_store::aws::AmazonS3, BuildError> {
     let var = |name: &str| credentials::first(environment, &[name]);
@@ -181,7 +185,7 @@ fn s3_store(
         .with_endpoint(endpoint)
         .with_virtual_hosted_style_request(hosted)
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(Connector::new(&config.http_config)?)
+        .with_http_connector(Connector::new(&config.http_config, hedging)?)
         .with_retry(retries(config.max_retries));
     if !config.access_key.is_empty() {
         builder = builder
@@ -320,13 +324,14 @@ fn is_hosted(config: &S3Config, host: &str) -> bool {
 
 fn gcs_store(
     config: &GcsConfig,
+    hedging: &Hedging,
     environment: Environment<'_>,
 ) -> Result<object_store::gcp::GoogleCloudStorage, BuildError> {
     let var = |name: &str| credentials::first(environment, &[name]);
     let mut builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&config.bucket)
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(Connector::new(&config.http_config)?)
+        .with_http_connector(Connector::new(&config.http_config, hedging)?)
         .with_retry(retries(config.max_retries))
         .with_skip_signature(config.no_auth);
     if let Some(host) = var("STORAGE_EMULATOR_HOST") {
@@ -345,7 +350,10 @@ fn gcs_store(
     Ok(builder.build()?)
 }
 
-fn azure_store(config: &AzureConfig) -> Result<object_store::azure::MicrosoftAzure, BuildError> {
+fn azure_store(
+    config: &AzureConfig,
+    hedging: &Hedging,
+) -> Result<object_store::azure::MicrosoftAzure, BuildError> {
     let connection = credentials::azure_connection(&config.storage_connection_string);
     let account = connection
         .account
@@ -373,7 +381,7 @@ fn azure_store(config: &AzureConfig) -> Result<object_store::azure::MicrosoftAzu
         .with_container_name(&config.container)
         .with_endpoint(endpoint)
         .with_client_options(ClientOptions::new().with_allow_http(true))
-        .with_http_connector(Connector::new(&http)?)
+        .with_http_connector(Connector::new(&http, hedging)?)
         .with_retry(retry);
     let key = connection
         .key
@@ -448,8 +456,12 @@ mod tests {
             let bucket = build(yaml).unwrap_or_else(|e| panic!("{yaml}: {e}"));
             assert_eq!(bucket.remarks, [""; 0]);
         }
-        let bucket = build("{type: MEMORY, hedging_config: {enabled: true}}").unwrap();
-        assert_eq!(bucket.remarks, ["hedging_config has no effect yet"]);
+        let bucket =
+            build("{type: GCS, config: {bucket: b, no_auth: true, use_grpc: true}}").unwrap();
+        assert_eq!(
+            bucket.remarks,
+            ["use_grpc has no effect: the HTTP API is used"]
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use object_store::client::{ClientConfigKey, ClientOptions, HttpClient, HttpConnector};
 use reqwest::{Certificate, ClientBuilder, Identity};
 
-use super::config::HttpConfig;
+use super::config::{Hedging, HttpConfig};
+use super::hedged::Hedged;
 
 /// How long it may take to reach the server.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,13 +40,14 @@ pub enum HttpError {
 #[derive(Debug)]
 pub(super) struct Connector {
     config: HttpConfig,
+    hedging: Hedging,
     roots: Vec<Certificate>,
     identity: Option<Identity>,
 }
 
 impl Connector {
     /// Reads the files of the configuration.
-    pub(super) fn new(config: &HttpConfig) -> Result<Self, HttpError> {
+    pub(super) fn new(config: &HttpConfig, hedging: &Hedging) -> Result<Self, HttpError> {
         let tls = &config.tls_config;
         if !tls.server_name.is_empty() {
             return Err(HttpError::Unsupported(
@@ -76,6 +78,7 @@ impl Connector {
         };
         Ok(Connector {
             config: config.clone(),
+            hedging: hedging.clone(),
             roots,
             identity,
         })
@@ -123,7 +126,11 @@ impl HttpConnector for Connector {
                 store: "http",
                 source: Box::new(e),
             })?;
-        Ok(HttpClient::new(client))
+        let client = HttpClient::new(client);
+        Ok(match self.hedging.enabled {
+            true => HttpClient::new(Hedged::new(client, self.hedging.clone())),
+            false => client,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ pub mod build;
 pub mod config;
 mod credentials;
 pub mod filesystem;
+mod hedged;
 mod http;
 pub mod metered;
 mod normal;

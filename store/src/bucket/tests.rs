@@ -45,8 +45,8 @@ async fn wrappers() {
 #[tokio::test]
 async fn s3_over_http() {
     let server = S3Server::start("metrics").await;
-    for prefix in ["", "cluster/a"] {
-        let yaml = server.config("metrics", prefix);
+    for (prefix, hedging) in [("", ""), ("cluster/a", "hedging_config: {enabled: true}")] {
+        let yaml = server.config("metrics", prefix) + hedging;
         let config = BucketConfig::parse(&yaml).unwrap();
         let bucket = Bucket::new(&config, &|_| None).unwrap();
         // This server keeps objects in files and shows their directories.
