@@ -129,7 +129,7 @@ impl Parts {
         let peer = Arc::new(peer(flags, clock.clone())?);
         let store = store(&peer, &metrics)?;
         let proxy = Proxy::new(Arc::clone(&peer), Arc::clone(&ready));
-        let services = services(flags, store, proxy, &mut registry);
+        let services = services(flags, store, proxy, Arc::clone(&ready), &mut registry);
         let watched = reloader_config(&flags.reloader);
         let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
         let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
@@ -252,6 +252,7 @@ fn services(
     flags: &SidecarFlags,
     store: Arc<dyn Store>,
     proxy: Proxy,
+    ready: Arc<AtomicBool>,
     registry: &mut Registry,
 ) -> Routes {
     let store: Arc<dyn Store> = Arc::new(CountedStore::new(store, registry));
@@ -270,7 +271,7 @@ fn services(
         status: true,
         ..Apis::default()
     };
-    let info = InfoService::new("sidecar", store, apis);
+    let info = InfoService::new("sidecar", store, apis).ready_when(ready);
     let routes = Routes::new(StoreServer::new(service))
         .add_service(InfoServer::new(info))
         .add_service(RulesServer::new(proxy.clone()))

@@ -583,6 +583,16 @@ fn prometheus_goes_and_comes_back() {
     assert!(metrics.contains("thanos_sidecar_prometheus_up 0\n"));
     let status = sidecar.series(up()).unwrap_err();
     assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let info = async {
+        InfoClient::new(sidecar.channel.clone())
+            .info(InfoRequest {})
+            .await
+    };
+    let refused = sidecar.runtime.block_on(info).unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Unavailable, "Not ready")
+    );
     // The same command once more, on the same port.
     let port = prometheus.url.rsplit_once(':').unwrap().1.to_owned();
     let mut command = Command::new(&binary);

@@ -1,6 +1,7 @@
 //! `thanos.info.Info`: what this server is, and which times and external labels its data have.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use isobar_model::Labels;
 use isobar_proto::convert::wire_labels;
@@ -34,6 +35,7 @@ pub struct InfoService {
     component: &'static str,
     store: Arc<dyn Store>,
     apis: Apis,
+    ready: Option<Arc<AtomicBool>>,
 }
 
 impl InfoService {
@@ -43,7 +45,14 @@ impl InfoService {
             component,
             store,
             apis,
+            ready: None,
         }
+    }
+
+    /// Refuses to tell anything while `ready` is not, so that nobody asks the store.
+    pub fn ready_when(mut self, ready: Arc<AtomicBool>) -> Self {
+        self.ready = Some(ready);
+        self
     }
 
     fn answer(&self) -> InfoResponse {
@@ -88,6 +97,10 @@ impl InfoService {
 #[tonic::async_trait]
 impl info_server::Info for InfoService {
     async fn info(&self, _request: Request<InfoRequest>) -> Result<Response<InfoResponse>, Status> {
+        let ready = self.ready.as_ref();
+        if ready.is_some_and(|it| !it.load(Ordering::Acquire)) {
+            return Err(Status::unavailable("Not ready"));
+        }
         Ok(Response::new(self.answer()))
     }
 }
