@@ -22,7 +22,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use isobar_tsdb::encoding::{Crc32c, crc32c};
 use parking_lot::Mutex;
 use ulid::Ulid;
@@ -136,12 +136,12 @@ impl Disk {
         self.shared.read(key)
     }
 
-    /// Forgets the pages of a block.
-    pub(super) fn forget(&self, block: Ulid) {
+    /// Forgets the pages of some blocks.
+    pub(super) fn forget(&self, blocks: &HashSet<Ulid>) {
         let mut slots = self.shared.slots.lock();
         let slots = &mut *slots;
         let all = slots.slots.iter_mut();
-        for slot in all.filter(|slot| slot.key.is_some_and(|key| key.block == block)) {
+        for slot in all.filter(|slot| slot.key.is_some_and(|key| blocks.contains(&key.block))) {
             if let Some(key) = slot.key.take() {
                 slots.by_key.remove(&key);
                 let bytes = &self.shared.bytes;

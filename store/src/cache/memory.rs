@@ -109,13 +109,13 @@ impl Memory {
         shard.pages.insert(key, page);
     }
 
-    /// Forgets the pages of a block. Looks at all pages, so it is for what happens seldom.
-    pub(super) fn forget(&self, block: Ulid) {
+    /// Forgets the pages of some blocks. Looks at all pages, so it is for what happens seldom.
+    pub(super) fn forget(&self, blocks: &HashSet<Ulid>) {
         for shard in &self.shards {
             let mut shard = shard.lock();
             let shard = &mut *shard;
             shard.pages.retain(|key, page| {
-                let goes = key.block == block;
+                let goes = blocks.contains(&key.block);
                 let cost = page.bytes.len() as u64 + OVERHEAD_BYTES;
                 match (goes, page.in_main) {
                     (false, _) => {}
@@ -124,8 +124,8 @@ impl Memory {
                 }
                 !goes
             });
-            shard.small.retain(|key| key.block != block);
-            shard.main.retain(|key| key.block != block);
+            shard.small.retain(|key| !blocks.contains(&key.block));
+            shard.main.retain(|key| !blocks.contains(&key.block));
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         for n in 0..100 {
             memory.insert(of(u64::from(n % 2), n), Bytes::from(vec![0; 1000]));
         }
-        memory.forget(Ulid::from_parts(1, 0));
+        memory.forget(&HashSet::from([Ulid::from_parts(1, 0)]));
         assert_eq!(memory.bytes(), 50 * (1000 + OVERHEAD_BYTES));
         assert!(memory.get(&of(1, 1)).is_none() && memory.get(&of(0, 2)).is_some());
     }

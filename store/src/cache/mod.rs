@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use ulid::Ulid;
 
 pub mod config;
@@ -146,11 +147,14 @@ impl PageCache {
         Some(page)
     }
 
-    /// Forgets all pages of a block: it is gone, or what was read of it is damaged.
-    pub fn forget(&self, block: Ulid) {
-        self.memory.forget(block);
+    /// Forgets all pages of some blocks: they are gone, or what was read of them is damaged.
+    pub fn forget(&self, blocks: &HashSet<Ulid>) {
+        if blocks.is_empty() {
+            return;
+        }
+        self.memory.forget(blocks);
         if let Some(disk) = &self.disk {
-            disk.forget(block);
+            disk.forget(blocks);
         }
     }
 

@@ -13,6 +13,7 @@ use futures::future::try_join3;
 use isobar_model::budget::Budget;
 use isobar_tsdb::index::parts::Layout;
 use object_store::path::Path;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use ulid::Ulid;
 
 use super::write::Sections;
@@ -21,14 +22,14 @@ use crate::cache::remote::{FetchError, Remote};
 use crate::compute::Pool;
 
 /// What is read of the end of an index to begin with: small ones are there as a whole.
-const TAIL_BYTES: u64 = 256 << 10;
+const TAIL_BYTES: u64 = 64 << 10;
 /// How many metrics are guessed at most.
 const METRICS_GUESS_MAX: u64 = 16 << 10;
 /// Of an index that does not say how many series it has, this much is read for the lists.
 const LISTS_GUESS: u64 = 1 << 20;
 /// What decoding takes beside the sections, in times of their bytes: a symbol or a pair of about 20
 /// bytes becomes 12 or 24 bytes and a part of the card.
-const MEMORY_FACTOR: u64 = 4;
+const MEMORY_FACTOR: u64 = 3;
 
 /// What is to be read.
 #[derive(Debug, Clone)]
@@ -43,14 +44,49 @@ pub struct Subject {
     pub series: Option<u64>,
 }
 
+/// The unit in which builders wait for memory, in bytes.
+const GATE_BYTES: u64 = 64 << 10;
+
+/// The memory for making cards. Several builders wait for each other rather than to fail.
+pub struct BuildMemory<'a> {
+    /// What is taken is reserved here.
+    pub budget: &'a Arc<Budget>,
+    /// How much all builders may take together.
+    pub gate: &'a BuildGate,
+}
+
+/// How much all builders of cards may take together.
+pub struct BuildGate {
+    permits: Semaphore,
+    units: u32,
+}
+
+impl BuildGate {
+    /// About `bytes` for all builders. One that needs more than that is alone.
+    pub fn new(bytes: u64) -> Self {
+        let units = u32::try_from(bytes / GATE_BYTES).unwrap_or(u32::MAX);
+        let units = units.clamp(1, 1 << 24);
+        BuildGate {
+            permits: Semaphore::new(units as usize),
+            units,
+        }
+    }
+
+    async fn wait(&self, bytes: u64) -> Result<SemaphorePermit<'_>, StoreError> {
+        let units = u32::try_from(bytes.div_ceil(GATE_BYTES)).unwrap_or(u32::MAX);
+        let permit = self.permits.acquire_many(units.clamp(1, self.units)).await;
+        permit.map_err(|_| StoreError::Unavailable("shutting down".to_owned()))
+    }
+}
+
 /// Reads what is needed of an index and makes the card.
 ///
 /// # Errors
-/// When the index cannot be read, does not follow the format, or `budget` is not enough.
+/// When the index cannot be read, does not follow the format, or there is not enough memory.
 pub async fn build(
     remote: &Remote,
     pool: &Pool,
-    budget: &Arc<Budget>,
+    memory: &BuildMemory<'_>,
     subject: &Subject,
 ) -> Result<Bytes, StoreError> {
     let index = Partial {
@@ -78,10 +114,10 @@ pub async fn build(
     let lists = plan.postings.start..guess_end.min(plan.postings.end);
     let section_bytes = |it: &Range<u64>| it.end - it.start;
     let needed = plan.symbols.end + section_bytes(&plan.table) + section_bytes(&lists);
-    let mut memory = budget.reservation("the card of a block");
-    let bytes = usize::try_from(needed.saturating_mul(MEMORY_FACTOR)).unwrap_or(usize::MAX);
-    memory
-        .grow_to(bytes)
+    let needed = needed.saturating_mul(MEMORY_FACTOR);
+    let _turn = memory.gate.wait(needed).await?;
+    let mut held = memory.budget.reservation("the card of a block");
+    held.grow_to(usize::try_from(needed).unwrap_or(usize::MAX))
         .map_err(|e| StoreError::LimitExceeded(e.to_string()))?;
 
     let known = Known {

@@ -10,7 +10,7 @@ use object_store::memory::InMemory as MemoryStore;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::build::{Subject, build};
+use super::build::{BuildGate, BuildMemory, Subject, build};
 use super::*;
 use crate::cache::remote::Remote;
 use crate::compute::Pool;
@@ -58,7 +58,11 @@ async fn card_of(index: Vec<u8>, series: Option<u64>) -> Result<(Bytes, u64), cr
         series,
     };
     let budget = Budget::new("the memory of the test", 1 << 30);
-    let card = build(&remote, &pool, &budget, &subject).await?;
+    let memory = BuildMemory {
+        budget: &budget,
+        gate: &BuildGate::new(1 << 20),
+    };
+    let card = build(&remote, &pool, &memory, &subject).await?;
     let requests = &remote.counters().requests;
     Ok((card, requests.load(std::sync::atomic::Ordering::Relaxed)))
 }

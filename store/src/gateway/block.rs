@@ -4,10 +4,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::{Either, select};
+use hashbrown::HashSet;
 use isobar_model::{Labels, TimeRange};
 use isobar_tsdb::Error;
 use object_store::path::Path as BucketPath;
@@ -19,7 +21,7 @@ use crate::api::StoreError;
 use crate::block::{Meta, paths};
 use crate::cache::ranges::Object;
 use crate::cache::{CARD_FILE, INDEX_FILE, Key, PageCache};
-use crate::card::build::{Subject, build};
+use crate::card::build::{BuildMemory, Subject, build};
 use crate::card::{Card, Pages, Place, ROOT_BYTES, Root, check_page};
 
 /// A block that could not be read is not tried again for this long.
@@ -43,6 +45,8 @@ pub struct Block {
     chunk_bytes: u32,
     card: tokio::sync::Mutex<Option<Card>>,
     quarantine: Mutex<Option<(Instant, String)>>,
+    /// Whether a card was made that the bucket does not have.
+    unpublished: AtomicBool,
 }
 
 impl std::fmt::Debug for Card {
@@ -66,6 +70,7 @@ impl Block {
             chunk_bytes: stats.filter(|it| *it > 0).unwrap_or(CHUNK_BYTES_GUESS),
             card: tokio::sync::Mutex::default(),
             quarantine: Mutex::default(),
+            unpublished: AtomicBool::new(false),
         }
     }
 
@@ -118,7 +123,7 @@ impl Block {
         tracing::warn!(block = %self.id, error = why, "a block is left out for five minutes");
         *self.quarantine.lock() = Some((Instant::now(), why));
         *self.card.lock().await = None;
-        inner.ranges.cache().forget(self.id);
+        inner.ranges.cache().forget(&HashSet::from([self.id]));
         let path = inner.card_path(self.id);
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
@@ -160,6 +165,20 @@ impl Block {
         Ok(card)
     }
 
+    /// The card, when it was made here and was not taken so far.
+    pub(super) async fn take_unpublished(
+        &self,
+        inner: &Inner,
+    ) -> Result<Option<Bytes>, StoreError> {
+        if !self.unpublished.swap(false, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let path = inner.card_path(self.id);
+        let read = inner.blocking(move || std::fs::read(path)).await?;
+        // A card that went meanwhile is made again some time.
+        Ok(read.ok().map(Bytes::from))
+    }
+
     fn card_name(&self) -> String {
         format!("card of {}", self.id)
     }
@@ -180,7 +199,16 @@ impl Block {
             index_bytes: self.index_bytes,
             series: self.series,
         };
-        let made = build(remote, &inner.pool, &inner.budget, &subject);
+        let memory = BuildMemory {
+            budget: &inner.budget,
+            gate: &inner.card_memory,
+        };
+        let made = build(remote, &inner.pool, &memory, &subject);
+        let made = async {
+            let made = made.await?;
+            self.unpublished.store(true, Ordering::Relaxed);
+            Ok(made)
+        };
         if !inner.config.cards_in_bucket {
             return made.await;
         }

@@ -107,12 +107,12 @@ fn fill(levels: &[(i64, Vec<Arc<Block>>)], range: TimeRange, chosen: &mut Vec<Ar
     fill(finer, TimeRange::new(start_ms, range.max_ms), chosen);
 }
 
-/// Whether a block is one of those that are asked for by name.
+/// Whether a block is one of those that are asked for: by its name, or by its external labels.
 pub(super) fn named(block: &Block, matchers: &[Matcher]) -> bool {
     let id = block.id.to_string();
     matchers.iter().all(|matcher| match matcher.name() {
         BLOCK_ID => matcher.matches(&id),
-        _ => matcher.matches_empty(),
+        label => matcher.matches(block.labels.get(label)),
     })
 }
 

@@ -143,7 +143,7 @@ async fn of_block(
         range: request.range,
         skip_chunks: true,
         limit: 0,
-        chunk_bytes: 0,
+        chunk_bytes: 1 << 20,
         on_failure: request.on_failure,
         way: inner.config.way,
     };

@@ -16,11 +16,12 @@
 //! while with a remark in every answer that lacks it. [`query`] holds what a request may do and what it
 //! did.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use hashbrown::{HashMap, HashSet};
 use isobar_model::{Budget, Labels, LabelsBuilder, Matcher, TimeRange, Warnings};
@@ -38,6 +39,7 @@ use crate::cache::PageCache;
 use crate::cache::ranges::Ranges;
 use crate::cache::remote::Remote;
 use crate::card::Card;
+use crate::card::build::BuildGate;
 use crate::compute::Pool;
 use crate::local::TRUNCATED;
 
@@ -62,9 +64,9 @@ use query::Query;
 /// What the chunks of one request may take while they are on their way, over all blocks.
 const WINDOW_BYTES: u64 = 32 << 20;
 /// A block reads at least and at most so much at a time.
-const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=4 << 20;
+const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
 /// Cards that are opened at a time for one request.
-const CARDS_AT_A_TIME: usize = 64;
+const CARDS_AT_A_TIME: usize = 256;
 
 /// How a gateway is set up.
 #[derive(Debug, Clone)]
@@ -109,6 +111,7 @@ pub(crate) struct Inner {
     pool: Arc<Pool>,
     budget: Arc<Budget>,
     gate: Arc<Semaphore>,
+    card_memory: BuildGate,
     catalog: RwLock<Arc<Catalog>>,
     stats: Stats,
 }
@@ -158,6 +161,7 @@ impl Gateway {
         let gate = Arc::new(Semaphore::new(
             config.concurrency.clamp(1, Semaphore::MAX_PERMITS),
         ));
+        let card_memory = BuildGate::new(budget.limit() / 4);
         Gateway {
             inner: Arc::new(Inner {
                 config,
@@ -165,6 +169,7 @@ impl Gateway {
                 pool,
                 budget,
                 gate,
+                card_memory,
                 catalog: RwLock::default(),
                 stats: Stats::default(),
             }),
@@ -192,10 +197,50 @@ impl Gateway {
             blocks.insert(block.id, block);
         }
         let sets = BlockSet::all_of(blocks.into_values());
-        for gone in old.into_keys() {
-            self.inner.ranges.cache().forget(gone);
-        }
+        let gone: HashSet<Ulid> = old.into_keys().collect();
+        self.inner.ranges.cache().forget(&gone);
         *self.inner.catalog.write() = Arc::new(Catalog { sets });
+    }
+
+    /// Removes the cards of blocks that are not served from the data directory, and gives their number.
+    /// Waits for the disk.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or a file not be removed.
+    pub fn remove_other_cards(&self) -> io::Result<usize> {
+        let served: HashSet<String> = self.blocks().iter().map(|it| it.id.to_string()).collect();
+        let entries = match std::fs::read_dir(self.inner.config.data_dir.join("cards")) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error),
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            if Ulid::from_string(name).is_ok() && !served.contains(name) {
+                std::fs::remove_file(entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Writes the cards that were made here to the bucket, for other readers, and gives their number.
+    ///
+    /// # Errors
+    /// When the bucket does not take one.
+    pub async fn publish_cards(&self) -> Result<usize, StoreError> {
+        let mut published = 0;
+        for block in self.blocks() {
+            if let Some(card) = block.take_unpublished(&self.inner).await? {
+                let at = block::bucket_card(block.id);
+                self.inner.ranges.remote().put(&at, card).await?;
+                published += 1;
+            }
+        }
+        Ok(published)
     }
 
     /// All blocks that are served.
@@ -285,14 +330,13 @@ async fn open_cards(
             },
         }
     };
-    let mut opened = Vec::with_capacity(blocks.len());
-    for some in blocks.chunks(CARDS_AT_A_TIME) {
-        for result in join_all(some.iter().cloned().map(open)).await {
-            match result {
-                Opened::Card(block, card) => opened.push((block, card)),
-                Opened::LeftOut(text) => warnings.warn(text),
-                Opened::Failed(error) => return Err(error),
-            }
+    let mut opening = stream::iter(blocks.into_iter().map(open)).buffered(CARDS_AT_A_TIME);
+    let mut opened = Vec::new();
+    while let Some(result) = opening.next().await {
+        match result {
+            Opened::Card(block, card) => opened.push((block, card)),
+            Opened::LeftOut(text) => warnings.warn(text),
+            Opened::Failed(error) => return Err(error),
         }
     }
     Ok(opened)
@@ -342,8 +386,14 @@ async fn open(
     let (least, most) = (*BLOCK_WINDOW_BYTES.start(), *BLOCK_WINDOW_BYTES.end());
     let mut warnings = Warnings::default();
     let mut sets = Vec::with_capacity(chosen.len());
+    // All at once, so that many sets take no more round trips than one.
+    let blocks = chosen.iter().flat_map(|it| it.2.iter().cloned()).collect();
+    let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
+    let mut cards: HashMap<Ulid, Card> =
+        cards.into_iter().map(|(it, card)| (it.id, card)).collect();
     for (labels, matchers, blocks) in chosen {
-        let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
+        let with_card = |block: Arc<Block>| cards.remove(&block.id).map(|card| (block, card));
+        let cards: Vec<_> = blocks.into_iter().filter_map(with_card).collect();
         let arrangement = arrangement(&labels, &request, &cards)?;
         let in_order = arrangement.taken.is_empty() && arrangement.shard.is_none();
         let ask = Ask {

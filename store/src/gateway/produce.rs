@@ -25,8 +25,10 @@ use crate::api::{OnFailure, SeriesBatch, SeriesStream, StoreError};
 use crate::cache::ranges::{Tally, Wanted};
 use crate::card::{Card, Pair};
 
-/// How much of a run of series is read and decoded at a time.
+/// How much of a run of series is read and decoded at a time, at most.
 const WINDOW_BYTES: u64 = 1 << 20;
+/// And at least.
+const WINDOW_BYTES_MIN: u64 = 64 << 10;
 /// The first window of a run is shorter, so that the first series come soon.
 const FIRST_WINDOW_BYTES: u64 = 256 << 10;
 /// No series of an index is longer.
@@ -217,7 +219,8 @@ impl Work {
         let mut memory = self.query.budget.reservation("a window of series");
         for run in runs {
             let mut at = run.start;
-            let mut window = FIRST_WINDOW_BYTES;
+            let usual = (self.ask.chunk_bytes / 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES);
+            let mut window = usual.min(FIRST_WINDOW_BYTES);
             while at < run.end {
                 let end = run.end.min(at + window);
                 memory
@@ -250,7 +253,7 @@ impl Work {
                     window = (window * 4).min(SERIES_BYTES_MAX);
                     continue;
                 }
-                (at, window) = (next, WINDOW_BYTES);
+                (at, window) = (next, usual);
                 if let Some(gone) = self.pass_on(matched).await? {
                     return Ok(Some(gone));
                 }

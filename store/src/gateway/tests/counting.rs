@@ -59,3 +59,39 @@ fn a_start_with_known_cards_reads_nothing() {
     let seen = watched.seen.lock();
     assert!(seen.waves <= 3, "{seen:?}");
 }
+
+#[test]
+fn many_sets_take_no_more_round_trips_than_one() {
+    let Some(fixture) = Fixture::contract("life") else {
+        return;
+    };
+    let wait = Duration::from_millis(100);
+    let watched = Watched::slow(Arc::clone(&fixture.store), wait, u64::MAX);
+    let gateway = fixture.gateway_over(fixture.config(), watched.clone());
+    let request = SeriesRequest::new(matchers("__name__=up"), TimeRange::ALL);
+    let (got, _) = drain(gateway.series(request.clone())).unwrap();
+    assert_eq!(got, fixture.naive(&gateway, &request));
+    assert!(watched.seen.lock().waves <= 4);
+}
+
+#[test]
+fn cards_are_published_and_those_of_others_removed() {
+    let Some(fixture) = Fixture::contract("ha") else {
+        return;
+    };
+    let gateway = fixture.gateway(fixture.config());
+    let request = SeriesRequest::new(matchers("__name__=up"), TimeRange::ALL);
+    drain(gateway.series(request.clone())).unwrap();
+    let publish = || fixture.runtime.block_on(gateway.publish_cards()).unwrap();
+    assert_eq!((publish(), publish()), (fixture.metas.len(), 0));
+    for meta in &fixture.metas {
+        let in_bucket = block_on(fixture.store.get(&block::bucket_card(meta.id()))).unwrap();
+        let in_bucket = block_on(in_bucket.bytes()).unwrap();
+        let here = std::fs::read(gateway.inner.card_path(meta.id())).unwrap();
+        assert_eq!(in_bucket, here);
+    }
+    assert_eq!(gateway.remove_other_cards().unwrap(), 0);
+    gateway.set_blocks(&fixture.metas[1..]);
+    assert_eq!(gateway.remove_other_cards().unwrap(), 1);
+    assert!(!gateway.inner.card_path(fixture.metas[0].id()).exists());
+}
