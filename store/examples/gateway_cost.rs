@@ -20,16 +20,17 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use isobar_model::{Budget, Labels, MatchOp, Matcher, TimeRange};
 use isobar_store::api::{LabelsRequest, SeriesBatch, SeriesRequest, Store};
-use isobar_store::block::Meta;
+use isobar_store::block::{Meta, paths};
 use isobar_store::cache::PageCache;
 use isobar_store::cache::remote::Remote;
 use isobar_store::compute::Pool;
 use isobar_store::gateway::{Gateway, GatewayConfig};
 use isobar_tsdb::block::{BlockMeta, BlockWriter};
 use isobar_tsdb::chunks::{Chunk, XorAppender};
-use object_store::ObjectStore;
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 use ulid::Ulid;
 
@@ -107,6 +108,23 @@ fn write_blocks(dir: &Path, blocks: usize) -> Vec<Meta> {
         metas.push(meta);
     }
     metas
+}
+
+/// A bucket in memory with the files of a local one.
+fn in_memory(bucket: &Path, metas: &[Meta]) -> InMemory {
+    let store = InMemory::new();
+    for meta in metas {
+        let id = meta.id();
+        let dir = bucket.join(id.to_string());
+        let segments = std::fs::read_dir(dir.join("chunks")).expect("chunks");
+        let segments = segments.map(|it| it.expect("a file").file_name().into_string());
+        let segments = segments.map(|it| format!("chunks/{}", it.expect("a number")));
+        for file in segments.chain(["index".to_owned()]) {
+            let bytes = std::fs::read(dir.join(&file)).expect("a file");
+            block_on(store.put(&paths::file(id, &file), bytes.into())).expect("an object");
+        }
+    }
+    store
 }
 
 fn gateway(runtime: &Runtime, store: Arc<dyn ObjectStore>, data_dir: PathBuf) -> Gateway {
@@ -187,6 +205,8 @@ fn main() {
     let blocks = arguments
         .next()
         .map_or(12, |it| it.parse().expect("a number of blocks"));
+    // Only this selector, many times: for a profiler.
+    let only = arguments.next();
     let bucket = dir.join("bucket");
     std::fs::create_dir_all(&bucket).expect("a directory");
     let metas = write_blocks(&bucket, blocks);
@@ -238,7 +258,7 @@ fn main() {
                 wait_get_per_byte: Duration::from_nanos(20),
                 ..ThrottleConfig::default()
             };
-            Arc::new(ThrottledStore::new(files(), config))
+            Arc::new(ThrottledStore::new(in_memory(&bucket, &metas), config))
         } else {
             Arc::new(files())
         };
@@ -249,6 +269,10 @@ fn main() {
             gateway.set_blocks(&metas);
             let request = SeriesRequest::new(matchers.clone(), TimeRange::ALL);
             report(&format!("{what}, cold"), &gateway, &request, 1);
+            if only.as_ref().is_some_and(|it| it == what) {
+                report(what, &gateway, &request, 2000);
+                return;
+            }
             if !slow {
                 let times = if *what == "pod is not empty" { 2 } else { 50 };
                 report(&format!("{what}, warm"), &gateway, &request, times);

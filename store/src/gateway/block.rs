@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -47,6 +47,8 @@ pub struct Block {
     quarantine: Mutex<Option<(Instant, String)>>,
     /// Whether a card was made that the bucket does not have.
     unpublished: AtomicBool,
+    /// No other block of this process has it, and none that was opened anew after damage.
+    number: AtomicU64,
 }
 
 impl std::fmt::Debug for Card {
@@ -71,7 +73,13 @@ impl Block {
             card: tokio::sync::Mutex::default(),
             quarantine: Mutex::default(),
             unpublished: AtomicBool::new(false),
+            number: AtomicU64::new(next_number()),
         }
+    }
+
+    /// What the block is called among labels that are known.
+    pub(super) fn number(&self) -> u64 {
+        self.number.load(Ordering::Relaxed)
     }
 
     /// The first time behind the block, as `meta.json` has it.
@@ -123,6 +131,7 @@ impl Block {
         tracing::warn!(block = %self.id, error = why, "a block is left out for five minutes");
         *self.quarantine.lock() = Some((Instant::now(), why));
         *self.card.lock().await = None;
+        self.number.store(next_number(), Ordering::Relaxed);
         inner.ranges.cache().forget(&HashSet::from([self.id]));
         let path = inner.card_path(self.id);
         if let Err(error) = std::fs::remove_file(&path)
@@ -226,6 +235,11 @@ impl Block {
             Either::Right((made, _)) => made,
         }
     }
+}
+
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Where the card of a block lies in a bucket.

@@ -1,6 +1,7 @@
 //! From bytes of an index to series that match: their labels, and where their chunks lie.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use isobar_model::{Labels, TimeRange};
@@ -9,6 +10,7 @@ use isobar_tsdb::encoding::DecodeError;
 use isobar_tsdb::index::parts::{RawSeries, SeriesWalk};
 use isobar_tsdb::index::{ChunkMeta, SeriesEntry};
 
+use super::known::{KnownLabels, SELECT_MAX};
 use super::select::Tests;
 use crate::card::{Card, Lookup};
 
@@ -46,12 +48,28 @@ pub(super) struct SeriesDecoder {
     entry: SeriesEntry,
     range: TimeRange,
     scratch: String,
+    known: Arc<KnownLabels>,
+    /// What the block is called there.
+    number: u64,
+    /// How many more series are looked up there.
+    known_left: usize,
 }
 
 impl SeriesDecoder {
     /// For the series that pass `tests` and have chunks that overlap `range`.
-    pub(super) fn new(name: String, card: &Card, tests: Tests, range: TimeRange) -> Self {
+    /// Labels are looked up in `known`, where the block is called `number`.
+    pub(super) fn new(
+        name: String,
+        card: &Card,
+        tests: Tests,
+        range: TimeRange,
+        known: Arc<KnownLabels>,
+        number: u64,
+    ) -> Self {
         SeriesDecoder {
+            known,
+            number,
+            known_left: SELECT_MAX,
             name,
             tests,
             lookup: card.lookup(),
@@ -109,11 +127,25 @@ impl SeriesDecoder {
             let why = format!("series at {}: the names are not sorted", raw.offset);
             return Err(Error::corrupt_at(&self.name, raw.offset, why));
         }
-        let labels = self.labels()?;
+        let labels = self.labels_of(raw.offset)?;
         out.label_bytes += labels.as_bytes().len() + 32;
         out.chunks.append(&mut self.entry.chunks);
         out.series.push((labels, out.chunks.len()));
         Ok(())
+    }
+
+    fn labels_of(&mut self, offset: u64) -> Result<Labels, Error> {
+        if self.known_left == 0 {
+            return self.labels();
+        }
+        self.known_left -= 1;
+        let key = (self.number, offset);
+        if let Some(labels) = self.known.get(key) {
+            return Ok(labels);
+        }
+        let labels = self.labels()?;
+        self.known.insert(key, &labels);
+        Ok(labels)
     }
 
     fn labels(&mut self) -> Result<Labels, Error> {

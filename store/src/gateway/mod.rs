@@ -47,6 +47,7 @@ pub mod block;
 mod choose;
 mod chunks;
 mod decode;
+mod known;
 mod labels;
 mod merge;
 mod produce;
@@ -58,6 +59,7 @@ pub use query::{Limits, Stats};
 pub use select::Way;
 
 use choose::BlockSet;
+use known::KnownLabels;
 use produce::Ask;
 use query::Query;
 
@@ -112,6 +114,7 @@ pub(crate) struct Inner {
     budget: Arc<Budget>,
     gate: Arc<Semaphore>,
     card_memory: BuildGate,
+    known: Arc<KnownLabels>,
     catalog: RwLock<Arc<Catalog>>,
     stats: Stats,
 }
@@ -170,6 +173,7 @@ impl Gateway {
                 budget,
                 gate,
                 card_memory,
+                known: Arc::new(KnownLabels::new(known::BYTES_MAX)),
                 catalog: RwLock::default(),
                 stats: Stats::default(),
             }),

@@ -201,7 +201,9 @@ impl Work {
             return Ok(None);
         };
         let name = self.block.index().path.to_string();
-        let decoder = SeriesDecoder::new(name, &self.card, tests, self.ask.range);
+        let known = Arc::clone(&self.inner.known);
+        let (range, number) = (self.ask.range, self.block.number());
+        let decoder = SeriesDecoder::new(name, &self.card, tests, range, known, number);
         match plan {
             Plan::Nothing => Ok(None),
             Plan::Runs(runs) => self.select_runs(runs, decoder).await,
