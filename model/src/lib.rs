@@ -10,6 +10,7 @@ pub mod go_math;
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
+pub mod metric_kind;
 pub mod regexp;
 pub mod sample;
 pub mod series;

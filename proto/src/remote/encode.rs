@@ -1,9 +1,9 @@
 //! Writing requests: for tests, for benchmarks, and for whoever sends on what came in.
 
 use isobar_model::histogram::Buckets;
-use isobar_model::{Columns, Exemplar, FloatHistogram, Labels};
+use isobar_model::{Columns, Exemplar, FloatHistogram, Labels, metric_kind};
 
-use super::{KINDS, MetricMetadata};
+use super::MetricMetadata;
 use crate::wire::{put_bytes, put_double, put_raw_double, put_varint};
 
 /// Appends a series to an encoded `WriteRequest`.
@@ -92,11 +92,8 @@ fn put_doubles(out: &mut Vec<u8>, field: u32, numbers: &[f64]) {
 /// Appends a description of a metric to an encoded `WriteRequest`.
 pub fn encode_metadata(out: &mut Vec<u8>, metadata: &MetricMetadata<'_>) {
     let mut part = Vec::new();
-    let kind = KINDS
-        .iter()
-        .position(|kind| *kind == metadata.kind)
-        .unwrap_or_default();
-    put_varint(&mut part, 1, kind as u64);
+    let kind = metric_kind::code(metadata.kind);
+    put_varint(&mut part, 1, kind);
     put_bytes(&mut part, 2, metadata.metric.as_bytes());
     put_bytes(&mut part, 4, metadata.help.as_bytes());
     put_bytes(&mut part, 5, metadata.unit.as_bytes());

@@ -21,7 +21,7 @@ mod histograms;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use isobar_model::{Exemplar, Labels};
+use isobar_model::{Exemplar, Labels, metric_kind};
 
 pub use encode::{encode_exemplars, encode_metadata, encode_series};
 pub use histograms::HistogramSample;
@@ -411,7 +411,7 @@ fn decode_metadata(message: &[u8]) -> Result<Option<MetricMetadata<'_>>, WireErr
     let mut reader = Reader::new(message);
     while let Some((field, value)) = reader.field()? {
         match field {
-            1 => metadata.kind = kind_name(value.varint(1)?),
+            1 => metadata.kind = metric_kind::name(value.varint(1)?),
             2 => metadata.metric = text(value.bytes(2)?),
             4 => metadata.help = text(value.bytes(4)?),
             5 => metadata.unit = text(value.bytes(5)?),
@@ -419,26 +419,6 @@ fn decode_metadata(message: &[u8]) -> Result<Option<MetricMetadata<'_>>, WireErr
         }
     }
     Ok((readable && !metadata.metric.is_empty()).then_some(metadata))
-}
-
-/// The kinds of metrics in the order of `MetricMetadata.MetricType`.
-const KINDS: [&str; 8] = [
-    "unknown",
-    "counter",
-    "gauge",
-    "histogram",
-    "gaugehistogram",
-    "summary",
-    "info",
-    "stateset",
-];
-
-fn kind_name(code: u64) -> &'static str {
-    usize::try_from(code)
-        .ok()
-        .and_then(|code| KINDS.get(code))
-        .copied()
-        .unwrap_or(KINDS[0])
 }
 
 #[cfg(test)]

@@ -457,7 +457,7 @@ struct Scratch(PathBuf);
 impl Drop for Scratch {
     fn drop(&mut self) {
         // Nobody is left to tell. What stays is deleted at the next start by its name.
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = files::remove_dir(&self.0);
     }
 }
 

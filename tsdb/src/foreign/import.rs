@@ -12,7 +12,7 @@
 
 use std::path::{Path, PathBuf};
 
-use isobar_model::{Labels, Tenant, TimeRange};
+use isobar_model::{Labels, Tenant, TimeRange, metric_kind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -40,18 +40,6 @@ const PARTIAL_HINTS: [&str; 3] = [
     "from-out-of-order",
     "from-stale-series",
     "from-selected-series",
-];
-
-/// Types of metrics by their numbers in the log.
-const KINDS: [&str; 8] = [
-    "unknown",
-    "counter",
-    "gauge",
-    "histogram",
-    "gaugehistogram",
-    "summary",
-    "info",
-    "stateset",
 ];
 
 /// What is said of a metric of a tenant.
@@ -326,9 +314,8 @@ fn said(journal: &Journal) -> Result<Vec<Said>, Error> {
     let tenant = journal_tenant(journal)?;
     let entries = journal.found.metadata.iter();
     let said = entries.map(|(metric, (kind, unit, help))| {
-        let kind = KINDS.get(usize::from(*kind)).unwrap_or(&KINDS[0]);
         let metadata = Metadata {
-            kind: (*kind).to_owned(),
+            kind: metric_kind::name(u64::from(*kind)).to_owned(),
             help: help.clone(),
             unit: unit.clone(),
         };

@@ -22,11 +22,7 @@ use super::{Catalog, Head};
 /// Applies records to a head that nobody else uses yet.
 pub(crate) struct Restore<'a> {
     head: &'a Head,
-    catalog: RwLockWriteGuard<'a, Catalog>,
-    shards: Vec<MutexGuard<'a, Shard>>,
-    /// Ids of the log that stand for a series which has another id already.
-    aliases: HashMap<u32, u32>,
-    tenants: Vec<TenantTimes>,
+    known: Known<'a>,
     /// The chunk files that snapshots name.
     files: Option<OpenFiles<'a>>,
     /// The late samples that blocks hold.
@@ -35,6 +31,35 @@ pub(crate) struct Restore<'a> {
     epoch: Epoch,
     /// What was applied.
     pub(crate) counts: RestoreCounts,
+}
+
+/// What the records so far have defined.
+struct Known<'a> {
+    catalog: RwLockWriteGuard<'a, Catalog>,
+    shards: Vec<MutexGuard<'a, Shard>>,
+    /// Ids of the log that stand for a series which has another id already.
+    aliases: HashMap<u32, u32>,
+    tenants: Vec<TenantTimes>,
+}
+
+impl Known<'_> {
+    fn resolve(&self, id: u32) -> u32 {
+        if self.aliases.is_empty() {
+            id
+        } else {
+            self.aliases.get(&id).copied().unwrap_or(id)
+        }
+    }
+
+    /// The series that an id of the log stands for, and the times of its tenant.
+    #[inline]
+    fn find(&mut self, id: u32) -> Option<(&mut TenantTimes, &mut MemSeries)> {
+        let id = self.resolve(id);
+        let tenant = self.catalog.index.tenant_of(id)?;
+        let tenant = self.tenants.get_mut(tenant.0 as usize)?;
+        let series = self.shards[shard_of(id)].get_mut(id)?;
+        Some((tenant, series))
+    }
 }
 
 /// A tenant's times, gathered without atomics.
@@ -76,10 +101,12 @@ impl<'a> Restore<'a> {
         Restore {
             files: files.map(OpenFiles::new),
             head,
-            catalog: head.catalog.write(),
-            shards: head.shards.iter().map(|shard| shard.lock()).collect(),
-            aliases: HashMap::new(),
-            tenants: Vec::new(),
+            known: Known {
+                catalog: head.catalog.write(),
+                shards: head.shards.iter().map(|shard| shard.lock()).collect(),
+                aliases: HashMap::new(),
+                tenants: Vec::new(),
+            },
             late_cuts: LateCuts::new(),
             epoch: Epoch::default(),
             counts: RestoreCounts::default(),
@@ -180,7 +207,13 @@ impl<'a> Restore<'a> {
         let tenant = Tenant::new(name).map_err(|e| e.to_string())?;
         let state = self.head.tenants.find_or_add(&tenant);
         let at = state.id.0 as usize;
-        for known in self.head.tenants.all().into_iter().skip(self.tenants.len()) {
+        for known in self
+            .head
+            .tenants
+            .all()
+            .into_iter()
+            .skip(self.known.tenants.len())
+        {
             let cut_until_ms = known.cut_until_ms.load(Ordering::Acquire);
             let late_cuts = self.late_cuts.remove(&known.name).unwrap_or_default();
             let times = TenantTimes {
@@ -191,14 +224,14 @@ impl<'a> Restore<'a> {
                 late_min_ms: i64::MAX,
                 late_cuts,
             };
-            self.tenants.push(times);
+            self.known.tenants.push(times);
         }
         Ok(at)
     }
 
     fn tenant_times(&mut self, times: &record::TenantTimes<'_>) -> Result<(), String> {
         let at = self.tenant(times.tenant)?;
-        let tenant = &mut self.tenants[at];
+        let tenant = &mut self.known.tenants[at];
         tenant.cut_until_ms = tenant.cut_until_ms.max(times.cut_until_ms);
         tenant.max_ms = tenant.max_ms.max(times.max_ms);
         Ok(())
@@ -209,47 +242,41 @@ impl<'a> Restore<'a> {
             return Err(format!("series id {id} is too large"));
         }
         let at = self.tenant(tenant)?;
-        let tenant = self.tenants[at].state.id;
-        self.catalog.ids.reserve(id);
-        match self.catalog.index.find(tenant, &labels) {
+        let tenant = self.known.tenants[at].state.id;
+        self.known.catalog.ids.reserve(id);
+        match self.known.catalog.index.find(tenant, &labels) {
             Some(known) if known == id => return Ok(()),
             Some(known) => {
-                self.aliases.insert(id, known);
+                self.known.aliases.insert(id, known);
                 return Ok(());
             }
             None => {}
         }
-        if self.catalog.index.tenant_of(id).is_some() {
+        if self.known.catalog.index.tenant_of(id).is_some() {
             return Err(format!(
                 "series id {id} stands for {labels} and for another series"
             ));
         }
-        self.catalog.index.insert(id, tenant, &labels);
-        self.shards[shard_of(id)].get_or_add(id);
+        self.known.catalog.index.insert(id, tenant, &labels);
+        self.known.shards[shard_of(id)].get_or_add(id);
         self.counts.series += 1;
         Ok(())
     }
 
-    fn resolve(&self, id: u32) -> u32 {
-        if self.aliases.is_empty() {
-            id
-        } else {
-            self.aliases.get(&id).copied().unwrap_or(id)
+    /// Counts a sample whose series is not known, and keeps its id from being given to another.
+    fn lost(&mut self, id: u32) {
+        let id = self.known.resolve(id);
+        if id < IDS_END {
+            self.known.catalog.ids.reserve(id);
         }
+        self.counts.samples_without_series += 1;
     }
 
     /// Applies a sample of any kind; `put` does so when it is new.
     #[inline]
     fn append(&mut self, id: u32, timestamp_ms: i64, put: impl FnOnce(&mut MemSeries, Bounds)) {
-        let id = self.resolve(id);
-        let tenant = self.catalog.index.tenant_of(id);
-        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
-        let series = self.shards[shard_of(id)].get_mut(id);
-        let (Some(tenant), Some(series)) = (tenant, series) else {
-            if id < IDS_END {
-                self.catalog.ids.reserve(id);
-            }
-            self.counts.samples_without_series += 1;
+        let Some((tenant, series)) = self.known.find(id) else {
+            self.lost(id);
             return;
         };
         tenant.max_ms = tenant.max_ms.max(timestamp_ms);
@@ -276,12 +303,8 @@ impl<'a> Restore<'a> {
     }
 
     fn chunk(&mut self, id: u32, chunk: Chunk) -> Result<(), Error> {
-        let id = self.resolve(id);
-        let tenant = self.catalog.index.tenant_of(id);
-        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
-        let series = self.shards[shard_of(id)].get_mut(id);
         let samples = u64::from(chunk.sample_count()?);
-        let (Some(tenant), Some(series)) = (tenant, series) else {
+        let Some((tenant, series)) = self.known.find(id) else {
             self.counts.samples_without_series += samples;
             return Ok(());
         };
@@ -306,15 +329,8 @@ impl<'a> Restore<'a> {
     }
 
     fn late(&mut self, id: u32, timestamp_ms: i64, sample: LateSample, epoch: Epoch) {
-        let id = self.resolve(id);
-        let tenant = self.catalog.index.tenant_of(id);
-        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
-        let series = self.shards[shard_of(id)].get_mut(id);
-        let (Some(tenant), Some(series)) = (tenant, series) else {
-            if id < IDS_END {
-                self.catalog.ids.reserve(id);
-            }
-            self.counts.samples_without_series += 1;
+        let Some((tenant, series)) = self.known.find(id) else {
+            self.lost(id);
             return;
         };
         let holds = |cut: &LateCut| cut.until >= epoch && cut.range.contains(timestamp_ms);
@@ -331,12 +347,8 @@ impl<'a> Restore<'a> {
 
     fn late_chunk(&mut self, id: u32, epoch: u64, chunk: Chunk) -> Result<(), Error> {
         let epoch = self.saw(epoch);
-        let id = self.resolve(id);
-        let tenant = self.catalog.index.tenant_of(id);
-        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
-        let series = self.shards[shard_of(id)].get_mut(id);
         let samples = u64::from(chunk.sample_count()?);
-        let (Some(tenant), Some(series)) = (tenant, series) else {
+        let Some((tenant, series)) = self.known.find(id) else {
             self.counts.samples_without_series += samples;
             return Ok(());
         };
@@ -362,11 +374,7 @@ impl<'a> Restore<'a> {
             file,
             offset,
         } = chunk;
-        let id = self.resolve(id);
-        let tenant = self.catalog.index.tenant_of(id);
-        let tenant = tenant.and_then(|tenant| self.tenants.get_mut(tenant.0 as usize));
-        let series = self.shards[shard_of(id)].get_mut(id);
-        let (Some(tenant), Some(series)) = (tenant, series) else {
+        let Some((tenant, series)) = self.known.find(id) else {
             return Err(format!("a chunk of series id {id}, which is not known"));
         };
         // It lies in a block.
@@ -388,9 +396,9 @@ impl<'a> Restore<'a> {
     }
 
     fn delete(&mut self, id: u32, range: TimeRange) -> Result<(), Error> {
-        let id = self.resolve(id);
+        let id = self.known.resolve(id);
         // A series that is not known has no samples to delete.
-        match self.shards[shard_of(id)].get_mut(id) {
+        match self.known.shards[shard_of(id)].get_mut(id) {
             Some(series) => series.delete(range).map(|_| ()),
             None => Ok(()),
         }
@@ -399,27 +407,27 @@ impl<'a> Restore<'a> {
     /// Makes the times known, drops series without samples, and finds the ids that stand for no
     /// series.
     pub(crate) fn finish(mut self) -> RestoreCounts {
-        for times in &self.tenants {
+        for times in &self.known.tenants {
             times.state.note_cut(times.cut_until_ms);
             times.state.widen(times.min_ms, times.max_ms);
             times.state.note_late(times.late_min_ms, 0);
         }
-        for shard in &mut self.shards {
+        for shard in &mut self.known.shards {
             shard.epoch = self.epoch.next();
         }
         let mut empty = Vec::new();
         let mut free = Vec::new();
         for shard in 0..SHARDS {
-            for slot in 0..self.catalog.ids.next[shard] {
+            for slot in 0..self.known.catalog.ids.next[shard] {
                 let id = id_of(shard, slot);
-                match self.shards[shard].get(id) {
+                match self.known.shards[shard].get(id) {
                     Some(series) if series.is_empty() => empty.push(id),
                     Some(_) => {}
                     None => free.push(id),
                 }
             }
         }
-        self.catalog.ids.freed.extend(free);
+        self.known.catalog.ids.freed.extend(free);
         let (head, counts) = (self.head, self.counts);
         drop(self);
         head.drop_empty(&empty);
