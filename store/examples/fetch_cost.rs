@@ -5,6 +5,8 @@
 //! cargo run --release -p isobar-store --example fetch_cost -- 10000
 //! ```
 
+#![expect(clippy::print_stderr, reason = "it is what the example is for")]
+
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
