@@ -6,7 +6,7 @@
 //! kept for the next time:
 //!
 //! ```sh
-//! cargo run --release -p isobar-store --example gateway_cost -- /tmp/gateway-cost [blocks]
+//! cargo run --release -p isobar-store --example gateway_cost -- DIRECTORY [blocks]
 //! ```
 
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
