@@ -26,5 +26,6 @@ pub mod metadata;
 pub mod prometheus;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod union;
 
 pub use api::{LabelsRequest, SeriesRequest, Store, StoreError, StoreInfo, StoredSet};

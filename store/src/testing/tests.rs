@@ -16,6 +16,7 @@ use crate::compute::Pool;
 use crate::grpc::snappy::SnappyLayer;
 use crate::grpc::{Apis, InfoService, RemoteStore, RequestLimits, StoreService};
 use crate::local::LocalStore;
+use crate::union::Union;
 
 /// The recorded block of real scrapes, and the two replicas; nothing where they are not.
 fn blocks(name: &str) -> Vec<PathBuf> {
@@ -78,6 +79,23 @@ async fn a_database_of_several_blocks() {
         let (_dir, subject) = local(&blocks);
         accept(&subject).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_databases_as_one() {
+    let blocks = blocks("ha");
+    let (Some(some), Some(others)) = (blocks.get(..3), blocks.get(2..)) else {
+        return;
+    };
+    // One block is in both.
+    let ((_dir, first), (_other_dir, second)) = (local(some), local(others));
+    let subject = Subject {
+        store: Arc::new(Union::of(vec![first.store, second.store])),
+        external: Labels::empty(),
+        held: held_in(&blocks, &Labels::empty()),
+        ..second
+    };
+    accept(&subject).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
