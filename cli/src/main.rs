@@ -3,6 +3,7 @@
 //! In reading order: [`flags`] (the command line), [`cmd`] (one page per component, which wires
 //! it), [`serve`] (sockets), [`lenient`] (URLs as people type them), [`shutdown`] (signals), [`telemetry`] (logs and metrics).
 
+mod archive;
 mod cmd;
 mod flags;
 mod lenient;

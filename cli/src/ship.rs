@@ -25,11 +25,28 @@ use crate::shutdown::Shutdown;
 /// How often the directory is looked at; as in Thanos.
 const INTERVAL: Duration = Duration::from_secs(30);
 /// The external label of a tenant's blocks, as Thanos Receive gives it.
-const TENANT_LABEL: &str = "tenant_id";
+pub(crate) const TENANT_LABEL: &str = "tenant_id";
 
 /// Reads a variable of the environment.
 pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// The bucket of a configuration, with its requests counted.
+///
+/// # Errors
+/// When no client can be made of the configuration.
+pub(crate) fn open(
+    config: &BucketConfig,
+    clock: &Clock,
+    metrics: &BucketMetrics,
+) -> anyhow::Result<Bucket> {
+    let bucket = Bucket::new(config, &environment)?;
+    for remark in &bucket.remarks {
+        tracing::warn!(bucket = bucket.name, "objstore.config: {remark}");
+    }
+    tracing::info!(bucket = bucket.name, "blocks are shipped");
+    Ok(metrics.of(bucket, clock.clone()))
 }
 
 /// Ships the blocks of one directory.
@@ -40,21 +57,8 @@ pub(crate) struct Shipping {
 }
 
 impl Shipping {
-    /// From `directory` to the bucket of a configuration.
-    ///
-    /// # Errors
-    /// When no client can be made of the configuration.
-    pub(crate) fn new(
-        config: &BucketConfig,
-        directory: &Path,
-        clock: Clock,
-        metrics: &BucketMetrics,
-    ) -> anyhow::Result<Self> {
-        let bucket = Bucket::new(config, &environment)?;
-        for remark in &bucket.remarks {
-            tracing::warn!(bucket = bucket.name, "objstore.config: {remark}");
-        }
-        tracing::info!(bucket = bucket.name, "blocks are shipped");
+    /// From `directory` to `bucket`.
+    pub(crate) fn new(bucket: &Bucket, directory: &Path, clock: Clock) -> Self {
         let mut config = ShipperConfig::new(directory, Source::RECEIVE, Arc::new(tenant_label));
         // One block that does not arrive is no reason to lose others to retention.
         config.allow_out_of_order_uploads = true;
@@ -63,13 +67,12 @@ impl Shipping {
             part_bytes: bucket.part_bytes,
             ..UploadOptions::default()
         };
-        let bucket = metrics.of(bucket, clock.clone());
-        let shipper = Shipper::new(config, bucket.store);
-        Ok(Shipping {
+        let shipper = Shipper::new(config, Arc::clone(&bucket.store));
+        Shipping {
             stats: shipper.stats(),
             shipper: Mutex::new(shipper),
             clock,
-        })
+        }
     }
 
     /// The metrics of the shipper.

@@ -177,6 +177,11 @@ pub trait Store: Send + Sync + 'static {
     /// What the store holds at the moment.
     fn info(&self) -> StoreInfo;
 
+    /// The times of which it may have samples, as [`Store::info`] says; asked with every query.
+    fn range(&self) -> Option<TimeRange> {
+        self.info().range
+    }
+
     /// The series that match, with their chunks.
     fn series(&self, request: SeriesRequest) -> SeriesStream;
 

@@ -64,6 +64,10 @@ impl Store for LocalStore {
         }
     }
 
+    fn range(&self) -> Option<TimeRange> {
+        self.db.range()
+    }
+
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         let arrangement = Arrangement {
             taken: request.without_labels.clone(),

@@ -37,8 +37,7 @@ impl Union {
 
     /// The stores that may hold something of these times.
     fn asked(&self, range: TimeRange) -> Vec<&Arc<dyn Store>> {
-        let holds =
-            |part: &&Arc<dyn Store>| part.info().range.is_some_and(|it| it.overlaps(&range));
+        let holds = |part: &&Arc<dyn Store>| part.range().is_some_and(|it| it.overlaps(&range));
         self.parts.iter().filter(holds).collect()
     }
 }

@@ -1,10 +1,11 @@
 //! `isobar standalone`: everything in one process on one local directory.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use axum::Router;
 use axum::http::HeaderMap;
 use axum::routing::get;
@@ -23,16 +24,19 @@ use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
+use isobar_store::union::Union;
 use isobar_tsdb::block::series_cache;
 use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
 use prometheus_client::registry::Registry;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tonic::service::Routes;
 
+use crate::archive::{Archive, InBucket};
 use crate::flags::standalone::{StandaloneFlags, WalSync};
 use crate::page::StartPage;
 use crate::serve;
-use crate::ship::Shipping;
+use crate::ship::{self, Shipping};
 use crate::shutdown::Shutdown;
 use crate::status::{DbCollector, Status};
 use crate::telemetry::{metrics, process, self_monitoring};
@@ -59,9 +63,10 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         let grpc = serve::bind(flags.grpc_address, "grpc-address").await?;
         let grace = flags.http_grace_period.0;
         let grpc_config = serve::GrpcConfig::new(&flags.grpc_tls, grace, Duration::ZERO)?;
+        let runtime = Handle::current();
         let opening = async {
             tokio::select! {
-                opened = on_own_thread(|| Standalone::open(flags)) => opened.map(Some),
+                opened = on_own_thread(|| Standalone::open(flags, runtime)) => opened.map(Some),
                 () = shutdown.wait() => Ok(None),
             }
         };
@@ -125,14 +130,23 @@ struct Standalone {
     routes: Router,
     services: Routes,
     shipping: Option<Shipping>,
+    archive: Option<Archive>,
 }
 
 impl Standalone {
-    fn open(flags: StandaloneFlags) -> anyhow::Result<Self> {
+    fn open(flags: StandaloneFlags, runtime: Handle) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let damages = Arc::new(AtomicI64::new(0));
-        let memory = Memory::of(&flags);
-        let db = open_db(&flags, &clock, &damages, memory)?;
+        let bucket = flags.bucket.read()?;
+        if bucket.is_some() && flags.enable_admin_api {
+            bail!(
+                "--web.enable-admin-api does not go with --objstore.config yet: what is deleted here would \
+                 come back from the bucket"
+            );
+        }
+        let memory = Memory::of(&flags, bucket.is_some());
+        let in_bucket = bucket.as_ref().map(|_| InBucket::default());
+        let db = open_db(&flags, &clock, &damages, memory, in_bucket.clone())?;
         let metadata = Arc::new(MetadataStore::of(Arc::clone(&db)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
@@ -149,13 +163,30 @@ impl Standalone {
         );
         let store = Arc::new(LocalStore::new(Arc::clone(&db)));
         let queries = Arc::new(pool("query")?);
-        let services = store_services(Arc::clone(&store) as Arc<dyn Store>, Arc::clone(&queries));
-        let engine = Arc::new(Engine::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            queries,
-            engine_config(&flags, threads, memory),
-            EngineMetrics::new(&mut registry),
-        ));
+        let config = engine_config(&flags, threads, memory);
+        let (mut shipping, mut archive) = (None, None);
+        if let (Some(bucket), Some(in_bucket)) = (bucket, in_bucket) {
+            let metrics = BucketMetrics::new(&mut registry);
+            let bucket = ship::open(&bucket, &clock, &metrics)?;
+            let ships = Shipping::new(&bucket, &flags.data_dir, clock.clone());
+            registry.register_collector(Box::new(ships.collector()));
+            shipping = Some(ships);
+            archive = Some(Archive::new(
+                &bucket,
+                &flags.data_dir,
+                memory.page_cache,
+                Arc::clone(&config.limits.memory),
+                runtime,
+                clock.clone(),
+                in_bucket,
+            )?);
+        }
+        let mut stores = vec![Arc::clone(&store) as Arc<dyn Store>];
+        stores.extend(archive.as_ref().map(Archive::store));
+        let all: Arc<dyn Store> = Arc::new(Union::of(stores));
+        let services = store_services(Arc::clone(&all), Arc::clone(&queries));
+        let metrics = EngineMetrics::new(&mut registry);
+        let engine = Arc::new(Engine::new(all, queries, config, metrics));
         let readiness = Readiness::default();
         let app = App {
             engine,
@@ -167,16 +198,6 @@ impl Standalone {
             readiness: readiness.clone(),
             metrics: HttpMetrics::new(&mut registry),
             name: "Isobar".to_owned(),
-        };
-        let bucket = flags.bucket.read()?;
-        let shipping = match bucket {
-            Some(bucket) => {
-                let metrics = BucketMetrics::new(&mut registry);
-                let shipping = Shipping::new(&bucket, &flags.data_dir, clock.clone(), &metrics)?;
-                registry.register_collector(Box::new(shipping.collector()));
-                Some(shipping)
-            }
-            None => None,
         };
         let page = StartPage::new(&flags, clock.clone(), Arc::clone(&db));
         let routes = isobar_query::http::router(Arc::new(app))
@@ -193,6 +214,7 @@ impl Standalone {
             routes,
             services,
             shipping,
+            archive,
         })
     }
 
@@ -227,8 +249,17 @@ impl Standalone {
                 _ = interval.tick() => {}
                 () = shutdown.wait() => return,
             }
+            if let Some(archive) = &self.archive {
+                archive.look().await;
+                archive.serve_but(&HashSet::new());
+            }
             let db = Arc::clone(&self.db);
-            match tokio::task::spawn_blocking(move || db.maintain()).await {
+            let done = tokio::task::spawn_blocking(move || db.maintain()).await;
+            if let Some(archive) = &self.archive {
+                let local = self.db.blocks();
+                archive.serve_but(&local.iter().map(|block| block.meta().ulid).collect());
+            }
+            match done {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => tracing::error!(
                     error = format!("{:#}", anyhow::Error::from(error)),
@@ -292,18 +323,29 @@ struct Memory {
     queries: u64,
     /// For what blocks remember of their series.
     series_cache: usize,
+    /// For pages of blocks in the bucket.
+    page_cache: u64,
 }
 
 impl Memory {
-    fn of(flags: &StandaloneFlags) -> Self {
+    fn of(flags: &StandaloneFlags, with_bucket: bool) -> Self {
         /// The cache takes one part of so many, if that is less than it can use.
         const CACHE_SHARE: u64 = 32;
+        /// So do pages of blocks in the bucket.
+        const PAGES_SHARE: u64 = 8;
+        const PAGES_BYTES_MAX: u64 = 250 << 20;
         let all = flags.memory_budget.of(process::memory_usable());
         let cache = (all / CACHE_SHARE).min(series_cache::BYTES_MAX as u64);
+        let pages = if with_bucket {
+            (all / PAGES_SHARE).min(PAGES_BYTES_MAX)
+        } else {
+            0
+        };
         Memory {
             all,
-            queries: all - cache,
+            queries: all - cache - pages,
             series_cache: cache as usize,
+            page_cache: pages,
         }
     }
 }
@@ -313,12 +355,17 @@ fn open_db(
     clock: &Clock,
     damages: &Arc<AtomicI64>,
     memory: Memory,
+    in_bucket: Option<InBucket>,
 ) -> anyhow::Result<Arc<Db>> {
     let damages = Arc::clone(damages);
     let started = clock.now_ms();
     let db = Db::open(DbConfig {
         retention_time: Some(flags.retention.0).filter(|time| !time.is_zero()),
         retention_size: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
+        may_expire: Arc::new(move |meta| {
+            let in_bucket = in_bucket.as_ref();
+            in_bucket.is_none_or(|it| it.read().contains(&meta.ulid))
+        }),
         exemplars_max: flags.exemplars_max,
         late_window: flags.late_window.0,
         limits: flags.limits.clone().into(),

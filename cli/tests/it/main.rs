@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
 mod admin;
+mod archive;
 mod crash;
 mod faults;
 mod generated;

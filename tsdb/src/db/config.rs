@@ -7,6 +7,7 @@ use std::time::Duration;
 use isobar_model::Clock;
 
 use super::event::Events;
+use crate::block::meta::BlockMeta;
 use crate::block::series_cache;
 pub use crate::head::limits::Limits;
 pub use crate::wal::log::Sync;
@@ -21,6 +22,8 @@ pub struct DbConfig {
     /// The oldest blocks are removed while blocks and log take more bytes than this; `None` is no
     /// limit.
     pub retention_size: Option<u64>,
+    /// Whether a block that retention removes may go already.
+    pub may_expire: MayExpire,
     /// The most exemplars of each tenant in memory; 0 keeps none.
     pub exemplars_max: usize,
     /// A sample that cannot follow the newest of its series is taken when it is not older than the
@@ -39,6 +42,9 @@ pub struct DbConfig {
     pub events: Events,
 }
 
+/// Says of a block whether it may be removed.
+pub type MayExpire = Arc<dyn Fn(&BlockMeta) -> bool + Send + std::marker::Sync>;
+
 /// How late samples may be unless something else is asked for.
 pub const LATE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -50,6 +56,7 @@ impl DbConfig {
             dir: dir.into(),
             retention_time: None,
             retention_size: None,
+            may_expire: Arc::new(|_| true),
             exemplars_max: 0,
             late_window: LATE_WINDOW_DEFAULT,
             limits: Limits::default(),

@@ -388,6 +388,9 @@ impl Db {
 
     fn expire(&self, done: &mut Maintenance) -> Result<(), Error> {
         for (block, why) in self.expired()? {
+            if !(self.config.may_expire)(block.meta()) {
+                continue;
+            }
             self.blocks.remove(&block)?;
             done.blocks_expired.push(block.meta().ulid);
             let path = block.reader().dir().to_owned();
