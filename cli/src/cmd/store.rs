@@ -1,9 +1,9 @@
 //! `isobar store`: the blocks of a bucket through the Store API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use axum::Router;
@@ -27,7 +27,9 @@ use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tonic::service::Routes;
+use ulid::Ulid;
 
 use crate::flags::bucket::content;
 use crate::flags::store::{DiscoveryWay, StoreFlags};
@@ -35,7 +37,10 @@ use crate::serve::common::{self, Common};
 use crate::serve::{self, GrpcConfig};
 use crate::shutdown::Shutdown;
 use crate::telemetry::component::ComponentCollector;
+use crate::telemetry::gateway::SyncMetrics;
+use crate::telemetry::grpc::GrpcMetrics;
 use crate::telemetry::process;
+use crate::telemetry::store::CountedStore;
 
 /// Most pieces of work that wait for a compute thread.
 const WAITING_MAX: usize = 4096;
@@ -56,32 +61,54 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
         .context("start the async runtime")?;
     runtime.block_on(async {
         let clock = Clock::system();
+        let started_ms = clock.now_ms();
         let shutdown = Shutdown::on_signals()?;
         let mut registry = Registry::default();
         let parts = Parts::new(&flags, &clock, &mut registry)?;
         let http = serve::bind(flags.http.http_address, "http-address").await?;
-        let grpc = serve::bind(flags.grpc.grpc_address, "grpc-address").await?;
         let grpc_config = GrpcConfig::of(&flags.grpc)?;
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
         let about = ComponentCollector::new("store", Arc::clone(&parts.ready));
         registry.register_collector(Box::new(about));
+        let services = parts.services(&mut registry);
         let router = common::router(
             Common {
                 ready: Arc::clone(&parts.ready),
                 registry: Arc::new(registry),
                 flags: listed,
-                started_ms: clock.now_ms(),
+                started_ms,
                 cors: !flags.disable_cors,
             },
             blocks_api(&parts, flags.bucket_web_label.clone().unwrap_or_default()),
         );
-        let services = parts.services();
         let grace = flags.http.http_grace_period.0;
+        // Whoever asks before the blocks are known would take an empty answer for a whole one.
+        let asked = async {
+            tokio::select! {
+                () = parts.seen.notified() => {}
+                () = shutdown.wait() => return Ok(()),
+            }
+            let grpc = serve::bind(flags.grpc.grpc_address, "grpc-address").await?;
+            parts.ready.store(true, Ordering::Release);
+            tracing::info!(
+                blocks = parts.gateway.blocks().len(),
+                took_ms = clock.now_ms() - started_ms,
+                http = %flags.http.http_address,
+                grpc = %flags.grpc.grpc_address,
+                bucket = parts.bucket.name,
+                version = env!("CARGO_PKG_VERSION"),
+                "ready"
+            );
+            serve::grpc(grpc, services, grpc_config, shutdown.clone()).await
+        };
+        let refuse = async {
+            shutdown.wait().await;
+            parts.ready.store(false, Ordering::Release);
+            Ok(())
+        };
         let serving = async {
-            tokio::try_join!(
-                serve::http(http, router, shutdown.clone(), grace),
-                serve::grpc(grpc, services, grpc_config, shutdown.clone()),
-            )
+            let web = serve::http(http, router, shutdown.clone(), grace);
+            tokio::try_join!(web, asked, refuse)
         };
         let result = tokio::select! {
             result = serving => result.map(|_| ()),
@@ -100,6 +127,9 @@ struct Parts {
     filters: BlockFilters,
     ready: Arc<AtomicBool>,
     loaded: Arc<RwLock<Loaded>>,
+    /// Told when the bucket was looked at.
+    seen: Notify,
+    syncs: SyncMetrics,
 }
 
 /// What the page of blocks shows.
@@ -197,6 +227,8 @@ impl Parts {
         let budget = Budget::new("the memory of all requests (--memory.budget)", budget);
         let gateway = Gateway::new(config, remote, Arc::new(cache), Arc::new(pool), budget);
         Ok(Parts {
+            syncs: SyncMetrics::new(registry, &gateway, flags.consistency_delay.0),
+            seen: Notify::new(),
             gateway,
             bucket,
             filters: BlockFilters::of(flags)?,
@@ -205,12 +237,14 @@ impl Parts {
         })
     }
 
-    fn services(&self) -> Routes {
-        let store: Arc<dyn Store> = Arc::new(self.gateway.clone());
+    fn services(&self, registry: &mut Registry) -> Routes {
+        let store = CountedStore::new(Arc::new(self.gateway.clone()), registry);
+        let store: Arc<dyn Store> = Arc::new(store);
         let service = StoreService::new(Arc::clone(&store), None, RequestLimits::default());
         let info = InfoService::new("store", store, Apis::default());
         let service = StoreServer::new(service).max_decoding_message_size(usize::MAX);
-        Routes::new(service).add_service(InfoServer::new(info))
+        let routes = Routes::new(service).add_service(InfoServer::new(info));
+        GrpcMetrics::new(registry).count(routes)
     }
 
     /// Looks at the bucket again and again. The first look takes known blocks as they were, so that it
@@ -227,19 +261,9 @@ impl Parts {
         let mut fetcher = Fetcher::new(Arc::clone(&self.bucket.store), options);
         let mut freshness = Freshness::Known;
         loop {
-            let began = clock.now_ms();
             let worked = self.look(&mut fetcher, freshness, clock).await;
-            if worked && !self.ready.load(Ordering::Acquire) {
-                self.ready.store(true, Ordering::Release);
-                tracing::info!(
-                    blocks = self.gateway.blocks().len(),
-                    took_ms = clock.now_ms() - began,
-                    http = %flags.http.http_address,
-                    grpc = %flags.grpc.grpc_address,
-                    bucket = self.bucket.name,
-                    version = env!("CARGO_PKG_VERSION"),
-                    "ready"
-                );
+            if worked {
+                self.seen.notify_one();
             }
             let wait = match (worked, freshness) {
                 // What has changed in known blocks is looked up right behind.
@@ -256,11 +280,13 @@ impl Parts {
 
     async fn look(&self, fetcher: &mut Fetcher, freshness: Freshness, clock: &Clock) -> bool {
         let now = clock.now_ms();
+        let began = Instant::now();
         let fetched = match fetcher.fetch(freshness).await {
             Ok(fetched) => fetched,
             Err(error) => {
                 tracing::error!(%error, bucket = self.bucket.name, "the bucket cannot be listed, trying again");
                 self.loaded.write().error = Some(error.to_string());
+                self.syncs.failed(began.elapsed());
                 return false;
             }
         };
@@ -270,9 +296,16 @@ impl Parts {
         for why in &fetched.bad_marks {
             tracing::warn!(why, "a mark of a block cannot be read and means nothing");
         }
-        let (taken, _counts) = fetched.select(&self.filters.at(now), now);
+        let (taken, counts) = fetched.select(&self.filters.at(now), now);
+        let before: HashSet<Ulid> = self.loaded.read().blocks.iter().map(|it| it.id()).collect();
+        let new = taken
+            .iter()
+            .filter(|it| !before.contains(&it.meta.id()))
+            .count();
         self.gateway
             .set_blocks(taken.iter().map(|block| &*block.meta));
+        let (loaded, new) = (taken.len() as u64, new as u64);
+        self.syncs.looked(began.elapsed(), counts, loaded, new, now);
         *self.loaded.write() = Loaded {
             blocks: taken.into_iter().map(|block| block.meta).collect(),
             refreshed_ms: Some(now),

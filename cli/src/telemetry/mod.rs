@@ -1,6 +1,7 @@
 //! What Isobar tells about itself: logs and metrics.
 
 pub(crate) mod component;
+pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod logs;
 pub(crate) mod metrics;

@@ -16,7 +16,7 @@ fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     while let Some((&[kind, len], tail)) = rest.split_first_chunk() {
         let (payload, tail) = tail.split_at(usize::from(len).min(tail.len()));
-        records.extend(Kind::from_u8(kind % 13).map(|kind| (kind, payload)));
+        records.extend(Kind::from_u8(kind % 14).map(|kind| (kind, payload)));
         rest = tail;
     }
     let whole = segment::encode(0x0102_0304, &records);
