@@ -85,8 +85,8 @@ impl BucketFlags {
     pub(crate) fn read(&self) -> anyhow::Result<Option<BucketConfig>> {
         let flag = "objstore.config";
         let text = content(flag, self.config.as_deref(), self.config_file.as_deref())?;
-        let config = text.map(|text| BucketConfig::parse(&text)).transpose();
-        config.with_context(|| format!("--{flag}"))
+        // The error names the flag.
+        Ok(text.map(|text| BucketConfig::parse(&text)).transpose()?)
     }
 
     /// The flags with their values. The configuration may hold keys and is not shown.
@@ -139,7 +139,7 @@ mod tests {
         assert!(both.to_string().contains("both given"), "{both}");
         let wrong = flags("type: NFS", "").read().expect_err("unknown");
         assert!(
-            format!("{wrong:#}").starts_with("--objstore.config: "),
+            format!("{wrong:#}").starts_with("objstore.config: "),
             "{wrong:#}"
         );
     }
