@@ -63,10 +63,11 @@ pub(crate) fn listed(matches: &ArgMatches) -> BTreeMap<String, String> {
                 .ok()
                 .flatten();
             let texts = values.into_iter().flatten().map(|it| it.to_string_lossy());
-            Some((
-                argument.get_long()?.to_owned(),
-                texts.collect::<Vec<_>>().join(","),
-            ))
+            let name = argument.get_long()?.to_owned();
+            let value = texts.collect::<Vec<_>>().join(",");
+            // Configurations may hold keys.
+            let secret = name.ends_with(".config") && name != "http.config" && !value.is_empty();
+            Some((name, if secret { "<secret>".to_owned() } else { value }))
         })
         .collect()
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use isobar_store::block::fetch::Counts;
+use isobar_store::cache::CacheCounts;
 use isobar_store::gateway::Gateway;
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
@@ -163,6 +164,17 @@ impl Collector for GatewayCollector {
         let name = "thanos_consistency_delay_seconds";
         delay.encode(encoder.encode_descriptor(name, help, None, delay.metric_type())?)?;
 
+        self.encode_counters(&seen, &cache, &mut encoder)
+    }
+}
+
+impl GatewayCollector {
+    fn encode_counters(
+        &self,
+        seen: &Seen,
+        cache: &CacheCounts,
+        encoder: &mut DescriptorEncoder<'_>,
+    ) -> Result<(), fmt::Error> {
         let stats = self.gateway.stats();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = [
