@@ -7,6 +7,7 @@
 
 mod admin;
 mod archive;
+mod components;
 mod crash;
 mod faults;
 mod generated;
@@ -21,3 +22,4 @@ mod shipping;
 mod sidecar;
 mod standalone;
 mod store;
+mod story;

@@ -3,13 +3,11 @@
 //!
 //! The Prometheus on the path is used, and the newer one that `ISOBAR_PEER_PROMETHEUS` names.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use isobar_model::sample::is_stale;
-use isobar_model::{Clock, Columns, TimeRange};
+use isobar_model::{Clock, TimeRange};
 use isobar_proto::thanos::exemplars_client::ExemplarsClient;
 use isobar_proto::thanos::info::InfoRequest;
 use isobar_proto::thanos::info::info_client::InfoClient;
@@ -19,18 +17,15 @@ use isobar_proto::thanos::status_client::StatusClient;
 use isobar_proto::thanos::store_client::StoreClient;
 use isobar_proto::thanos::targets_client::TargetsClient;
 use isobar_proto::thanos::{
-    ExemplarsRequest, LabelMatcher, LabelNamesRequest, LabelValuesRequest, MetricMetadataRequest,
-    RulesRequest, Series, SeriesRequest, TargetsRequest, TsdbStatisticsRequest,
-    metric_metadata_response, rule, rules_response, series_response, targets_response,
-    tsdb_statistics_response,
+    ExemplarsRequest, LabelNamesRequest, LabelValuesRequest, MetricMetadataRequest, RulesRequest,
+    Series, SeriesRequest, TargetsRequest, TsdbStatisticsRequest, metric_metadata_response, rule,
+    rules_response, targets_response, tsdb_statistics_response,
 };
-use isobar_tsdb::chunks::{Chunk, Encoding};
 use serde_json::Value;
-use tokio::runtime::Runtime;
-use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::harness::{Process, Server, eventually, free_port, peer};
+use crate::components::{Component, asked, matcher, samples_of, samples_said};
+use crate::harness::{Process, Server, eventually, peer};
 use crate::peers::prometheus;
 
 const CONFIG: &str = "\
@@ -46,6 +41,9 @@ scrape_configs:
   static_configs: [{targets: ['127.0.0.1:PORT'], labels: {z: '1'}}]
 ";
 
+/// The external labels of that configuration.
+const EXTERNAL: [(&str, &str); 2] = [("cluster", "us"), ("a_first", "1")];
+
 const RULES: &str = "\
 groups:
 - name: g
@@ -60,7 +58,7 @@ const NO_COMPACTION: [&str; 3] = [
     "--web.enable-lifecycle",
 ];
 
-fn binaries() -> Vec<PathBuf> {
+pub(crate) fn binaries() -> Vec<PathBuf> {
     let newer = std::env::var_os("ISOBAR_PEER_PROMETHEUS").map(PathBuf::from);
     peer("prometheus").into_iter().chain(newer).collect()
 }
@@ -69,145 +67,6 @@ fn start_prometheus(binary: &Path, dir: &Path, flags: &[&str]) -> Server {
     fs::write(dir.join("rules.yml"), RULES).unwrap();
     let config = CONFIG.replace("DIR", &dir.display().to_string());
     prometheus(binary, dir, &config, flags)
-}
-
-/// `isobar sidecar` and a client of its services.
-struct Sidecar {
-    server: Server,
-    runtime: Runtime,
-    channel: Channel,
-}
-
-impl Sidecar {
-    fn start(prometheus_url: &str, dir: &Path, flags: &[&str]) -> Self {
-        let (http, grpc) = (free_port(), free_port());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isobar"));
-        // As prometheus-operator runs it: nothing may be written but below the data directory.
-        let empty = dir.join("empty");
-        fs::create_dir_all(&empty).unwrap();
-        command
-            .current_dir(&empty)
-            .env("TMPDIR", "/nonexistent")
-            .arg("sidecar")
-            .arg(format!("--prometheus.url={prometheus_url}"))
-            .arg(format!("--http-address=127.0.0.1:{http}"))
-            .arg(format!("--grpc-address=127.0.0.1:{grpc}"))
-            .arg(format!("--tsdb.path={}", dir.join("prometheus").display()))
-            .arg("--prometheus.get_config_interval=500ms")
-            .args(flags);
-        let server = Server {
-            process: Process::start(&mut command),
-            url: format!("http://127.0.0.1:{http}"),
-        };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let _inside = runtime.enter();
-        let endpoint = Channel::from_shared(format!("http://127.0.0.1:{grpc}")).unwrap();
-        let channel = endpoint.connect_lazy();
-        drop(_inside);
-        Sidecar {
-            server,
-            runtime,
-            channel,
-        }
-    }
-
-    fn started(prometheus_url: &str, dir: &Path, flags: &[&str]) -> Self {
-        let mut sidecar = Sidecar::start(prometheus_url, dir, flags);
-        sidecar.server.wait_ready();
-        sidecar
-    }
-
-    fn series(&self, request: SeriesRequest) -> Result<Vec<Series>, Status> {
-        self.runtime.block_on(async {
-            let mut client =
-                StoreClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-            let mut answers = client.series(request).await?.into_inner();
-            let mut all = Vec::new();
-            while let Some(answer) = answers.message().await? {
-                match answer.result.unwrap() {
-                    series_response::Result::Series(series) => all.push(series),
-                    series_response::Result::Batch(batch) => all.extend(batch.series),
-                    series_response::Result::Warning(text) => panic!("{text}"),
-                    series_response::Result::Hints(_) => {}
-                }
-            }
-            Ok(all)
-        })
-    }
-}
-
-fn matcher(kind: i32, name: &str, value: &str) -> LabelMatcher {
-    LabelMatcher {
-        r#type: kind,
-        name: name.into(),
-        value: value.into(),
-    }
-}
-
-fn asked(min_time: i64, max_time: i64, matchers: Vec<LabelMatcher>) -> SeriesRequest {
-    SeriesRequest {
-        min_time,
-        max_time,
-        matchers,
-        ..SeriesRequest::default()
-    }
-}
-
-/// Samples by labels, without those that mark the end of a series, and with values as their bits.
-type Samples = BTreeMap<String, Vec<(i64, u64)>>;
-
-fn samples_of(series: &[Series], range: TimeRange) -> Samples {
-    let mut all = Samples::new();
-    for one in series {
-        let mut columns = Columns::default();
-        for chunk in &one.chunks {
-            let raw = chunk.raw.as_ref().unwrap();
-            let encoding = Encoding::from_u8(u8::try_from(raw.r#type + 1).unwrap()).unwrap();
-            let chunk = Chunk {
-                encoding,
-                min_ms: chunk.min_time,
-                max_ms: chunk.max_time,
-                data: raw.data.clone(),
-            };
-            chunk.decode_into(range, &mut columns).unwrap();
-        }
-        let values = columns.timestamps.iter().zip(&columns.values);
-        let values = values.filter(|(_, value)| !is_stale(**value));
-        let samples: Vec<_> = values.map(|(ms, value)| (*ms, bits(*value))).collect();
-        if !samples.is_empty() {
-            let labels = one.labels.to_set().to_string();
-            assert!(all.insert(labels, samples).is_none(), "a series twice");
-        }
-    }
-    all
-}
-
-fn bits(value: f64) -> u64 {
-    if value.is_nan() { f64::NAN } else { value }.to_bits()
-}
-
-/// What Prometheus says, with external labels added.
-fn samples_said(prometheus: &Server, query: &str, time: &str) -> Samples {
-    let mut all = Samples::new();
-    for one in prometheus.query(query, time)["result"].as_array().unwrap() {
-        let metric = one["metric"].as_object().unwrap();
-        let own = metric
-            .iter()
-            .map(|(n, v)| (n.as_str(), v.as_str().unwrap()));
-        let external = [("cluster", "us"), ("a_first", "1")];
-        let labels = isobar_model::Labels::from_pairs(own.chain(external)).to_string();
-        let values = one["values"].as_array().unwrap().iter();
-        let samples = values.map(|pair| {
-            let ms = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
-            (ms, bits(pair[1].as_str().unwrap().parse().unwrap()))
-        });
-        all.insert(labels, samples.collect());
-    }
-    all
 }
 
 fn wait_for_scrapes(prometheus: &Server) {
@@ -225,7 +84,7 @@ fn its_data_are_those_of_prometheus() {
         let dir = tempfile::tempdir().unwrap();
         let prometheus = start_prometheus(&binary, dir.path(), &NO_COMPACTION);
         wait_for_scrapes(&prometheus);
-        let sidecar = Sidecar::started(&prometheus.url, dir.path(), &[]);
+        let sidecar = Component::sidecar(&prometheus.url, dir.path(), &[]);
         // A second and a half ago nothing changes any more.
         let end = Clock::system().now_ms() - 1500;
         let time = format!("{}.{:03}", end / 1000, end % 1000);
@@ -246,7 +105,7 @@ fn its_data_are_those_of_prometheus() {
             assert!(labels.is_sorted(), "{query}: out of order");
             let (ours, theirs) = (
                 samples_of(&got, range),
-                samples_said(&prometheus, query, &time),
+                samples_said(&prometheus, query, &time, &EXTERNAL),
             );
             assert!(!theirs.is_empty());
             assert_eq!(ours.len(), theirs.len(), "{query}");
@@ -272,13 +131,13 @@ fn calls_are_answered_as_by_thanos() {
         let dir = tempfile::tempdir().unwrap();
         let prometheus = start_prometheus(&binary, dir.path(), &NO_COMPACTION);
         wait_for_scrapes(&prometheus);
-        let sidecar = Sidecar::started(&prometheus.url, dir.path(), &[]);
+        let sidecar = Component::sidecar(&prometheus.url, dir.path(), &[]);
         store_calls(&sidecar);
         other_calls(&sidecar);
     }
 }
 
-fn store_calls(sidecar: &Sidecar) {
+fn store_calls(sidecar: &Component) {
     let end = Clock::system().now_ms();
     let up = || vec![matcher(0, "__name__", "up")];
     let all = sidecar.series(asked(0, end, up())).unwrap();
@@ -348,7 +207,7 @@ fn store_calls(sidecar: &Sidecar) {
     });
 }
 
-fn other_calls(sidecar: &Sidecar) {
+fn other_calls(sidecar: &Component) {
     let channel = || sidecar.channel.clone();
     sidecar.runtime.block_on(async {
         let info = InfoClient::new(channel())
@@ -495,7 +354,8 @@ fn blocks_get_into_the_bucket() {
             bucket.display()
         );
         let flag = format!("--objstore.config={config}");
-        let sidecar = Sidecar::started(&prometheus.url, dir.path(), &[&flag, "--hash-func=SHA256"]);
+        let sidecar =
+            Component::sidecar(&prometheus.url, dir.path(), &[&flag, "--hash-func=SHA256"]);
         let meta = eventually("a block in the bucket", || {
             let entries = fs::read_dir(&bucket).unwrap();
             let metas = entries.map(|it| it.unwrap().path().join("meta.json"));
@@ -536,7 +396,7 @@ fn a_prometheus_that_compacts_is_not_uploaded_from() {
         "--objstore.config={{type: FILESYSTEM, config: {{directory: {}}}}}",
         dir.path().join("bucket").display()
     );
-    let sidecar = Sidecar::start(&prometheus.url, dir.path(), &[&flag]);
+    let sidecar = Component::sidecar_unready(&prometheus.url, dir.path(), &[&flag]);
     eventually("the reason", || {
         let said = "Compaction needs to be disabled";
         sidecar.server.process.log().contains(said).then_some(())
@@ -556,7 +416,7 @@ fn a_prometheus_without_external_labels_is_an_error() {
     };
     let dir = tempfile::tempdir().unwrap();
     let prometheus = prometheus(&binary, dir.path(), "global: {}\n", &[]);
-    let mut sidecar = Sidecar::start(&prometheus.url, dir.path(), &[]);
+    let mut sidecar = Component::sidecar_unready(&prometheus.url, dir.path(), &[]);
     assert_eq!(sidecar.server.process.wait(), Some(1));
     let log = sidecar.server.process.log();
     assert!(log.contains("no external labels configured"), "{log}");
@@ -569,7 +429,7 @@ fn prometheus_goes_and_comes_back() {
     };
     let dir = tempfile::tempdir().unwrap();
     let mut prometheus = start_prometheus(&binary, dir.path(), &NO_COMPACTION);
-    let sidecar = Sidecar::started(&prometheus.url, dir.path(), &[]);
+    let sidecar = Component::sidecar(&prometheus.url, dir.path(), &[]);
     let ready = |wanted: bool| {
         eventually("readiness to change", || {
             let status = sidecar.server.get("/-/ready", &[]).status();
@@ -628,7 +488,7 @@ fn a_configuration_with_variables_is_reloaded() {
         format!("--reloader.config-envsubst-file={}", output.display()),
     ];
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let sidecar = Sidecar::started(&prometheus.url, dir.path(), &flags);
+    let sidecar = Component::sidecar(&prometheus.url, dir.path(), &flags);
     let home = std::env::var("HOME").unwrap();
     let written = fs::read_to_string(&output).unwrap();
     assert!(written.starts_with(&format!("# {home}\n")), "{written}");
@@ -672,7 +532,7 @@ fn metrics_have_the_names_of_thanos() {
         "--objstore.config={{type: FILESYSTEM, config: {{directory: {}}}}}",
         dir.path().join("bucket").display()
     );
-    let sidecar = Sidecar::started(&prometheus.url, dir.path(), &[&flag]);
+    let sidecar = Component::sidecar(&prometheus.url, dir.path(), &[&flag]);
     sidecar
         .series(asked(0, i64::MAX, vec![matcher(0, "__name__", "up")]))
         .unwrap();

@@ -13,8 +13,8 @@ use isobar_store::prometheus::Peer;
 
 /// How often new blocks are looked for.
 const INTERVAL: Duration = Duration::from_secs(30);
-/// How often external labels are looked for at the beginning.
-const LABELS_INTERVAL: Duration = Duration::from_secs(2);
+/// How often it is looked whether external labels are known, at the beginning. Nobody is asked for it.
+const LABELS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why uploading was given up.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,6 @@ impl Shipping {
 
     async fn labels_known(&self) {
         while self.peer.known().labels.is_empty() {
-            tracing::debug!("not uploading as no external labels are configured yet");
             tokio::time::sleep(LABELS_INTERVAL).await;
         }
     }
