@@ -15,30 +15,26 @@ use std::task::{Context, Poll, ready};
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+
+use crate::serve::accept::{Connection, Connections};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 8 << 10;
 
 /// Accepts connections that are read leniently.
-pub(crate) struct LenientListener(pub(crate) TcpListener);
+pub(crate) struct LenientListener(pub(crate) Connections);
 
 impl Listener for LenientListener {
-    type Io = Lenient<TcpStream>;
+    type Io = Lenient<Connection>;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
-        // An answer leaves in several writes. Held back until the client has acknowledged the
-        // first, as is the default, the rest of it would be 40 ms late.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection stays without TCP_NODELAY");
-        }
-        (Lenient::new(stream), address)
+        let (connection, address) = self.0.next().await;
+        (Lenient::new(connection), address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(self.0.address())
     }
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
         let shutdown = Shutdown::on_signals()?;
         let http = serve::bind(flags.http.http_address, "http-address").await?;
         let grpc_config = serve::GrpcConfig::of(&flags.grpc)?;
+        let protection = serve::Protection::of(&flags.http.web.http_config)?;
         let parts = Parts::new(&flags)?;
         let router = parts.router();
         let grace = flags.http.http_grace_period.0;
@@ -94,7 +95,7 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
             }
         };
         let serving = async {
-            let web = serve::http(http, router, shutdown.clone(), grace);
+            let web = serve::http(http, router, &protection, shutdown.clone(), grace);
             tokio::try_join!(web, beside, refuse, uploading)
         };
         let result = tokio::select! {

@@ -63,6 +63,7 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         let grpc = serve::bind(flags.grpc_address, "grpc-address").await?;
         let grace = flags.http_grace_period.0;
         let grpc_config = serve::GrpcConfig::new(&flags.grpc_tls, grace, Duration::ZERO)?;
+        let protection = serve::Protection::of(&flags.web.http_config)?;
         let runtime = Handle::current();
         let opening = async {
             tokio::select! {
@@ -70,7 +71,7 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
                 () = shutdown.wait() => Ok(None),
             }
         };
-        let Some(standalone) = serve::while_opening(&http, opening).await?? else {
+        let Some(standalone) = serve::while_opening(&http, &protection, opening).await?? else {
             // Reading back changes nothing that cannot be read back again.
             return Ok(());
         };
@@ -84,7 +85,7 @@ pub(crate) fn run(flags: StandaloneFlags) -> anyhow::Result<()> {
         let router = standalone.router();
         let serving = async {
             tokio::try_join!(
-                serve::http(http, router, shutdown.clone(), grace),
+                serve::http(http, router, &protection, shutdown.clone(), grace),
                 serve::grpc(
                     grpc,
                     standalone.services.clone(),

@@ -67,6 +67,7 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
         let parts = Parts::new(&flags, &clock, &mut registry)?;
         let http = serve::bind(flags.http.http_address, "http-address").await?;
         let grpc_config = GrpcConfig::of(&flags.grpc)?;
+        let protection = serve::Protection::of(&flags.http.web.http_config)?;
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
         let about = ComponentCollector::new("store", Arc::clone(&parts.ready));
         registry.register_collector(Box::new(about));
@@ -107,7 +108,7 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
             Ok(())
         };
         let serving = async {
-            let web = serve::http(http, router, shutdown.clone(), grace);
+            let web = serve::http(http, router, &protection, shutdown.clone(), grace);
             tokio::try_join!(web, asked, refuse)
         };
         let result = tokio::select! {

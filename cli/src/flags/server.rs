@@ -55,22 +55,23 @@ pub(crate) struct HttpFlags {
     )]
     pub(crate) http_grace_period: FlagDuration,
 
-    /// File with TLS and authentication for the HTTP server. Not read yet: naming one is an error, so
-    /// that nobody believes a server to be protected that is not.
+    #[command(flatten)]
+    pub(crate) web: WebConfigFlags,
+}
+
+/// The protection of an HTTP server.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct WebConfigFlags {
+    /// File with TLS, passwords and headers of the HTTP server, in the form of Prometheus'
+    /// --web.config.file. It is read again when it, or a certificate that it names, changes.
     #[arg(
         long = "http.config",
         value_name = "FILE",
         default_value = "",
-        value_parser = no_web_config
+        hide_default_value = true
     )]
     pub(crate) http_config: String,
-}
-
-fn no_web_config(text: &str) -> Result<String, String> {
-    match text.is_empty() {
-        true => Ok(String::new()),
-        false => Err("TLS and authentication of the HTTP server are not there yet".to_owned()),
-    }
 }
 
 /// The gRPC server of a component.

@@ -8,7 +8,7 @@ use super::bucket::BucketFlags;
 use super::features::FeatureFlags;
 use super::limits::LimitFlags;
 use super::replicas::ReplicaFlags;
-use super::server::{GrpcTlsFlags, ListenAddress};
+use super::server::{GrpcTlsFlags, ListenAddress, WebConfigFlags};
 use super::units::{FlagBytes, FlagDuration, FlagMemory};
 
 /// Run everything in one process: take samples by remote write, keep them, answer queries.
@@ -26,6 +26,9 @@ pub(crate) struct StandaloneFlags {
     /// Where to listen for gRPC: the Store API, so that a Thanos Query can ask this instance.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:10901")]
     pub(crate) grpc_address: ListenAddress,
+
+    #[command(flatten)]
+    pub(crate) web: WebConfigFlags,
 
     #[command(flatten)]
     pub(crate) grpc_tls: GrpcTlsFlags,
@@ -201,6 +204,7 @@ impl StandaloneFlags {
             ("enable-feature", self.features.enabled()),
             ("grpc-address", self.grpc_address.to_string()),
             ("http-address", self.http_address.to_string()),
+            ("http.config", self.web.http_config.clone()),
             ("http-grace-period", self.http_grace_period.to_string()),
             ("memory.budget", self.memory_budget.to_string()),
             (

@@ -1,8 +1,10 @@
 //! Sockets: HTTP and gRPC servers that stop when they are told to.
 
+pub(crate) mod accept;
 pub(crate) mod common;
 mod grpc;
 mod tls;
+mod web;
 
 use std::future::{Future, IntoFuture};
 use std::os::fd::AsFd;
@@ -17,7 +19,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 pub(crate) use grpc::{GrpcConfig, grpc};
+pub(crate) use web::Protection;
 
+use self::accept::Connections;
 use crate::flags::server::ListenAddress;
 use crate::lenient::LenientListener;
 use crate::shutdown::Shutdown;
@@ -39,11 +43,13 @@ pub(crate) async fn bind(address: ListenAddress, flag: &str) -> anyhow::Result<T
 pub(crate) async fn http(
     listener: TcpListener,
     router: Router,
+    protection: &Protection,
     shutdown: Shutdown,
     grace: Duration,
 ) -> anyhow::Result<()> {
     let stop = shutdown.clone();
-    let server = axum::serve(LenientListener(listener), router)
+    let connections = Connections::new(listener, protection.tls()).context("serve HTTP")?;
+    let server = axum::serve(LenientListener(connections), protection.around(router))
         .with_graceful_shutdown(async move { stop.wait().await });
     tokio::select! {
         result = server => result.context("serve HTTP"),
@@ -61,6 +67,7 @@ pub(crate) async fn http(
 /// When the socket fails.
 pub(crate) async fn while_opening<T>(
     listener: &TcpListener,
+    protection: &Protection,
     opening: impl Future<Output = T>,
 ) -> anyhow::Result<T> {
     let again = listener.as_fd().try_clone_to_owned();
@@ -81,7 +88,8 @@ pub(crate) async fn while_opening<T>(
         .fallback(refuse);
     let opened = Arc::new(Notify::new());
     let stop = Arc::clone(&opened);
-    let server = axum::serve(LenientListener(again), router)
+    let connections = Connections::new(again, protection.tls()).context("serve HTTP")?;
+    let server = axum::serve(LenientListener(connections), protection.around(router))
         .with_graceful_shutdown(async move { stop.notified().await });
     let server = tokio::spawn(server.into_future());
     let result = opening.await;
@@ -133,7 +141,12 @@ mod tests {
             }
             5
         };
-        assert_eq!(while_opening(&listener, opening).await.unwrap(), 5);
+        assert_eq!(
+            while_opening(&listener, &Protection::default(), opening)
+                .await
+                .unwrap(),
+            5
+        );
         drop(held);
         // What comes from now on is left to who serves next.
         let next = tokio::spawn(async move { ask(address, "/").await });

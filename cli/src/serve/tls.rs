@@ -102,7 +102,7 @@ fn provider(flags: &GrpcTlsFlags) -> anyhow::Result<CryptoProvider> {
 }
 
 /// The name of a cipher suite in Go's `crypto/tls`.
-fn go_name(suite: &rustls::SupportedCipherSuite) -> String {
+pub(super) fn go_name(suite: &rustls::SupportedCipherSuite) -> String {
     format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
 }
 
@@ -116,7 +116,7 @@ fn roots(path: &Path) -> anyhow::Result<RootCertStore> {
     Ok(roots)
 }
 
-fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let certificates: Vec<_> = read.with_context(|| format!("certificate {}", path.display()))?;
     ensure!(

@@ -23,3 +23,4 @@ mod sidecar;
 mod standalone;
 mod store;
 mod story;
+mod tls;
