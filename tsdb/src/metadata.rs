@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use isobar_model::Tenant;
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
 use crate::wal::log::Log;
 use crate::wal::record::{Kind, MetadataEncoder};
@@ -17,7 +18,7 @@ const PER_METRIC_MAX: usize = 16;
 const RECORD_BYTES: usize = 256 << 10;
 
 /// One description of a metric.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Metadata {
     /// `counter`, `gauge`, `histogram`, `gaugehistogram`, `summary`, `info`, `stateset`, `unknown`.
     pub kind: String,

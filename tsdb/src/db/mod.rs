@@ -119,8 +119,12 @@ impl Db {
             Arc::clone(&config.events),
         )?;
         for (tenant, metric, metadata) in said {
+            let tenant =
+                Tenant::new(&tenant).map_err(|e| Error::corrupt("import", e.to_string()))?;
             head.metadata.append(&log, &tenant, &metric, metadata);
         }
+        log.wait(log.ticket())?;
+        foreign::finish(&config)?;
         let agenda = Arc::default();
         let filer = Filer::start(&head, &chunk_files, &agenda, &config.dir)?;
         Ok(Db {

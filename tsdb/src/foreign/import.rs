@@ -5,7 +5,8 @@
 //! journal beside them says what is to be done: blocks move to their places, then `wal`, `wbl` and
 //! `chunks_head` get the suffix `.imported`. The journal is the commit: without it a start begins
 //! anew, with it a start does what is left to do. So a crash makes no block twice, and nothing is
-//! deleted: who goes back to Prometheus finds all samples in blocks.
+//! deleted: who goes back to Prometheus finds all samples in blocks. What was said of metrics has no
+//! place in blocks: the journal stays until it is in our log.
 //!
 //! Of Thanos Receive each tenant has a directory of its own. Its blocks move up, with the tenant's
 //! name in their `meta.json`; what is left of the directory gets the suffix `.imported`.
@@ -42,8 +43,8 @@ const PARTIAL_HINTS: [&str; 3] = [
     "from-selected-series",
 ];
 
-/// What is said of a metric of a tenant.
-pub(crate) type Said = (Tenant, String, Metadata);
+/// What is said of a metric of a tenant: the names of both, and that.
+pub(crate) type Said = (String, String, Metadata);
 
 /// What is to be done when all blocks are written, and what there is to tell about it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,10 +64,12 @@ struct Journal {
     exemplars: u64,
     conflicts: u64,
     found: Found,
+    /// What is said of metrics, that of directories that were taken over before counted.
+    said: Vec<Said>,
 }
 
 /// Takes over what another database has left in the data directory. Without it nothing happens.
-/// Gives what was said of metrics, which has no place on disk but our log.
+/// Gives what was said of metrics; when that is in our log, [`finish`] is to be called.
 ///
 /// # Errors
 /// [`Error::Locked`] when it still runs; when files cannot be read, written or renamed.
@@ -78,13 +81,13 @@ pub(crate) fn import(config: &DbConfig) -> Result<Vec<Said>, Error> {
             let name = staging.join(JOURNAL_FILE).display().to_string();
             let journal = serde_json::from_slice(&json);
             let journal = journal.map_err(|e| Error::corrupt(name, e.to_string()))?;
-            said.extend(carry_out(config, &journal)?);
+            said = carry_out(config, journal)?;
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => clear(&staging)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => finish(config)?,
         Err(e) => return Err(Error::io("read", staging.join(JOURNAL_FILE), e)),
     }
     if has_head(&config.dir)? {
-        said.extend(take_over(config, "", &Tenant::default())?);
+        said = take_over(config, "", &Tenant::default(), said)?;
     }
     for name in files::names(&config.dir)? {
         let Some(tenant) = tenant_of(&config.dir, &name)? else {
@@ -93,16 +96,41 @@ pub(crate) fn import(config: &DbConfig) -> Result<Vec<Said>, Error> {
         let dir = config.dir.join(&name);
         // Held until its blocks are ours.
         let _lock = DirLock::take(&dir)?;
-        said.extend(take_over(config, &name, &tenant)?);
+        said = take_over(config, &name, &tenant, said)?;
     }
     Ok(said)
 }
 
-fn clear(staging: &Path) -> Result<(), Error> {
-    match staging.exists() {
-        true => files::remove_dir(staging),
-        false => Ok(()),
+/// Forgets that something was taken over: all of it is in its place.
+///
+/// # Errors
+/// When files cannot be removed.
+pub(crate) fn finish(config: &DbConfig) -> Result<(), Error> {
+    let staging = config.dir.join(STAGING_DIR);
+    if !staging.exists() {
+        return Ok(());
     }
+    let journal = staging.join(JOURNAL_FILE);
+    if journal.exists() {
+        files::remove_file(&journal)?;
+        files::sync_dir(&staging)?;
+    }
+    files::remove_dir(&staging)
+}
+
+/// Makes room for the blocks of a directory. The journal of the one before stays until there is the
+/// next: it has what was said.
+fn clear(staging: &Path) -> Result<(), Error> {
+    files::create_dir(staging)?;
+    for name in files::names(staging)? {
+        let path = staging.join(&name);
+        match path.is_dir() {
+            true => files::remove_dir(&path)?,
+            false if name == JOURNAL_FILE => {}
+            false => files::remove_file(&path)?,
+        }
+    }
+    Ok(())
 }
 
 /// Whether there is something of a head in a directory.
@@ -146,12 +174,17 @@ fn blocks_in(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Said>, Error> {
+/// Takes over one directory. `said` comes back with what is said there.
+fn take_over(
+    config: &DbConfig,
+    source: &str,
+    tenant: &Tenant,
+    mut said: Vec<Said>,
+) -> Result<Vec<Said>, Error> {
     let (root, dir) = (&config.dir, config.dir.join(source));
     let is_root = source.is_empty();
     let staging = root.join(STAGING_DIR);
     clear(&staging)?;
-    files::create_dir(&staging)?;
     let mut moved = Vec::new();
     let mut min_valid_ms = i64::MIN;
     let mut readers = Vec::new();
@@ -181,7 +214,11 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
             other => other?,
         }
     }
-    let found = read::read(&dir, min_valid_ms, &mut backfill, &config.events)?;
+    let mut found = read::read(&dir, min_valid_ms, &mut backfill, &config.events)?;
+    for (metric, (kind, unit, help)) in std::mem::take(&mut found.metadata) {
+        let kind = metric_kind::name(u64::from(kind)).to_owned();
+        said.push((tenant.to_string(), metric, Metadata { kind, help, unit }));
+    }
     let series = backfill.series_count() as u64;
     let Finished { blocks, counted } = backfill.finish()?;
     let journal = Journal {
@@ -199,13 +236,14 @@ fn take_over(config: &DbConfig, source: &str, tenant: &Tenant) -> Result<Vec<Sai
             start_times_dropped: found.start_times_dropped + counted.start_times_dropped,
             ..found
         },
+        said,
     };
     let json = serde_json::to_vec_pretty(&journal);
     let json = json.map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))?;
     // What is moved out of a directory may not outlive it.
     files::sync_dir(root)?;
     replace(&staging.join(JOURNAL_FILE), &json)?;
-    carry_out(config, &journal)
+    carry_out(config, journal)
 }
 
 /// What was deleted from a block does not come back from the log.
@@ -284,52 +322,35 @@ fn renamed(root: &Path, source: &str) -> Result<Vec<(String, String)>, Error> {
     Ok(renamed)
 }
 
-/// Does what the journal says, as far as it is not done, and removes it.
-fn carry_out(config: &DbConfig, journal: &Journal) -> Result<Vec<Said>, Error> {
+/// Does what the journal says, as far as it is not done. Gives what is said of metrics.
+fn carry_out(config: &DbConfig, journal: Journal) -> Result<Vec<Said>, Error> {
     let root = &config.dir;
     let staging = root.join(STAGING_DIR);
     for ulid in &journal.made {
-        rename_if_there(&staging.join(ulid), &root.join(ulid))?;
+        rename_once(&staging.join(ulid), &root.join(ulid))?;
     }
     let source = root.join(&journal.source);
     for ulid in &journal.moved {
         let dir = source.join(ulid);
         if dir.exists() {
-            give_tenant(&dir, journal)?;
-            rename_if_there(&dir, &root.join(ulid))?;
+            give_tenant(&dir, &journal)?;
+            rename_once(&dir, &root.join(ulid))?;
         }
     }
     for (from, to) in &journal.renamed {
-        rename_if_there(&root.join(from), &root.join(to))?;
+        rename_once(&root.join(from), &root.join(to))?;
     }
-    files::remove_file(&staging.join(JOURNAL_FILE))?;
-    files::sync_dir(&staging)?;
-    files::remove_dir(&staging)?;
-    tell(config, journal);
-    said(journal)
-}
-
-/// What is said of metrics, for the log of who opens the database.
-fn said(journal: &Journal) -> Result<Vec<Said>, Error> {
-    let tenant = journal_tenant(journal)?;
-    let entries = journal.found.metadata.iter();
-    let said = entries.map(|(metric, (kind, unit, help))| {
-        let metadata = Metadata {
-            kind: metric_kind::name(u64::from(*kind)).to_owned(),
-            help: help.clone(),
-            unit: unit.clone(),
-        };
-        (tenant.clone(), metric.clone(), metadata)
-    });
-    Ok(said.collect())
+    tell(config, &journal);
+    Ok(journal.said)
 }
 
 fn journal_tenant(journal: &Journal) -> Result<Tenant, Error> {
     Tenant::new(&journal.tenant).map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))
 }
 
-fn rename_if_there(from: &Path, to: &Path) -> Result<(), Error> {
-    if !from.exists() {
+/// Renames what has its old name only.
+fn rename_once(from: &Path, to: &Path) -> Result<(), Error> {
+    if !from.exists() || to.exists() {
         return Ok(());
     }
     files::rename(from, to)?;

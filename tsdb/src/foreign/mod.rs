@@ -12,7 +12,7 @@ pub mod record;
 mod running;
 pub mod segment;
 
-pub(crate) use import::import;
+pub(crate) use import::{finish, import};
 
 #[cfg(test)]
 mod tests;

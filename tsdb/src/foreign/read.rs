@@ -45,6 +45,7 @@ pub(super) struct Found {
     /// Places that are damaged.
     pub(super) damages: u64,
     /// What is said of metrics: type by its number, unit and help.
+    #[serde(skip)]
     pub(super) metadata: BTreeMap<String, (u8, String, String)>,
 }
 

@@ -163,6 +163,29 @@ impl Disk {
         }
     }
 
+    /// A disk with all that is in a directory now, durable.
+    pub(super) fn of(root: &Path) -> Self {
+        let mut disk = Disk::new(root);
+        disk.load(root);
+        disk
+    }
+
+    fn load(&mut self, dir: &Path) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                self.apply(&Kept::CreateDir(path.clone()));
+                self.load(&path);
+            } else {
+                self.apply(&Kept::Create(path.clone()));
+                let bytes = std::fs::read(&path).unwrap();
+                self.apply(&Kept::Write(path.clone(), 0, bytes));
+                self.apply(&Kept::Sync(path));
+            }
+        }
+        self.apply(&Kept::SyncDir(dir.to_owned()));
+    }
+
     fn find_dir(&self, path: &Path) -> usize {
         let relative = path.strip_prefix(&self.root).unwrap();
         relative.iter().fold(0, |dir, name| {

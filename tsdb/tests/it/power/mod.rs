@@ -1,6 +1,8 @@
 //! Power cuts at every change that the database makes to its files: what was acknowledged is there
 //! afterwards, nothing that was never sent or that was deleted is, no sample is in two blocks, and
-//! nothing is told to be damaged.
+//! nothing is told to be damaged. An exemplar that was acknowledged is there until newer ones have
+//! taken its place, and for ever when a block was cut of its time before. [`import`] does the same
+//! while the directory of a Prometheus is taken over.
 //!
 //! A run is watched and written down once; then a simulated disk says for each point of it, and
 //! for some seeds each, what may be left, and a database is opened over that. By default every
@@ -8,6 +10,7 @@
 //! point, and with `ISOBAR_POWER_EVERYWHERE` every change of the run is one.
 
 mod disk;
+mod import;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,9 +18,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use isobar_model::histogram::CounterReset;
-use isobar_model::{Columns, Matcher, Tenant, TimeRange};
+use isobar_model::{Columns, Exemplar, Labels, Matcher, Tenant, TimeRange};
 use isobar_tsdb::db::{Cut, DbConfig, LATE_WINDOW_DEFAULT, Sync};
-use isobar_tsdb::disk::watch;
+use isobar_tsdb::disk::{Watching, watch};
 use isobar_tsdb::head::incoming::Counts;
 use isobar_tsdb::merge::read_samples;
 use isobar_tsdb::{Db, Error, SeriesChunks};
@@ -31,26 +34,22 @@ const TENANTS: [&str; 2] = ["a", "b"];
 /// Tenant, labels and time of a sample.
 type Key = (String, String, i64);
 
-/// A run, written down.
-struct Run {
-    changes: Vec<Kept>,
-    /// What was sent, with the number of changes that were made when it was first sent and when
-    /// it was acknowledged.
-    sent: Vec<(Key, f64, usize, usize)>,
-    /// What was deleted of that, likewise.
-    deleted: BTreeMap<Key, (usize, usize)>,
-    /// What was done beside writing, by number: after how many changes, and in which minute.
-    done: Vec<(usize, i64, u64)>,
+/// Tenant, metric name, time and trace of an exemplar.
+type ExemplarKey = (String, String, i64, String);
+
+/// Fewer than the run sends until it cuts blocks, at times; then some are in no block.
+const EXEMPLARS_MAX: usize = 120;
+
+/// What became of an exemplar, in numbers of changes.
+struct ExemplarFate {
+    begun: usize,
+    acknowledged: usize,
+    /// When it was seen last before it was gone.
+    gone_after: Option<usize>,
 }
 
-fn settings(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
-    let (mut config, events) = config(dir);
-    config.late_window = LATE_WINDOW_DEFAULT;
-    (config, events)
-}
-
-/// What the run does; the numbers are from a seed.
-fn run(dir: &Path, seed: u64) -> Run {
+/// Starts to write down the changes in a directory.
+fn record(dir: &Path) -> (Watching, Arc<Mutex<Vec<Kept>>>) {
     let changes = Arc::new(Mutex::new(Vec::<Kept>::new()));
     let log = Arc::clone(&changes);
     let watching = watch(
@@ -60,11 +59,39 @@ fn run(dir: &Path, seed: u64) -> Run {
             Ok(())
         }),
     );
+    (watching, changes)
+}
+
+/// A run, written down.
+struct Run {
+    changes: Vec<Kept>,
+    /// What was sent, with the number of changes that were made when it was first sent and when
+    /// it was acknowledged.
+    sent: Vec<(Key, f64, usize, usize)>,
+    /// What was deleted of that, likewise.
+    deleted: BTreeMap<Key, (usize, usize)>,
+    exemplars: BTreeMap<ExemplarKey, ExemplarFate>,
+    /// What was done beside writing, by number: after how many changes, and in which minute.
+    done: Vec<(usize, i64, u64)>,
+}
+
+fn settings(dir: &Path) -> (DbConfig, Arc<Mutex<Vec<String>>>) {
+    let (mut config, events) = config(dir);
+    config.late_window = LATE_WINDOW_DEFAULT;
+    config.exemplars_max = EXEMPLARS_MAX;
+    (config, events)
+}
+
+/// What the run does; the numbers are from a seed.
+fn run(dir: &Path, seed: u64) -> Run {
+    let (watching, changes) = record(dir);
     let count = || changes.lock().unwrap().len();
+    let mut exemplars = BTreeMap::new();
     let mut random = Random(seed);
     let mut sent: Vec<(Key, f64, usize, usize)> = Vec::new();
     let mut deleted = BTreeMap::new();
     let mut done = Vec::new();
+    let mut looked = 0;
     let mut db = Db::open(settings(dir).0).unwrap();
     for minute in (0..9 * 60).step_by(3) {
         let t = minute * MINUTE;
@@ -110,6 +137,7 @@ fn run(dir: &Path, seed: u64) -> Run {
                 assert_eq!(append.appended, 1);
                 sent.push((key, 0.5, begun, count()));
             }
+            append_exemplars(&db, tenant, t, &count, &mut exemplars);
         }
         let what = random.below(16);
         done.push((count(), minute, what));
@@ -137,6 +165,14 @@ fn run(dir: &Path, seed: u64) -> Run {
             }
             _ => {}
         }
+        let seen = exemplars_of(&db).unwrap();
+        for (key, fate) in &mut exemplars {
+            match seen.contains(key) {
+                true => fate.gone_after = None,
+                false => drop(fate.gone_after.get_or_insert(looked)),
+            }
+        }
+        looked = count();
     }
     drop(db);
     drop(watching);
@@ -145,7 +181,81 @@ fn run(dir: &Path, seed: u64) -> Run {
         changes,
         sent,
         deleted,
+        exemplars,
         done,
+    }
+}
+
+/// One of a float and one of a histogram.
+fn append_exemplars(
+    db: &Db,
+    tenant: &str,
+    t: i64,
+    count: &impl Fn() -> usize,
+    sent: &mut BTreeMap<ExemplarKey, ExemplarFate>,
+) {
+    let begun = count();
+    let trace = format!("{begun}");
+    let exemplar = Exemplar {
+        labels: Labels::from_pairs([("trace", trace.as_str())]),
+        value: t as f64,
+        timestamp_ms: t,
+    };
+    let some = ["m", "h"].map(|name| (Labels::from_pairs([("__name__", name)]), exemplar.clone()));
+    let counts = db.append_exemplars(&Tenant::new(tenant).unwrap(), some);
+    assert_eq!(counts.unwrap().appended, 2);
+    db.commit_wait(db.ticket()).unwrap();
+    for name in ["m", "h"] {
+        let key = (tenant.to_owned(), name.to_owned(), t, trace.clone());
+        let fate = ExemplarFate {
+            begun,
+            acknowledged: count(),
+            gone_after: None,
+        };
+        sent.insert(key, fate);
+    }
+}
+
+/// All exemplars that a database finds.
+fn exemplars_of(db: &Db) -> Result<BTreeSet<ExemplarKey>, String> {
+    let mut all = BTreeSet::new();
+    for tenant in tenants_of(db) {
+        let found = db.exemplars(Some(&tenant), &[vec![]], TimeRange::ALL);
+        if let Some(why) = found.missing.first() {
+            return Err(why.to_string());
+        }
+        for (labels, exemplars) in &found.series {
+            let name = labels.metric_name();
+            all.extend(exemplars.iter().map(|it| {
+                let trace = it.labels.get("trace").to_owned();
+                (tenant.to_string(), name.to_owned(), it.timestamp_ms, trace)
+            }));
+        }
+    }
+    Ok(all)
+}
+
+/// The tenants that have something in head or blocks.
+fn tenants_of(db: &Db) -> BTreeSet<Tenant> {
+    let of_head = db.tenants().into_iter().map(|(tenant, _)| tenant);
+    let blocks = db.blocks();
+    let of_blocks = blocks.iter().map(|block| block.tenant().clone());
+    of_head.chain(of_blocks).collect()
+}
+
+/// Compares the exemplars that a power cut left behind.
+fn check_exemplars(run: &Run, at: usize, found: &BTreeSet<ExemplarKey>) -> Result<(), String> {
+    for (key, fate) in &run.exemplars {
+        let kept = fate.acknowledged <= at && fate.gone_after.is_none_or(|gone| at < gone);
+        match found.contains(key) {
+            true if fate.begun >= at => return Err(format!("exemplar {key:?} comes too early")),
+            false if kept => return Err(format!("exemplar {key:?} is lost")),
+            _ => {}
+        }
+    }
+    match found.iter().find(|key| !run.exemplars.contains_key(*key)) {
+        Some(key) => Err(format!("exemplar {key:?} was never sent")),
+        None => Ok(()),
     }
 }
 
@@ -156,8 +266,7 @@ type Content = (BTreeMap<Key, f64>, BTreeMap<Key, usize>);
 fn read(db: &Db) -> Result<Content, Error> {
     let mut samples = BTreeMap::new();
     let mut in_blocks = BTreeMap::new();
-    for tenant in TENANTS {
-        let name = Tenant::new(tenant).unwrap();
+    for name in tenants_of(db) {
         let mut note = |series: Result<SeriesChunks, Error>, in_block: bool| {
             let series = series?;
             let mut columns = Columns::default();
@@ -170,7 +279,7 @@ fn read(db: &Db) -> Result<Content, Error> {
             let floats = columns.timestamps.iter().copied().zip(columns.values);
             let histograms = columns.histograms.iter().map(|(t, it)| (*t, it.count));
             for (t, value) in floats.chain(histograms) {
-                let key = (tenant.to_owned(), pairs.join(","), t);
+                let key = (name.to_string(), pairs.join(","), t);
                 if in_block {
                     *in_blocks.entry(key).or_default() += 1;
                 } else {
@@ -199,6 +308,8 @@ fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
     let mut expected = BTreeMap::new();
     let read = |db: &Db| read(db).map_err(|e| format!("cannot be read: {e}"));
     let (mut samples, mut in_blocks) = read(&db)?;
+    let exemplars = exemplars_of(&db)?;
+    check_exemplars(run, at, &exemplars)?;
     for (key, value, begun, acknowledged) in &run.sent {
         let gone = run.deleted.get(key);
         match samples.remove(key) {
@@ -229,6 +340,9 @@ fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
         if !after.iter().map(|(k, v)| (k, *v)).eq(expected) {
             return Err("samples have changed when blocks were cut".to_owned());
         }
+        if exemplars_of(&db)? != exemplars {
+            return Err("exemplars have changed when blocks were cut".to_owned());
+        }
     }
     if let Some((key, count)) = in_blocks.iter().find(|(_, count)| **count > 1) {
         return Err(format!("{key:?} is in {count} blocks"));
@@ -242,16 +356,16 @@ fn check(run: &Run, at: usize, dir: &Path, go_on: bool) -> Result<(), String> {
 }
 
 /// Which changes to cut before: all, or some of each site, evenly taken.
-fn points(run: &Run, dir: &Path, of_site: Option<usize>) -> (BTreeSet<usize>, usize) {
+fn points_of(changes: &[Kept], dir: &Path, of_site: Option<usize>) -> BTreeSet<usize> {
     let mut sites = BTreeMap::<String, Vec<usize>>::new();
-    for (at, change) in run.changes.iter().enumerate() {
+    for (at, change) in changes.iter().enumerate() {
         sites.entry(change.site(dir)).or_default().push(at);
     }
     let wanted = sites.values().flat_map(|of_one| {
         let every = of_site.map_or(1, |count| of_one.len().div_ceil(count));
         of_one.iter().copied().step_by(every)
     });
-    (wanted.collect(), sites.len())
+    wanted.collect()
 }
 
 #[test]
@@ -262,7 +376,9 @@ fn a_power_cut_loses_nothing_that_was_acknowledged() {
     let run = run(dir.path(), 7);
     let everywhere = std::env::var_os("ISOBAR_POWER_EVERYWHERE").is_some();
     let of_site = (!everywhere).then_some(6);
-    let (points, sites) = points(&run, dir.path(), of_site);
+    let points = points_of(&run.changes, dir.path(), of_site);
+    let sites = run.changes.iter().map(|change| change.site(dir.path()));
+    let sites = sites.collect::<BTreeSet<_>>().len();
     let mut disk = Disk::new(dir.path());
     let mut cuts = 0;
     let mut wrong = Vec::new();
