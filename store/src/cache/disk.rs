@@ -3,7 +3,7 @@
 //! ```text
 //! pages:  slot 0 │ slot 1 │ …
 //! table:  record <56b> for each slot:
-//!         magic 49 53 4f 50 │ file <4b> │ page <4b> │ length <4b> │ ULID <16b, big-endian>
+//!         magic 49 53 4f 51 │ file <4b> │ page <4b> │ length <4b> │ ULID <16b, big-endian>
 //!         │ CRC-32C of key and page <4b> │ zeros <16b> │ CRC-32C of all before and of the slot <4b>
 //! ```
 //!
@@ -29,10 +29,10 @@ use ulid::Ulid;
 
 use super::{Key, PAGE_BYTES};
 
-const MAGIC: [u8; 4] = *b"ISOP";
+const MAGIC: [u8; 4] = *b"ISOQ";
 const RECORD_BYTES: usize = 56;
 /// Pages that wait for being written.
-const QUEUE_MAX: usize = 256;
+const QUEUE_MAX: usize = 1024;
 
 /// The pages.
 #[derive(Debug)]

@@ -16,11 +16,15 @@ use ulid::Ulid;
 pub mod config;
 mod disk;
 mod memory;
+mod pace;
 pub mod ranges;
 pub mod remote;
 
 /// The length of a page in bytes.
-pub const PAGE_BYTES: usize = 64 << 10;
+///
+/// Small beside the chunks of a series in a block, of which often only one in a hundred is wanted, and
+/// large beside what a page costs by itself. Thanos' caching bucket has 16,000.
+pub const PAGE_BYTES: usize = 16 << 10;
 /// The number that stands for the card among the files of a block.
 pub const CARD_FILE: u32 = u32::MAX;
 /// The number that stands for the index.

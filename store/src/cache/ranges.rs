@@ -16,16 +16,27 @@ use ulid::Ulid;
 use super::remote::{FetchError, Remote};
 use super::{Key, PAGE_BYTES, PageCache};
 
-/// Pages that lie between two that are wanted are read along up to this many bytes, as in Thanos: at
-/// 50 MB/s they take a third of the time that a request of its own takes.
-pub const GAP_BYTES: u64 = 512 << 10;
-/// A request is cut where it would grow beyond this, so that a large range comes over several
-/// connections.
-const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// Pages that lie between two that are wanted are read along where that is cheaper than a request of
+/// its own. Requests run side by side, so what one costs is not its round trip but this part of it.
+const GAP_PART: u64 = 16;
+/// Where the round trip is short, the work of a request still takes longer than copying so much, and
+/// where it is long, a gap as long as this is as good as no gap.
+const GAP_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=256 << 10;
+/// From so many requests of one read on, the next one has to wait for others, and costs this part of a
+/// round trip.
+const SIDE_BY_SIDE: usize = 64;
+const WAITING_GAP_PART: u64 = 2;
+/// All gaps together are no longer than what is wanted, or than this.
+const WASTE_BYTES: u64 = 256 << 10;
+/// A request is cut where it would grow beyond a round trip's worth of bytes, so that a large range
+/// comes over several connections. That is bounded so.
+const REQUEST_BYTES: std::ops::RangeInclusive<u64> = 1 << 20..=4 << 20;
 /// No hope reaches further.
 const HOPE_BYTES_MAX: u64 = 4 << 20;
 /// Requests that run at a time, over all queries.
-const REQUESTS_MAX: usize = 128;
+const REQUESTS_MAX: usize = 256;
+/// Bytes that they may ask for together, where nobody says.
+const IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// A page that others fetch in vain is tried again this often.
 const TRIES_MAX: usize = 3;
 
@@ -108,7 +119,9 @@ pub struct Ranges {
     /// Pages that are being fetched.
     flights: Mutex<HashMap<Key, Flight>>,
     requests: Semaphore,
-    gap_bytes: u64,
+    /// In pages.
+    in_flight: Semaphore,
+    in_flight_pages: u32,
 }
 
 /// A page that this read fetches; gone when it is dropped, so that nobody waits for what was given up.
@@ -127,12 +140,21 @@ impl Drop for Claim<'_> {
 impl Ranges {
     /// Reads from `remote` through `cache`.
     pub fn new(remote: Remote, cache: Arc<PageCache>) -> Self {
+        Ranges::with_in_flight(remote, cache, IN_FLIGHT_BYTES)
+    }
+
+    /// The same, with `bytes` that requests may ask for at a time. One that is larger than that runs
+    /// alone.
+    pub fn with_in_flight(remote: Remote, cache: Arc<PageCache>, bytes: u64) -> Self {
+        let pages = u32::try_from(bytes / PAGE_BYTES as u64).unwrap_or(u32::MAX);
+        let in_flight_pages = pages.clamp(1, 1 << 24);
         Ranges {
             remote,
             cache,
             flights: Mutex::default(),
             requests: Semaphore::new(REQUESTS_MAX),
-            gap_bytes: GAP_BYTES,
+            in_flight: Semaphore::new(in_flight_pages as usize),
+            in_flight_pages,
         }
     }
 
@@ -258,7 +280,7 @@ impl Ranges {
             }
         }
         self.cache.count_misses(own.len());
-        let runs = runs(own, &missing.hopes, self.gap_bytes);
+        let runs = runs(own, &missing.hopes, self.remote.round_trip_bytes());
         let mut fetches: FuturesUnordered<_> = runs
             .into_iter()
             .map(|run| self.fetch_run(object, run, tally))
@@ -294,6 +316,9 @@ impl Ranges {
     ) -> Result<Vec<(u64, Bytes)>, FetchError> {
         let closed = |_| FetchError::Unavailable("the cache is shutting down".into());
         let _permit = self.requests.acquire().await.map_err(closed)?;
+        let pages = u32::try_from(run.pages.end - run.pages.start).unwrap_or(u32::MAX);
+        let pages = pages.min(self.in_flight_pages);
+        let _room = self.in_flight.acquire_many(pages).await.map_err(closed)?;
         let size = PAGE_BYTES as u64;
         let range = run.pages.start * size..run.pages.end * size;
         tally.requests.fetch_add(1, Ordering::Relaxed);
@@ -358,13 +383,16 @@ struct Run<'a> {
 }
 
 /// Groups pages that lie close together.
-fn runs<'a>(own: Vec<(u64, Claim<'a>)>, hopes: &[u64], gap_bytes: u64) -> Vec<Run<'a>> {
-    let size = PAGE_BYTES as u64;
+fn runs<'a>(own: Vec<(u64, Claim<'a>)>, hopes: &[u64], round_trip_bytes: u64) -> Vec<Run<'a>> {
+    let pages: Vec<u64> = own.iter().map(|it| it.0).collect();
+    let bridged = bridged(&pages, round_trip_bytes);
+    let most = round_trip_bytes.clamp(*REQUEST_BYTES.start(), *REQUEST_BYTES.end());
+    let most = most / PAGE_BYTES as u64;
     let mut runs: Vec<Run<'a>> = Vec::new();
-    for (page, claim) in own {
+    for ((page, claim), bridged) in own.into_iter().zip(bridged) {
         if let Some(run) = runs.last_mut()
-            && page.saturating_sub(run.pages.end) * size <= gap_bytes
-            && (page + 1 - run.pages.start) * size <= REQUEST_BYTES_MAX
+            && bridged
+            && page + 1 - run.pages.start <= most
         {
             run.pages.end = page + 1;
             run.claims.push((page, claim));
@@ -381,6 +409,40 @@ fn runs<'a>(own: Vec<(u64, Claim<'a>)>, hopes: &[u64], gap_bytes: u64) -> Vec<Ru
         }
     }
     runs
+}
+
+/// For each of some pages in ascending order, whether it is read in one request with the one before
+/// it: the shortest gaps first, while they are worth it.
+fn bridged(pages: &[u64], round_trip_bytes: u64) -> Vec<bool> {
+    let size = PAGE_BYTES as u64;
+    let mut gaps: Vec<(u64, usize)> = Vec::with_capacity(pages.len());
+    for (at, pair) in pages.windows(2).enumerate() {
+        if let [before, page] = *pair {
+            let gap = page.saturating_sub(before + 1) * size;
+            gaps.push((gap, at + 1));
+        }
+    }
+    gaps.sort_unstable();
+    let short = (round_trip_bytes / GAP_PART).clamp(*GAP_BYTES.start(), *GAP_BYTES.end());
+    let waste_max = (pages.len() as u64 * size).max(WASTE_BYTES);
+    let mut bridged = vec![false; pages.len()];
+    let (mut requests, mut waste) = (pages.len(), 0);
+    for (gap, at) in gaps {
+        let worth = if requests > SIDE_BY_SIDE {
+            short.max(round_trip_bytes / WAITING_GAP_PART)
+        } else {
+            short
+        };
+        waste += gap;
+        if gap > worth || waste > waste_max {
+            break;
+        }
+        requests -= 1;
+        if let Some(bridged) = bridged.get_mut(at) {
+            *bridged = true;
+        }
+    }
+    bridged
 }
 
 #[cfg(test)]
@@ -448,18 +510,58 @@ mod tests {
         check(&ranges, &object, &[5..10], 1).await;
         check(&ranges, &object, &[5..10, 100..PAGE], 0).await;
         check(&ranges, &object, &[5..10, PAGE - 3..PAGE + 3], 1).await;
+        // A gap of 96 KB is bridged at 30 ms and 50 MB/s, where such a bucket is guessed.
         let apart = [
             3 * PAGE..3 * PAGE + 1,
-            11 * PAGE..11 * PAGE + 1,
+            8 * PAGE..8 * PAGE + 1,
             21 * PAGE..21 * PAGE + 1,
         ];
         check(&ranges, &object, &apart, 2).await;
-        check(&ranges, &object, &[4 * PAGE + 7..10 * PAGE], 0).await;
+        check(&ranges, &object, &[4 * PAGE + 7..8 * PAGE], 0).await;
         check(&ranges, &object, &[40 * PAGE..40 * PAGE + 10], 1).await;
         check(&ranges, &object, &[39 * PAGE + 1..42 * PAGE], 1).await;
         check(&ranges, &object, &[0..40 * PAGE], 2).await;
         let counts = ranges.cache().counts();
         assert!(counts.memory_hits > 0 && counts.misses > 0);
+    }
+
+    /// Pages as `from-to` for each request.
+    fn check_runs(pages: impl IntoIterator<Item = u64>, round_trip_bytes: u64, expected: &str) {
+        let pages: Vec<u64> = pages.into_iter().collect();
+        let bridged = bridged(&pages, round_trip_bytes);
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for (page, bridged) in pages.iter().zip(bridged) {
+            match runs.last_mut().filter(|_| bridged) {
+                Some(run) => run.1 = *page,
+                None => runs.push((*page, *page)),
+            }
+        }
+        let text: Vec<String> = match runs.len() {
+            0..10 => runs.iter().map(|(a, b)| format!("{a}-{b}")).collect(),
+            many => vec![
+                format!("{many} requests"),
+                format!("{} pages", runs.iter().map(|(a, b)| b - a + 1).sum::<u64>()),
+            ],
+        };
+        assert_eq!(text.join(" "), expected);
+    }
+
+    #[test]
+    fn gaps_are_bridged_by_what_they_cost() {
+        const SLOW: u64 = 1_500_000;
+        check_runs([], SLOW, "");
+        check_runs([3], SLOW, "3-3");
+        check_runs([3, 4, 5, 11, 18, 19], SLOW, "3-11 18-19");
+        // A file: a request is worth 64 KiB all the same.
+        check_runs([0, 5, 11], 0, "0-5 11-11");
+        check_runs([0, 17, 34], 100_000_000, "0-17 34-34");
+        // What is wasted is bounded by what is wanted.
+        check_runs((0..50).map(|n| n * 5), SLOW, "38 requests 98 pages");
+        check_runs((0..50).map(|n| n * 15), SLOW, "50 requests 50 pages");
+        // More than can run side by side.
+        check_runs((0..1000).map(|n| n * 15), SLOW, "929 requests 1994 pages");
+        check_runs((0..1000).map(|n| n * 100), SLOW, "1000 requests 1000 pages");
+        check_runs((0..1000).map(|n| n * 2), SLOW, "0-1998");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use object_store::path::Path;
@@ -14,6 +15,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::pace::Pace;
 use crate::api::StoreError;
 
 /// Why an object, or a part of it, was not read.
@@ -65,6 +67,7 @@ pub struct Remote {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     counters: Arc<RemoteCounters>,
+    pace: Arc<Pace>,
 }
 
 /// A task that ends when nobody waits for it.
@@ -83,6 +86,7 @@ impl Remote {
             store,
             runtime,
             counters: Arc::default(),
+            pace: Arc::default(),
         }
     }
 
@@ -96,21 +100,33 @@ impl Remote {
         &self.runtime
     }
 
+    /// The bytes that the bucket sends in the time in which a request waits for its first one, as
+    /// measured lately.
+    pub fn round_trip_bytes(&self) -> u64 {
+        self.pace.round_trip_bytes()
+    }
+
     /// The bytes of a range of an object; fewer when it ends inside of the range.
     ///
     /// # Errors
     /// [`FetchError`]
     pub async fn range(&self, path: &Path, range: Range<u64>) -> Result<Bytes, FetchError> {
         let (store, at) = (Arc::clone(&self.store), path.clone());
-        let wanted = range.clone();
+        let (wanted, pace) = (range.clone(), Arc::clone(&self.pace));
         let read = async move {
+            let end = wanted.end;
             let options = GetOptions {
                 range: Some(wanted.into()),
                 ..GetOptions::default()
             };
+            let began = Instant::now();
             let result = store.get_opts(&at, options).await?;
-            let promised = result.range.end - result.range.start;
-            Ok((result.bytes().await?, promised))
+            // Less than was asked for comes only where the object ends.
+            let end = end.min(result.meta.size).max(result.range.start);
+            let promised = end - result.range.start;
+            let bytes = result.bytes().await?;
+            pace.took(bytes.len() as u64, began.elapsed());
+            Ok((bytes, promised))
         };
         let bytes = self.run(path, read).await?;
         if bytes.is_empty() && !range.is_empty() {

@@ -67,6 +67,9 @@ use query::Query;
 const WINDOW_BYTES: u64 = 32 << 20;
 /// A block reads at least and at most so much at a time.
 const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
+/// Requests to the bucket ask for this part of the memory at a time, within bounds.
+const IN_FLIGHT_PART: u64 = 4;
+const IN_FLIGHT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
 /// Cards that are opened at a time for one request.
 const CARDS_AT_A_TIME: usize = 256;
 
@@ -165,10 +168,12 @@ impl Gateway {
             config.concurrency.clamp(1, Semaphore::MAX_PERMITS),
         ));
         let card_memory = BuildGate::new(budget.limit() / 4);
+        let (least, most) = (*IN_FLIGHT_BYTES.start(), *IN_FLIGHT_BYTES.end());
+        let in_flight = (budget.limit() / IN_FLIGHT_PART).clamp(least, most);
         Gateway {
             inner: Arc::new(Inner {
                 config,
-                ranges: Ranges::new(remote, cache),
+                ranges: Ranges::with_in_flight(remote, cache, in_flight),
                 pool,
                 budget,
                 gate,
