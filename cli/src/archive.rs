@@ -12,11 +12,12 @@ use std::sync::Arc;
 use anyhow::Context;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt};
-use isobar_model::{Budget, Clock, TimeRange, Warnings};
+use isobar_model::{Budget, Clock, Labels, Matcher, TimeRange, Warnings};
 use isobar_store::api::{
-    LabelsRequest, Names, SeriesBatch, SeriesRequest, SeriesStream, Store, StoreError, StoreInfo,
+    LabelsRequest, Names, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream, Store,
+    StoreError, StoreInfo,
 };
-use isobar_store::block::{FetchOptions, Fetched, Fetcher, Filters, Freshness, Meta};
+use isobar_store::block::{FetchOptions, Fetched, Fetcher, Filters, Freshness, Summary};
 use isobar_store::bucket::Bucket;
 use isobar_store::cache::remote::Remote;
 use isobar_store::cache::{CacheConfig, PageCache};
@@ -46,7 +47,7 @@ pub(crate) struct Archive {
     store: ArchiveStore,
     clock: Clock,
     fetcher: Mutex<Fetcher>,
-    fetched: RwLock<Option<Vec<Arc<Meta>>>>,
+    fetched: RwLock<Option<Vec<Summary>>>,
     in_bucket: InBucket,
 }
 
@@ -120,9 +121,9 @@ impl Archive {
             ..Filters::default()
         };
         let (taken, _counts) = fetched.select(&filters, self.clock.now_ms());
-        let metas: Vec<Arc<Meta>> = taken.iter().map(|it| as_served(&it.meta)).collect();
-        *self.in_bucket.write() = metas.iter().map(|meta| meta.id()).collect();
-        *self.fetched.write() = Some(metas);
+        let known: Vec<Summary> = taken.iter().map(|it| as_served(&it.meta)).collect();
+        *self.in_bucket.write() = known.iter().map(|block| block.id).collect();
+        *self.fetched.write() = Some(known);
     }
 
     /// Serves the blocks of the bucket but those in `elsewhere`.
@@ -132,26 +133,22 @@ impl Archive {
         let served = || {
             fetched
                 .iter()
-                .filter(|meta| !elsewhere.contains(&meta.id()))
+                .filter(|block| !elsewhere.contains(&block.id))
         };
-        self.store.gateway.set_blocks(served().map(|meta| &**meta));
-        let range = served()
-            .map(|meta| meta.block.range())
-            .reduce(|a, b| a.union(&b));
+        self.store.gateway.set_blocks(served());
+        let range = served().map(Summary::range).reduce(|a, b| a.union(&b));
         *self.store.times.write() = Times::Known(range);
     }
 }
 
 /// Queries of a standalone show no label that tells tenants apart, whether a block is local or not. A
 /// block that has no other external label was shipped by a standalone.
-fn as_served(meta: &Arc<Meta>) -> Arc<Meta> {
-    let labels = &meta.thanos.labels;
-    if labels.len() != 1 || !labels.contains_key(TENANT_LABEL) {
-        return Arc::clone(meta);
+fn as_served(known: &Summary) -> Summary {
+    let mut served = known.clone();
+    if known.labels.len() == 1 && known.labels.has(TENANT_LABEL) {
+        served.labels = Labels::empty();
     }
-    let mut own = Meta::clone(meta);
-    own.thanos.labels.clear();
-    Arc::new(own)
+    served
 }
 
 /// The gateway, which is asked for its times with every query. Until the bucket was seen for the first
@@ -220,6 +217,10 @@ impl Store for ArchiveStore {
         stream::iter(missing)
             .chain(self.gateway.series(request))
             .boxed()
+    }
+
+    fn estimate(&self, matchers: &[Matcher], range: TimeRange) -> Option<SelectEstimate> {
+        self.gateway.estimate(matchers, range)
     }
 
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {

@@ -20,7 +20,7 @@ use futures::StreamExt;
 use futures::executor::block_on;
 use isobar_model::{Budget, Labels, MatchOp, Matcher, TimeRange};
 use isobar_store::api::{LabelsRequest, SeriesBatch, SeriesRequest, Store};
-use isobar_store::block::{Meta, paths};
+use isobar_store::block::{Meta, Summary, paths};
 use isobar_store::cache::PageCache;
 use isobar_store::cache::remote::Remote;
 use isobar_store::compute::Pool;
@@ -210,6 +210,7 @@ fn main() {
     let bucket = dir.join("bucket");
     std::fs::create_dir_all(&bucket).expect("a directory");
     let metas = write_blocks(&bucket, blocks);
+    let known: Vec<Summary> = metas.iter().map(Summary::of).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -266,7 +267,7 @@ fn main() {
             let data_dir = dir.join("data");
             let _absent = std::fs::remove_dir_all(&data_dir);
             let gateway = gateway(&runtime, Arc::clone(&store), data_dir);
-            gateway.set_blocks(&metas);
+            gateway.set_blocks(&known);
             let request = SeriesRequest::new(matchers.clone(), TimeRange::ALL);
             report(&format!("{what}, cold"), &gateway, &request, 1);
             if only.as_ref().is_some_and(|it| it == what) {
@@ -281,7 +282,7 @@ fn main() {
     }
     let data_dir = dir.join("data");
     let gateway = gateway(&runtime, Arc::new(files()), data_dir);
-    gateway.set_blocks(&metas);
+    gateway.set_blocks(&known);
     let started = Instant::now();
     let request = LabelsRequest::new(Vec::new(), TimeRange::ALL);
     let values = block_on(gateway.label_values("pod".into(), request)).expect("values");
@@ -291,11 +292,10 @@ fn main() {
         started.elapsed()
     );
 
-    let many: Vec<Meta> = (0..10_000u64)
-        .map(|n| {
-            let mut meta = metas[n as usize % metas.len()].clone();
-            meta.block.ulid = Ulid::from_parts(n + 1_000_000, 1);
-            meta
+    let many: Vec<Summary> = (0..10_000u64)
+        .map(|n| Summary {
+            id: Ulid::from_parts(n + 1_000_000, 1),
+            ..known[n as usize % known.len()].clone()
         })
         .collect();
     let rss = || {

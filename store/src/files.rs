@@ -12,24 +12,42 @@ pub(crate) fn replace<'a>(
     temporary: &Path,
     parts: impl IntoIterator<Item = &'a [u8]>,
 ) -> io::Result<()> {
-    let written = write_synced(temporary, parts).and_then(|()| fs::rename(temporary, path));
-    if let Err(error) = written {
-        // What is left of it is in the way of nobody; the next one writes over it.
-        let _left = fs::remove_file(temporary);
-        return Err(error);
-    }
-    match path.parent() {
-        Some(directory) => sync_directory(directory),
-        None => Ok(()),
-    }
+    let write = |file: &mut File| parts.into_iter().try_for_each(|part| file.write_all(part));
+    replace_with(path, temporary, write).map(drop)
 }
 
-fn write_synced<'a>(path: &Path, parts: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    for part in parts {
-        file.write_all(part)?;
+/// Puts what `write` writes in the place of `path`, and gives the new file, which can be read.
+pub(crate) fn replace_with<T>(
+    path: &Path,
+    temporary: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<(File, T)> {
+    let written = write_synced(temporary, write);
+    let renamed = written.and_then(|it| fs::rename(temporary, path).map(|()| it));
+    let written = match renamed {
+        Ok(written) => written,
+        Err(error) => {
+            // What is left of it is in the way of nobody; the next one writes over it.
+            let _left = fs::remove_file(temporary);
+            return Err(error);
+        }
+    };
+    if let Some(directory) = path.parent() {
+        sync_directory(directory)?;
     }
-    file.sync_all()
+    Ok(written)
+}
+
+fn write_synced<T>(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<T>,
+) -> io::Result<(File, T)> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(true);
+    let mut file = options.open(path)?;
+    let written = write(&mut file)?;
+    file.sync_all()?;
+    Ok((file, written))
 }
 
 /// Makes the names in a directory durable.

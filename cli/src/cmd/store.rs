@@ -16,7 +16,7 @@ use isobar_proto::thanos::info::info_server::InfoServer;
 use isobar_proto::thanos::store_server::StoreServer;
 use isobar_store::Store;
 use isobar_store::block::relabel::{self, Action};
-use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness};
+use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness, KnownMeta};
 use isobar_store::bucket::Bucket;
 use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::cache::remote::Remote;
@@ -44,6 +44,9 @@ use crate::telemetry::store::CountedStore;
 
 /// Most pieces of work that wait for a compute thread.
 const WAITING_MAX: usize = 4096;
+/// Threads that wait for files. As many as tokio has by default take 30 MB when they look at the metas of a
+/// bucket in a directory, and are not faster.
+const BLOCKING_THREADS_MAX: usize = 64;
 /// How long a bucket that cannot be listed is left alone at the start.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// What relabeling rules may do when they choose blocks, as in Thanos.
@@ -56,9 +59,11 @@ const SELECTOR_ACTIONS: [Action; 4] =
 /// When the flags, the data directory or a socket cannot be used.
 pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .context("start the async runtime")?;
+    process::return_idle_memory();
     runtime.block_on(async {
         let clock = Clock::system();
         let started_ms = clock.now_ms();
@@ -136,7 +141,7 @@ struct Parts {
 /// What the page of blocks shows.
 #[derive(Default)]
 struct Loaded {
-    blocks: Vec<Arc<isobar_store::block::Meta>>,
+    blocks: Vec<Arc<KnownMeta>>,
     refreshed_ms: Option<i64>,
     error: Option<String>,
 }
@@ -272,10 +277,33 @@ impl Parts {
                 (true, Freshness::Current) => flags.sync_interval.0,
                 (false, _) => flags.sync_interval.0.min(RETRY_INTERVAL),
             };
+            if worked && freshness == Freshness::Current {
+                self.tidy(flags.publish_cards).await;
+            }
             if worked {
                 freshness = Freshness::Current;
             }
             tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Removes the cards of blocks that are gone, and shares those that were made here when that is
+    /// wanted. Both are tried again after the next look.
+    async fn tidy(&self, publish: bool) {
+        let gateway = self.gateway.clone();
+        let removed = tokio::task::spawn_blocking(move || gateway.remove_other_cards()).await;
+        match removed.map_err(std::io::Error::other).flatten() {
+            Ok(0) => (),
+            Ok(cards) => tracing::info!(cards, "cards of blocks that are gone were removed"),
+            Err(error) => tracing::warn!(%error, "cards of blocks that are gone stay for now"),
+        }
+        if !publish {
+            return;
+        }
+        match self.gateway.publish_cards().await {
+            Ok(0) => (),
+            Ok(cards) => tracing::info!(cards, "cards of blocks were written to the bucket"),
+            Err(error) => tracing::warn!(%error, "the bucket takes no cards of blocks"),
         }
     }
 
@@ -298,13 +326,13 @@ impl Parts {
             tracing::warn!(why, "a mark of a block cannot be read and means nothing");
         }
         let (taken, counts) = fetched.select(&self.filters.at(now), now);
-        let before: HashSet<Ulid> = self.loaded.read().blocks.iter().map(|it| it.id()).collect();
+        let before: HashSet<Ulid> = self.loaded.read().blocks.iter().map(|it| it.id).collect();
         let new = taken
             .iter()
-            .filter(|it| !before.contains(&it.meta.id()))
+            .filter(|it| !before.contains(&it.meta.id))
             .count();
         self.gateway
-            .set_blocks(taken.iter().map(|block| &*block.meta));
+            .set_blocks(taken.iter().map(|block| &**block.meta));
         let (loaded, new) = (taken.len() as u64, new as u64);
         self.syncs.looked(began.elapsed(), counts, loaded, new, now);
         *self.loaded.write() = Loaded {
@@ -344,17 +372,28 @@ async fn blocks(
     Query(params): Query<BTreeMap<String, String>>,
 ) -> Response {
     let is_loaded = params.get("view").is_some_and(|view| view == "loaded");
-    let loaded = loaded.read();
-    let (mut blocks, mut refreshed) = (Vec::new(), "0001-01-01T00:00:00Z".to_owned());
+    let (mut metas, mut refreshed) = (Vec::new(), "0001-01-01T00:00:00Z".to_owned());
     let mut error = Value::Null;
     // The other view is that of a compactor, which sees all blocks of the bucket.
     if is_loaded {
-        for meta in &loaded.blocks {
-            blocks.push(serde_json::from_slice::<Value>(&meta.encode()).unwrap_or_default());
-        }
+        let loaded = loaded.read();
+        metas.clone_from(&loaded.blocks);
         refreshed = loaded.refreshed_ms.map_or(refreshed, rfc3339);
         error = loaded.error.clone().map_or(Value::Null, Value::String);
     }
+    // Their texts are on disk.
+    let read = tokio::task::spawn_blocking(move || {
+        let texts = metas.iter().map(|meta| {
+            let whole = meta.whole()?;
+            Ok(serde_json::from_slice(&whole.encode())?)
+        });
+        texts.collect::<std::io::Result<Vec<Value>>>()
+    });
+    let read = read.await.map_err(std::io::Error::other);
+    let blocks = read.and_then(|blocks| blocks).unwrap_or_else(|why| {
+        error = Value::String(format!("known blocks cannot be read: {why}"));
+        Vec::new()
+    });
     common::success(&json!({
         "label": label,
         "blocks": blocks,

@@ -92,6 +92,11 @@ pub(crate) struct StoreFlags {
     #[arg(long = "cache-index-header", value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Cache")]
     pub(crate) cache_index_header: bool,
 
+    /// Write cards of blocks that were made here to the bucket, at isobar/cards/, where other gateways find
+    /// them; Isobar's own. Without it the bucket is only read.
+    #[arg(long = "cards.publish", value_name = "BOOL", default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Cache")]
+    pub(crate) publish_cards: bool,
+
     /// Most memory of all chunks that are on their way at one time, beside --memory.budget.
     #[arg(
         long = "chunk-pool-size",

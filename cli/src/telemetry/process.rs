@@ -135,6 +135,14 @@ fn status_field<'a>(status: &'a str, key: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
+/// Lets the allocator give back memory that has not been used for some seconds by a thread of its own. Without
+/// it that happens only beside further allocations, and a process that is idle keeps what it needed once.
+pub(crate) fn return_idle_memory() {
+    if let Err(error) = tikv_jemalloc_ctl::background_thread::write(true) {
+        tracing::debug!(%error, "memory is given back only while more is asked for");
+    }
+}
+
 fn allocated_bytes() -> Option<f64> {
     tikv_jemalloc_ctl::epoch::advance().ok()?;
     Some(tikv_jemalloc_ctl::stats::allocated::read().ok()? as f64)

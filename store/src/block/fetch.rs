@@ -11,10 +11,11 @@ use futures::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::cache::{self, Entries, Entry, Tag};
+use super::cache::{self, Entries, Entry, Tag, Tagged};
 use super::filter::{Filters, KnownBlock, Marks, State};
+use super::known::{KnownMeta, LabelSets};
 use super::list::{self, Discovery, Listed};
-use super::marks::{DeletionMark, Mark, MarkError, NoCompactMark, NoDownsampleMark};
+use super::marks::{Mark, MarkError};
 use super::meta::{Meta, MetaError};
 use super::paths::{self, BlockId};
 
@@ -68,8 +69,8 @@ pub struct Fetched {
     pub blocks: Vec<KnownBlock>,
     /// Directories with the name of a block that are none.
     pub partial: BTreeMap<BlockId, Partial>,
-    /// Blocks that could not be looked at, and why. The view is incomplete; the next fetch tries
-    /// again.
+    /// Blocks that could not be looked at, and why; those that were known are taken as they were.
+    /// The view is incomplete; the next fetch tries again.
     pub failed: BTreeMap<BlockId, String>,
     /// Marks that mean nothing because they cannot be read, and why.
     pub bad_marks: Vec<String>,
@@ -127,7 +128,8 @@ enum Found {
     Block(Box<Entry>),
     Partial(Partial),
     Gone,
-    Failed(String),
+    /// Why, and what was known before.
+    Failed(String, Option<Box<Entry>>),
 }
 
 /// What was noticed on the way.
@@ -163,9 +165,9 @@ impl Fetcher {
                 return Err(error);
             }
         };
-        let (fetched, entries, changed) = self.read_all(known, listed).await;
+        let (fetched, mut entries, changed) = self.read_all(known, listed).await;
         if changed {
-            self.save(&entries).await;
+            entries = self.save(entries).await;
         }
         self.known = Some(entries);
         Ok(fetched)
@@ -204,6 +206,7 @@ impl Fetcher {
         listed: BTreeMap<BlockId, Option<Listed>>,
     ) -> (Fetched, Entries, bool) {
         let known_before = known.len();
+        let sets = &LabelSets::of(known.values().map(|entry| &**entry.meta));
         let jobs: Vec<_> = listed
             .into_iter()
             .map(|(id, files)| (id, files, known.remove(&id)))
@@ -214,8 +217,8 @@ impl Fetcher {
                 let found = match (files, old) {
                     (None, Some(old)) => Found::Block(Box::new(old)),
                     (files, old) => {
-                        self.look_at(id, files.unwrap_or_default(), old, &mut notes)
-                            .await
+                        let files = files.unwrap_or_default();
+                        self.look_at(id, files, old, sets, &mut notes).await
                     }
                 };
                 (id, found, notes)
@@ -235,7 +238,14 @@ impl Fetcher {
                     entries.insert(id, *entry);
                 }
                 Found::Partial(partial) => drop(fetched.partial.insert(id, partial)),
-                Found::Failed(reason) => drop(fetched.failed.insert(id, reason)),
+                Found::Failed(reason, old) => {
+                    fetched.failed.insert(id, reason);
+                    // The tags are the old ones, so that the next fetch reads what is new.
+                    if let Some(old) = old {
+                        fetched.blocks.push(known_block(&old));
+                        entries.insert(id, *old);
+                    }
+                }
                 Found::Gone => (),
             }
         }
@@ -249,6 +259,7 @@ impl Fetcher {
         id: BlockId,
         listed: Listed,
         old: Option<Entry>,
+        sets: &LabelSets,
         notes: &mut Notes,
     ) -> Found {
         let Some(meta_tag) = listed.meta else {
@@ -257,24 +268,26 @@ impl Fetcher {
         let meta = match &old {
             Some(old) if old.meta_tag == meta_tag => Arc::clone(&old.meta),
             _ => match self.read_meta(id, notes).await {
-                Ok(meta) => Arc::new(meta),
+                Ok(meta) => Arc::new(meta.sharing(sets)),
+                Err(Found::Failed(reason, _)) => return Found::Failed(reason, old.map(Box::new)),
                 Err(found) => return found,
             },
         };
-        let (deletion, no_compact, no_downsample) = match old {
-            Some(old) => (old.deletion, old.no_compact, old.no_downsample),
-            None => (None, None, None),
-        };
-        let deletion = self
-            .read_mark::<DeletionMark>(id, listed.deletion, deletion, notes)
-            .await;
-        let no_compact = self
-            .read_mark::<NoCompactMark>(id, listed.no_compact, no_compact, notes)
-            .await;
-        let no_downsample = self
-            .read_mark::<NoDownsampleMark>(id, listed.no_downsample, no_downsample, notes)
-            .await;
-        match (deletion, no_compact, no_downsample) {
+        let marks = old.as_ref();
+        let marks = (
+            self.read_mark(id, listed.deletion, marks.map(|it| &it.deletion), notes)
+                .await,
+            self.read_mark(id, listed.no_compact, marks.map(|it| &it.no_compact), notes)
+                .await,
+            self.read_mark(
+                id,
+                listed.no_downsample,
+                marks.map(|it| &it.no_downsample),
+                notes,
+            )
+            .await,
+        );
+        match marks {
             (Ok(deletion), Ok(no_compact), Ok(no_downsample)) => Found::Block(Box::new(Entry {
                 meta_tag,
                 meta,
@@ -283,12 +296,12 @@ impl Fetcher {
                 no_downsample,
             })),
             (Err(reason), _, _) | (_, Err(reason), _) | (_, _, Err(reason)) => {
-                Found::Failed(reason)
+                Found::Failed(reason, old.map(Box::new))
             }
         }
     }
 
-    async fn read_meta(&self, id: BlockId, notes: &mut Notes) -> Result<Meta, Found> {
+    async fn read_meta(&self, id: BlockId, notes: &mut Notes) -> Result<KnownMeta, Found> {
         let path = paths::meta(id);
         notes.files_read += 1;
         let json = match self.read(&path).await {
@@ -296,10 +309,10 @@ impl Fetcher {
             // It was deleted since the listing.
             Ok(None) => return Err(Found::Partial(Partial::NoMeta)),
             Err(object_store::Error::NotFound { .. }) => return Err(Found::Gone),
-            Err(error) => return Err(Found::Failed(error.to_string())),
+            Err(error) => return Err(Found::Failed(error.to_string(), None)),
         };
         match Meta::decode(path.as_ref(), &json) {
-            Ok(meta) if meta.id() == id => Ok(meta),
+            Ok(meta) if meta.id() == id => Ok(KnownMeta::held(&meta, &json)),
             Ok(meta) => {
                 let reason = format!("{path} says that it belongs to block {}", meta.id());
                 Err(Found::Partial(Partial::CorruptedMeta(reason)))
@@ -307,7 +320,7 @@ impl Fetcher {
             Err(error @ MetaError::Corrupt(_)) => {
                 Err(Found::Partial(Partial::CorruptedMeta(error.to_string())))
             }
-            Err(error @ MetaError::Version { .. }) => Err(Found::Failed(error.to_string())),
+            Err(error @ MetaError::Version { .. }) => Err(Found::Failed(error.to_string(), None)),
         }
     }
 
@@ -315,16 +328,16 @@ impl Fetcher {
         &self,
         id: BlockId,
         listed: Option<Tag>,
-        old: Option<(Tag, M)>,
+        old: Option<&Tagged<M>>,
         notes: &mut Notes,
-    ) -> Result<Option<(Tag, M)>, String> {
+    ) -> Result<Tagged<M>, String> {
         let Some(tag) = listed else {
             return Ok(None);
         };
-        if let Some((old_tag, mark)) = old
-            && old_tag == tag
+        if let Some(Some((old_tag, mark))) = old
+            && *old_tag == tag
         {
-            return Ok(Some((tag, mark)));
+            return Ok(Some((tag, Arc::clone(mark))));
         }
         let path = paths::file(id, M::FILE);
         notes.files_read += 1;
@@ -334,7 +347,7 @@ impl Fetcher {
             Err(error) => return Err(error.to_string()),
         };
         match M::decode(path.as_ref(), &json) {
-            Ok(mark) => Ok(Some((tag, mark))),
+            Ok(mark) => Ok(Some((tag, Arc::new(mark)))),
             Err(error @ MarkError::Corrupt { .. }) => {
                 notes.bad_marks.push(error.to_string());
                 Ok(None)
@@ -367,31 +380,36 @@ impl Fetcher {
         loaded.ok().flatten().unwrap_or_default()
     }
 
-    async fn save(&self, entries: &Entries) {
+    /// Gives the entries back; the texts of metas are on disk then and not held.
+    async fn save(&self, entries: Entries) -> Entries {
         let Some(directory) = self.options.data_dir.clone() else {
-            return;
+            return entries;
         };
-        let entries = entries.clone();
-        let saved = tokio::task::spawn_blocking(move || cache::save(&directory, &entries)).await;
+        let entries = Arc::new(entries);
+        let to_save = Arc::clone(&entries);
+        let saved = tokio::task::spawn_blocking(move || cache::save(&directory, &to_save)).await;
         let error = match saved {
-            Ok(Ok(())) => return,
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
         };
-        tracing::warn!(%error, "known blocks cannot be written to disk");
+        if let Some(error) = error {
+            tracing::warn!(%error, "known blocks cannot be written to disk");
+        }
+        Arc::try_unwrap(entries).unwrap_or_else(|shared| Entries::clone(&shared))
     }
 }
 
 fn known_block(entry: &Entry) -> KnownBlock {
-    fn only<M: Clone>(mark: Option<&(Tag, M)>) -> Option<M> {
-        mark.map(|(_, mark)| mark.clone())
+    fn only<M>(mark: &Tagged<M>) -> Option<Arc<M>> {
+        mark.as_ref().map(|(_, mark)| Arc::clone(mark))
     }
     KnownBlock {
         meta: Arc::clone(&entry.meta),
         marks: Marks {
-            deletion: only(entry.deletion.as_ref()),
-            no_compact: only(entry.no_compact.as_ref()),
-            no_downsample: only(entry.no_downsample.as_ref()),
+            deletion: only(&entry.deletion),
+            no_compact: only(&entry.no_compact),
+            no_downsample: only(&entry.no_downsample),
         },
     }
 }

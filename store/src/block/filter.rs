@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use isobar_model::Labels;
 use ulid::Ulid;
 
+use super::known::{KnownMeta, Summary};
 use super::marks::{DeletionMark, NoCompactMark, NoDownsampleMark};
-use super::meta::{Meta, Source};
 use super::relabel::{self, Rule};
 
 /// The label that stands for the name of a block where rules choose among blocks.
@@ -16,8 +17,8 @@ pub const BLOCK_ID_LABEL: &str = "__block_id";
 /// A block of which everything that matters was read.
 #[derive(Debug, Clone)]
 pub struct KnownBlock {
-    /// Its `meta.json`.
-    pub meta: Arc<Meta>,
+    /// What its `meta.json` says.
+    pub meta: Arc<KnownMeta>,
     /// Its marks.
     pub marks: Marks,
 }
@@ -26,11 +27,11 @@ pub struct KnownBlock {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Marks {
     /// It is going to be deleted.
-    pub deletion: Option<DeletionMark>,
+    pub deletion: Option<Arc<DeletionMark>>,
     /// It is not to be compacted.
-    pub no_compact: Option<NoCompactMark>,
+    pub no_compact: Option<Arc<NoCompactMark>>,
     /// It is not to be downsampled.
-    pub no_downsample: Option<NoDownsampleMark>,
+    pub no_downsample: Option<Arc<NoDownsampleMark>>,
 }
 
 /// What became of a block.
@@ -144,10 +145,10 @@ impl Filters {
             let left: Vec<usize> = (0..blocks.len())
                 .filter(|i| states.get(*i) == Some(&State::Loaded))
                 .collect();
-            let metas: Vec<&Meta> = left
+            let metas: Vec<&Summary> = left
                 .iter()
                 .filter_map(|i| blocks.get(*i))
-                .map(|block| &*block.meta)
+                .map(|block| &**block.meta)
                 .collect();
             for (index, duplicate) in left.iter().zip(duplicates(&metas)) {
                 if let (true, Some(state)) = (duplicate, states.get_mut(*index)) {
@@ -160,7 +161,7 @@ impl Filters {
 
     /// What becomes of a block by itself.
     fn state(&self, block: &KnownBlock, now_ms: i64) -> State {
-        let meta = &*block.meta;
+        let meta = &**block.meta;
         if !in_time(meta, self.min_ms, self.max_ms) {
             State::TimeExcluded
         } else if !kept_by_rules(meta, &self.rules, &self.replica_labels) {
@@ -179,40 +180,31 @@ impl Filters {
 }
 
 /// Whether a block has times in `min_ms..=max_ms`. As in Thanos, the time behind a block counts.
-pub fn in_time(meta: &Meta, min_ms: i64, max_ms: i64) -> bool {
-    meta.block.end_ms >= min_ms && meta.block.min_ms <= max_ms
+pub fn in_time(meta: &Summary, min_ms: i64, max_ms: i64) -> bool {
+    meta.end_ms >= min_ms && meta.min_ms <= max_ms
 }
 
 /// Whether rules keep a block: nothing leaves it out, and some label is left.
-pub fn kept_by_rules(meta: &Meta, rules: &[Rule], replica_labels: &[String]) -> bool {
+pub fn kept_by_rules(meta: &Summary, rules: &[Rule], replica_labels: &[String]) -> bool {
     if rules.is_empty() {
         return true;
     }
     let mut labels: BTreeMap<String, String> = meta
-        .thanos
         .labels
         .iter()
-        .filter(|(name, value)| !value.is_empty() && !replica_labels.contains(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
+        .filter(|(name, _)| !replica_labels.iter().any(|replica| replica == name))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
     labels
         .entry(BLOCK_ID_LABEL.to_owned())
-        .or_insert_with(|| meta.id().to_string());
+        .or_insert_with(|| meta.id.to_string());
     relabel::apply(rules, &mut labels) && !labels.is_empty()
 }
 
 /// Whether a block is so young that not all readers may see all of its files. What a compactor
 /// writes is taken at once: what it was made from may go soon.
-pub fn too_fresh(meta: &Meta, delay_ms: i64, now_ms: i64) -> bool {
-    let source = meta.thanos.source.as_str();
-    delay_ms > 0
-        && now_ms.saturating_sub(meta.uploaded_ms()) < delay_ms
-        && ![
-            Source::BUCKET_REPAIR,
-            Source::COMPACTOR,
-            Source::COMPACTOR_REPAIR,
-        ]
-        .contains(&source)
+pub fn too_fresh(meta: &Summary, delay_ms: i64, now_ms: i64) -> bool {
+    delay_ms > 0 && now_ms.saturating_sub(meta.uploaded_ms) < delay_ms && !meta.by_compactor
 }
 
 /// Whether a block was marked for deletion more than `delay_ms` ago.
@@ -222,10 +214,10 @@ pub fn deletion_is_due(mark: &DeletionMark, delay_ms: i64, now_ms: i64) -> bool 
 
 /// For each block, whether another one of the same external labels and resolution was made from
 /// all that it was made from. Among equals the one with the smallest name stays.
-pub fn duplicates(metas: &[&Meta]) -> Vec<bool> {
-    let mut groups: HashMap<(i64, &BTreeMap<String, String>), Vec<usize>> = HashMap::new();
+pub fn duplicates(metas: &[&Summary]) -> Vec<bool> {
+    let mut groups: HashMap<(i64, &Labels), Vec<usize>> = HashMap::new();
     for (index, meta) in metas.iter().enumerate() {
-        let key = (meta.thanos.downsample.resolution_ms, &meta.thanos.labels);
+        let key = (meta.resolution_ms, &meta.labels);
         groups.entry(key).or_default().push(index);
     }
     let mut duplicate = vec![false; metas.len()];
@@ -241,20 +233,20 @@ pub fn duplicates(metas: &[&Meta]) -> Vec<bool> {
 
 /// Largest first; whoever is covered by one that stays goes. Only blocks that were made from the
 /// first source of a block can cover it, so those are looked up by source.
-fn duplicates_of_group(metas: &[&Meta], group: Vec<usize>) -> Vec<usize> {
-    let mut group: Vec<(usize, &Meta)> = group
+fn duplicates_of_group(metas: &[&Summary], group: Vec<usize>) -> Vec<usize> {
+    let mut group: Vec<(usize, &Summary)> = group
         .into_iter()
         .filter_map(|index| Some((index, *metas.get(index)?)))
         .collect();
     group.sort_by_key(|(_, meta)| {
-        let sources = meta.block.compaction.sources.len();
-        (std::cmp::Reverse(sources), meta.id())
+        let sources = meta.sources.len();
+        (std::cmp::Reverse(sources), meta.id)
     });
     let mut staying: Vec<HashSet<Ulid>> = Vec::new();
     let mut by_source: HashMap<Ulid, Vec<usize>> = HashMap::new();
     let mut gone = Vec::new();
     for (index, meta) in group {
-        let sources = &meta.block.compaction.sources;
+        let sources = &meta.sources;
         let covers = |parent: &usize| {
             let parent = staying.get(*parent);
             parent.is_some_and(|parent| sources.iter().all(|source| parent.contains(source)))
@@ -283,10 +275,11 @@ mod tests {
     use isobar_tsdb::block::meta::BlockMeta;
     use proptest::prelude::*;
 
+    use super::super::meta::{Meta, Source};
     use super::super::upload_time::UploadTime;
     use super::*;
 
-    fn block(number: u64, sources: &[u64], resolution_ms: i64, tenant: &str) -> KnownBlock {
+    fn meta(number: u64, sources: &[u64], resolution_ms: i64, tenant: &str) -> Meta {
         let mut block = BlockMeta::new(Ulid::from_parts(number, 0), 0, 100);
         block.compaction.sources = sources.iter().map(|s| Ulid::from_parts(*s, 0)).collect();
         let mut meta = Meta::from_block("test", block).unwrap();
@@ -294,8 +287,17 @@ mod tests {
         meta.thanos
             .labels
             .insert("tenant".to_owned(), tenant.to_owned());
+        meta
+    }
+
+    fn block(number: u64, sources: &[u64], resolution_ms: i64, tenant: &str) -> KnownBlock {
         KnownBlock {
-            meta: Arc::new(meta),
+            meta: Arc::new(KnownMeta::from(&meta(
+                number,
+                sources,
+                resolution_ms,
+                tenant,
+            ))),
             marks: Marks::default(),
         }
     }
@@ -317,12 +319,15 @@ mod tests {
             ..Filters::default()
         };
         let check = |change: &dyn Fn(&mut Meta, &mut Marks), expected: State| {
-            let mut block = block(7, &[7], 0, "a");
-            change(Arc::get_mut(&mut block.meta).unwrap(), &mut block.marks);
+            let (mut meta, mut marks) = (meta(7, &[7], 0, "a"), Marks::default());
+            change(&mut meta, &mut marks);
+            let meta = Arc::new(KnownMeta::from(&meta));
+            let block = KnownBlock { meta, marks };
             assert_eq!(filters.states(&[block], now_ms), [expected]);
         };
         let marked = |marks: &mut Marks, time_s| {
-            marks.deletion = Some(DeletionMark::new(Ulid::from_parts(7, 0), time_s, ""));
+            let mark = DeletionMark::new(Ulid::from_parts(7, 0), time_s, "");
+            marks.deletion = Some(Arc::new(mark));
         };
         check(&|_, _| (), State::Loaded);
         check(&|meta, _| meta.block.end_ms = 49, State::TimeExcluded);
@@ -374,7 +379,7 @@ mod tests {
             block(6, &[1], 0, "b"),
             block(7, &[2, 8], 0, "a"),
         ];
-        let metas: Vec<&Meta> = blocks.iter().map(|b| &*b.meta).collect();
+        let metas: Vec<&Summary> = blocks.iter().map(|b| &**b.meta).collect();
         assert_eq!(
             duplicates(&metas),
             [true, true, false, true, false, false, false]
@@ -382,11 +387,11 @@ mod tests {
     }
 
     /// The same without indices: compare with everything that stays.
-    fn naive_duplicates(metas: &[&Meta]) -> Vec<bool> {
+    fn naive_duplicates(metas: &[&Summary]) -> Vec<bool> {
         let mut order: Vec<usize> = (0..metas.len()).collect();
         order.sort_by_key(|i| {
-            let sources = metas[*i].block.compaction.sources.len();
-            (std::cmp::Reverse(sources), metas[*i].id())
+            let sources = metas[*i].sources.len();
+            (std::cmp::Reverse(sources), metas[*i].id)
         });
         let mut flags = vec![false; metas.len()];
         let mut staying: Vec<usize> = Vec::new();
@@ -394,14 +399,9 @@ mod tests {
             let child = metas[i];
             flags[i] = staying.iter().any(|parent| {
                 let parent = metas[*parent];
-                parent.thanos.labels == child.thanos.labels
-                    && parent.thanos.downsample == child.thanos.downsample
-                    && child
-                        .block
-                        .compaction
-                        .sources
-                        .iter()
-                        .all(|s| parent.block.compaction.sources.contains(s))
+                parent.labels == child.labels
+                    && parent.resolution_ms == child.resolution_ms
+                    && child.sources.iter().all(|s| parent.sources.contains(s))
             });
             if !flags[i] {
                 staying.push(i);
@@ -423,7 +423,7 @@ mod tests {
                     block(number, sources, *resolution, &tenant.to_string())
                 })
                 .collect();
-            let metas: Vec<&Meta> = blocks.iter().map(|b| &*b.meta).collect();
+            let metas: Vec<&Summary> = blocks.iter().map(|b| &**b.meta).collect();
             prop_assert_eq!(duplicates(&metas), naive_duplicates(&metas));
         }
     }

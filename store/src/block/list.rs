@@ -49,12 +49,11 @@ impl Listed {
 /// What identifies the content of an object. It is never empty.
 fn tag(object: &ObjectMeta) -> Tag {
     match &object.e_tag {
-        Some(tag) if !tag.is_empty() => tag.clone(),
-        _ => format!(
-            "{}-{}",
-            object.last_modified.timestamp_micros(),
-            object.size
-        ),
+        Some(tag) if !tag.is_empty() => tag.as_str().into(),
+        _ => {
+            let modified = object.last_modified.timestamp_micros();
+            format!("{modified}-{}", object.size).into()
+        }
     }
 }
 

@@ -11,14 +11,15 @@
 //!
 //! A block exists when its `meta.json` does; a directory without one is partial.
 //!
-//! [`fetch`] finds out which blocks a bucket holds. [`meta`] is what `meta.json` says, [`marks`] the other small files, [`paths`] the names of all
-//! of them. [`filter`] and [`relabel`] say which blocks a component cares for.
+//! [`fetch`] finds out which blocks a bucket holds, and keeps of each what [`known`] says. [`meta`] is what
+//! `meta.json` says, [`marks`] the other small files, [`paths`] the names of all of them. [`filter`] and [`relabel`] say which blocks a component cares for.
 //! [`upload`] brings a block into a bucket, [`shipper`] all blocks of a directory.
 
 mod cache;
 pub mod fetch;
 pub mod filter;
 mod json;
+pub mod known;
 mod list;
 pub mod marks;
 pub mod meta;
@@ -30,6 +31,7 @@ pub mod upload_time;
 
 pub use fetch::{FetchOptions, Fetched, Fetcher, Freshness};
 pub use filter::{Filters, KnownBlock};
+pub use known::{KnownMeta, Summary};
 pub use list::Discovery;
 pub use meta::{Meta, Thanos};
 pub use paths::BlockId;

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use isobar_model::Labels;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
 
 use super::fetch::{FetchOptions, Fetcher, Freshness};
 use super::json;
+use super::known::KnownMeta;
 use super::meta::{Meta, Source};
 use super::paths::{self, BlockId};
 use super::upload::{UploadError, UploadOptions, upload};
@@ -241,7 +243,7 @@ impl Shipper {
         synced: &mut Synced,
         now_ms: i64,
     ) -> Result<(), ShipperError> {
-        let mut others: Option<Vec<Arc<Meta>>> = None;
+        let mut others: Option<Vec<Arc<KnownMeta>>> = None;
         for meta in metas {
             let id = meta.id();
             let compacted = meta.block.compaction.level > 1;
@@ -299,7 +301,7 @@ impl Shipper {
         }
     }
 
-    async fn metas_in_bucket(&self) -> Result<Vec<Arc<Meta>>, object_store::Error> {
+    async fn metas_in_bucket(&self) -> Result<Vec<Arc<KnownMeta>>, object_store::Error> {
         let mut fetcher = Fetcher::new(Arc::clone(&self.bucket), FetchOptions::default());
         let fetched = fetcher.fetch(Freshness::Current).await?;
         Ok(fetched.blocks.into_iter().map(|block| block.meta).collect())
@@ -366,16 +368,17 @@ fn scan(directory: &Path) -> io::Result<Vec<(BlockId, Local)>> {
     Ok(found)
 }
 
-fn check_overlap(meta: &Meta, others: &[Arc<Meta>]) -> Result<(), ShipperError> {
-    let overlaps = |other: &&Arc<Meta>| {
-        other.thanos.labels == meta.thanos.labels
-            && other.block.min_ms < meta.block.end_ms
-            && meta.block.min_ms < other.block.end_ms
+fn check_overlap(meta: &Meta, others: &[Arc<KnownMeta>]) -> Result<(), ShipperError> {
+    let labels = Labels::from_pairs(&meta.thanos.labels);
+    let overlaps = |other: &&Arc<KnownMeta>| {
+        other.labels == labels
+            && other.min_ms < meta.block.end_ms
+            && meta.block.min_ms < other.end_ms
     };
     match others.iter().find(overlaps) {
         Some(other) => Err(ShipperError::Overlap {
             block: meta.id(),
-            other: other.id(),
+            other: other.id,
         }),
         None => Ok(()),
     }

@@ -114,8 +114,14 @@ impl Bucket {
                 (store, azure.container.clone(), Some(16 << 20))
             }
             Provider::Filesystem(files) => {
-                let store = Arc::new(Filesystem::new(std::path::Path::new(&files.directory))?)
-                    as Arc<dyn ObjectStore>;
+                let directory = std::path::Path::new(&files.directory);
+                // A slip in the name would otherwise look like a bucket without blocks.
+                let remark = format!(
+                    "directory {} of the bucket did not exist; it was made and holds no blocks",
+                    files.directory
+                );
+                remarks.when(!directory.exists(), &remark);
+                let store = Arc::new(Filesystem::new(directory)?) as Arc<dyn ObjectStore>;
                 (store, format!("fs: {}", files.directory), Some(16 << 20))
             }
             Provider::Memory => (

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use ulid::Ulid;
 
 use super::Inner;
-use crate::api::StoreError;
-use crate::block::{Meta, paths};
+use crate::api::{SelectEstimate, StoreError};
+use crate::block::{Summary, paths};
 use crate::cache::ranges::Object;
 use crate::cache::{CARD_FILE, INDEX_FILE, Key, PageCache};
 use crate::card::build::{BuildMemory, Subject, build};
@@ -27,7 +27,11 @@ use crate::card::{Card, Pages, Place, ROOT_BYTES, Root, check_page};
 /// A block that could not be read is not tried again for this long.
 const QUARANTINE: Duration = Duration::from_secs(5 * 60);
 /// How long a chunk may be when nobody says, as in Thanos.
-const CHUNK_BYTES_GUESS: u32 = 16_000;
+const CHUNK_BYTES_GUESS: u64 = 16_000;
+/// Hardly any chunk is so many times as long as all are on average.
+const CHUNK_OUTLIER: u64 = 8;
+/// Nor is it worth while to guess less.
+const CHUNK_BYTES_MIN: u64 = 1_000;
 
 /// A block.
 #[derive(Debug)]
@@ -42,7 +46,10 @@ pub struct Block {
     pub labels: Labels,
     index_bytes: Option<u64>,
     series: Option<u64>,
-    chunk_bytes: u32,
+    /// Samples of all series, and the bytes of all chunks.
+    samples: u64,
+    segment_bytes: u64,
+    chunk_bytes: u64,
     card: tokio::sync::Mutex<Option<Card>>,
     quarantine: Mutex<Option<(Instant, String)>>,
     /// Whether a card was made that the bucket does not have.
@@ -58,18 +65,18 @@ impl std::fmt::Debug for Card {
 }
 
 impl Block {
-    /// What `meta` says of a block; `labels` are its external labels.
-    pub(super) fn new(meta: &Meta, labels: Labels) -> Self {
-        let series = meta.block.stats.num_series;
-        let stats = u32::try_from(meta.thanos.index_stats.chunk_max_size).ok();
+    /// A block of which `known` is known.
+    pub(super) fn new(known: &Summary) -> Self {
         Block {
-            id: meta.id(),
-            range: meta.block.range(),
-            resolution_ms: meta.thanos.downsample.resolution_ms,
-            labels,
-            index_bytes: meta.file_bytes(paths::INDEX),
-            series: (series > 0).then_some(series),
-            chunk_bytes: stats.filter(|it| *it > 0).unwrap_or(CHUNK_BYTES_GUESS),
+            id: known.id,
+            range: known.range(),
+            resolution_ms: known.resolution_ms,
+            labels: known.labels.clone(),
+            index_bytes: known.index_bytes,
+            series: (known.series > 0).then_some(known.series),
+            samples: known.samples,
+            segment_bytes: known.segment_bytes,
+            chunk_bytes: chunk_bytes(known),
             card: tokio::sync::Mutex::default(),
             quarantine: Mutex::default(),
             unpublished: AtomicBool::new(false),
@@ -90,7 +97,7 @@ impl Block {
     /// The length that a chunk is expected not to exceed, in bytes.
     pub(super) fn chunk_bytes(&self) -> u64 {
         // With length, encoding and checksum.
-        u64::from(self.chunk_bytes) + 16
+        self.chunk_bytes + 16
     }
 
     pub(super) fn index(&self) -> Object {
@@ -141,6 +148,20 @@ impl Block {
         }
     }
 
+    /// The card, when it is open and nobody is at it.
+    pub(super) fn open_card(&self) -> Option<Card> {
+        self.card.try_lock().ok()?.clone()
+    }
+
+    /// Series, samples and bytes of chunks, where `meta.json` says them.
+    pub(super) fn size(&self) -> Option<SelectEstimate> {
+        Some(SelectEstimate {
+            series: self.series?,
+            samples: self.samples,
+            bytes: self.segment_bytes,
+        })
+    }
+
     /// The card, from memory, disk or the bucket, or made from the index.
     pub(super) async fn card(&self, inner: &Arc<Inner>) -> Result<Card, StoreError> {
         let mut slot = self.card.lock().await;
@@ -172,6 +193,11 @@ impl Block {
         let card = Card::new(self.card_name(), Arc::new(root), Arc::new(pages));
         *slot = Some(card.clone());
         Ok(card)
+    }
+
+    /// The bucket does not have the card, though it was taken.
+    pub(super) fn is_unpublished(&self) {
+        self.unpublished.store(true, Ordering::Relaxed);
     }
 
     /// The card, when it was made here and was not taken so far.
@@ -234,6 +260,14 @@ impl Block {
             Either::Left((None, made)) => made.await,
             Either::Right((made, _)) => made,
         }
+    }
+}
+
+fn chunk_bytes(known: &Summary) -> u64 {
+    let longest = known.chunk_bytes_max.map_or(CHUNK_BYTES_GUESS, u64::from);
+    match known.segment_bytes.checked_div(known.chunks) {
+        None | Some(0) => longest,
+        Some(average) => longest.min((average * CHUNK_OUTLIER).max(CHUNK_BYTES_MIN)),
     }
 }
 

@@ -152,7 +152,7 @@ mod tests {
         meta.stats.num_series = 1;
         let mut meta = crate::block::Meta::from_block("meta.json", meta).unwrap();
         meta.thanos.downsample.resolution_ms = resolution_ms;
-        Arc::new(Block::new(&meta, Labels::empty()))
+        Arc::new(Block::new(&crate::block::Summary::of(&meta)))
     }
 
     fn one(blocks: &[(i64, i64, i64)]) -> BlockSet {

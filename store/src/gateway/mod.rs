@@ -10,7 +10,8 @@
 //! * [`chunks`]: their chunks;
 //! * [`produce`]: a task for each block that does these three and is one batch ahead;
 //! * [`merge`]: blocks as one stream, with [`crate::arrange`] for external and replica labels;
-//! * [`labels`]: names and values, mostly from cards alone.
+//! * [`labels`]: names and values, mostly from cards alone;
+//! * [`estimate`]: how much a select is going to give, from cards alone.
 //!
 //! Nothing of a block is read before somebody asks for it. A block that cannot be read is left out for a
 //! while with a remark in every answer that lacks it. [`query`] holds what a request may do and what it
@@ -30,11 +31,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use ulid::Ulid;
 
 use crate::api::{
-    LabelsRequest, Names, OnFailure, SeriesBatch, SeriesRequest, SeriesStream, Store, StoreError,
-    StoreInfo,
+    LabelsRequest, Names, OnFailure, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream,
+    Store, StoreError, StoreInfo,
 };
 use crate::arrange::Arrangement;
-use crate::block::Meta;
+use crate::block::Summary;
 use crate::cache::PageCache;
 use crate::cache::ranges::Ranges;
 use crate::cache::remote::Remote;
@@ -47,6 +48,7 @@ pub mod block;
 mod choose;
 mod chunks;
 mod decode;
+mod estimate;
 mod known;
 mod labels;
 mod merge;
@@ -187,21 +189,16 @@ impl Gateway {
 
     /// Replaces the list of blocks. What is known of blocks that stay is kept; requests that run go on
     /// with the list they began with.
-    pub fn set_blocks<'a>(&self, metas: impl IntoIterator<Item = &'a Meta>) {
+    pub fn set_blocks<'a>(&self, known: impl IntoIterator<Item = &'a Summary>) {
         let before = self.inner.catalog();
         let old = before.sets.iter().flat_map(BlockSet::blocks);
         let mut old: HashMap<Ulid, &Arc<Block>> = old.map(|it| (it.id, it)).collect();
-        let mut label_sets: HashSet<Labels> = HashSet::new();
         let mut blocks = HashMap::new();
-        for meta in metas {
-            let labels = Labels::from_pairs(&meta.thanos.labels);
-            // Blocks of one set share the text.
-            let labels = label_sets
-                .get_or_insert_with(&labels, Labels::clone)
-                .clone();
-            let block = match old.remove(&meta.id()).filter(|it| it.labels == labels) {
-                Some(known) => Arc::clone(known),
-                None => Arc::new(Block::new(meta, labels)),
+        for known in known {
+            let same = old.remove(&known.id);
+            let block = match same.filter(|it| it.labels == known.labels) {
+                Some(block) => Arc::clone(block),
+                None => Arc::new(Block::new(known)),
             };
             blocks.insert(block.id, block);
         }
@@ -245,7 +242,10 @@ impl Gateway {
         for block in self.blocks() {
             if let Some(card) = block.take_unpublished(&self.inner).await? {
                 let at = block::bucket_card(block.id);
-                self.inner.ranges.remote().put(&at, card).await?;
+                if let Err(error) = self.inner.ranges.remote().put(&at, card).await {
+                    block.is_unpublished();
+                    return Err(error.into());
+                }
                 published += 1;
             }
         }
@@ -514,6 +514,10 @@ impl Store for Gateway {
 
     fn series(&self, request: SeriesRequest) -> SeriesStream {
         self.series_with_stats(request).0
+    }
+
+    fn estimate(&self, matchers: &[Matcher], range: TimeRange) -> Option<SelectEstimate> {
+        estimate::estimate(&self.inner, matchers, range)
     }
 
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {

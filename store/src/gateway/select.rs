@@ -234,6 +234,17 @@ fn series_of(group: &[Pair]) -> u64 {
     group.iter().map(Pair::series).sum()
 }
 
+/// How many series can match at most, as far as a card says.
+pub(super) fn series_at_most(card: &Card, matchers: &[Matcher]) -> Result<Option<u64>, Error> {
+    let Some(mut tests) = Tests::new(card, matchers)? else {
+        return Ok(Some(0));
+    };
+    let Some(groups) = lists(card, &mut tests, &mut card.lookup())? else {
+        return Ok(Some(0));
+    };
+    Ok(groups.iter().map(|group| series_of(group)).min())
+}
+
 /// The extents of the metrics that can match; `None` when series without a name can match, or nothing
 /// is known of extents.
 fn extents(

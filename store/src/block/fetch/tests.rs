@@ -6,6 +6,8 @@ use object_store::memory::InMemory;
 use ulid::Ulid;
 
 use super::*;
+use crate::block::marks::DeletionMark;
+use crate::testing::faulty::{Fault, Faulty};
 
 fn meta(number: u64) -> Meta {
     let block = BlockMeta::new(Ulid::from_parts(number, 0), 0, 100);
@@ -26,7 +28,7 @@ async fn put_block(bucket: &InMemory, number: u64) -> BlockId {
 }
 
 fn ids(fetched: &Fetched) -> Vec<BlockId> {
-    fetched.blocks.iter().map(|b| b.meta.id()).collect()
+    fetched.blocks.iter().map(|b| b.meta.id).collect()
 }
 
 #[tokio::test]
@@ -86,13 +88,14 @@ async fn only_what_is_new_is_read() {
         assert_eq!(known.blocks[0].marks.deletion, None);
         let fetched = fetcher.fetch(Freshness::Current).await.unwrap();
         check(&fetched, &[a, b], 2);
-        assert_eq!(fetched.blocks[0].marks.deletion, Some(mark.clone()));
-        assert_eq!(*fetched.blocks[1].meta, changed);
+        let deletion = |fetched: &Fetched| fetched.blocks[0].marks.deletion.clone();
+        assert_eq!(deletion(&fetched).as_deref(), Some(&mark));
+        assert_eq!(fetched.blocks[1].meta.whole().unwrap(), changed);
 
         // The mark is in the file, too, and goes when it goes.
         let fetched = new().fetch(Freshness::Known).await.unwrap();
         check(&fetched, &[a, b], 0);
-        assert_eq!(fetched.blocks[0].marks.deletion, Some(mark));
+        assert_eq!(deletion(&fetched), Some(Arc::new(mark)));
         let path = paths::file(a, paths::DELETION_MARK);
         bucket.delete(&path).await.unwrap();
         let fetched = fetcher.fetch(Freshness::Current).await.unwrap();
@@ -166,4 +169,58 @@ async fn a_bucket_that_thanos_wrote() {
     let taken_or_not = counts[&State::Loaded] + counts[&State::Duplicate];
     assert_eq!(taken_or_not, directories);
     assert!(!taken.is_empty());
+}
+
+/// Whatever fails, what is said is true, a block that was seen stays in sight, and in the end all is seen.
+#[tokio::test]
+async fn under_faults_nothing_is_lost_from_sight() {
+    for seed in 0..30 {
+        let bucket = Arc::new(InMemory::new());
+        let inner = Arc::<InMemory>::clone(&bucket);
+        let faulty = Arc::new(Faulty::new(inner, &Fault::ALL, 200, seed));
+        let directory = tempfile::tempdir().unwrap();
+        let options = FetchOptions {
+            discovery: [Discovery::Concurrent, Discovery::Recursive][seed as usize % 2],
+            data_dir: Some(directory.path().to_owned()),
+            ..FetchOptions::default()
+        };
+        let mut fetcher = Fetcher::new(Arc::<Faulty>::clone(&faulty), options);
+        let mut there = Vec::new();
+        let mut seen: Vec<BlockId> = Vec::new();
+        for number in 0..12 {
+            // Through the bucket that fails, so that listings may lack it.
+            let id = meta(number).id();
+            let path = paths::meta(id);
+            while faulty
+                .put(&path, PutPayload::from(meta(number).encode()))
+                .await
+                .is_err()
+            {}
+            there.push(id);
+            if number % 3 == 2 {
+                let mark = DeletionMark::new(there[0], number as i64, "x");
+                let path = paths::file(there[0], paths::DELETION_MARK);
+                put(&bucket, path, mark.encode()).await;
+            }
+            let Ok(fetched) = fetcher.fetch(Freshness::Current).await else {
+                continue;
+            };
+            let now = ids(&fetched);
+            assert!(now.iter().all(|id| there.contains(id)), "seed {seed}");
+            let vanished = |id: &&BlockId| {
+                !now.contains(id)
+                    && !fetched.partial.contains_key(id)
+                    && **id != there[number as usize]
+            };
+            let vanished: Vec<_> = seen.iter().filter(vanished).collect();
+            assert!(vanished.is_empty(), "seed {seed}: {vanished:?}");
+            seen = now;
+        }
+        faulty.set_rate(0);
+        let fetched = fetcher.fetch(Freshness::Current).await.unwrap();
+        assert_eq!(ids(&fetched), there, "seed {seed}");
+        let deletion = fetched.blocks[0].marks.deletion.as_ref();
+        assert_eq!(deletion.unwrap().time_s, 11, "seed {seed}");
+        assert!(faulty.injected() > 0);
+    }
 }

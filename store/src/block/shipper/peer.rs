@@ -155,12 +155,12 @@ async fn what_thanos_uploads_is_what_we_upload() {
     let (their_blocks, our_blocks) = (theirs.fetch().await.blocks, ours.fetch().await.blocks);
     assert_eq!(our_blocks.len(), ours.ids.len());
     for (their, our) in their_blocks.iter().zip(&our_blocks) {
-        let mut their = Meta::clone(&their.meta);
+        let (mut their, our) = (their.meta.whole().unwrap(), our.meta.whole().unwrap());
         assert_eq!(their.thanos.source.as_str(), Source::BUCKET_UPLOAD);
-        their.thanos.source = our.meta.thanos.source.clone();
-        their.thanos.upload_time = our.meta.thanos.upload_time.clone();
+        their.thanos.source = our.thanos.source.clone();
+        their.thanos.upload_time = our.thanos.upload_time.clone();
         let text = |meta: &Meta| String::from_utf8(meta.encode()).unwrap();
-        assert_eq!(text(&their), text(&our.meta));
+        assert_eq!(text(&their), text(&our));
     }
     // Both write the same file beside the blocks, but for the order of blocks of the same time.
     let lines = |place: &Place| {

@@ -91,7 +91,7 @@ fn cards_are_published_and_those_of_others_removed() {
         assert_eq!(in_bucket, here);
     }
     assert_eq!(gateway.remove_other_cards().unwrap(), 0);
-    gateway.set_blocks(&fixture.metas[1..]);
+    gateway.set_blocks(&fixture.known()[1..]);
     assert_eq!(gateway.remove_other_cards().unwrap(), 1);
     assert!(!gateway.inner.card_path(fixture.metas[0].id()).exists());
 }

@@ -13,6 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::block::Meta;
 
 mod acceptance;
 mod counting;
@@ -104,8 +105,13 @@ impl Fixture {
         let pool = Arc::new(Pool::new("gateway", 2, 1000).unwrap());
         let budget = Budget::new("the memory of the gateway", 1 << 30);
         let gateway = Gateway::new(config, remote, cache, pool, budget);
-        gateway.set_blocks(&self.metas);
+        gateway.set_blocks(&self.known());
         gateway
+    }
+
+    /// What a gateway is told of the blocks.
+    pub(super) fn known(&self) -> Vec<Summary> {
+        self.metas.iter().map(Summary::of).collect()
     }
 
     /// What the blocks on disk say.
