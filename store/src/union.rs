@@ -88,10 +88,17 @@ impl Store for Union {
     }
 
     fn estimate(&self, matchers: &[Matcher], range: TimeRange) -> Option<SelectEstimate> {
-        match self.asked(range).as_slice() {
-            [only] => only.estimate(matchers, range),
-            _ => None,
-        }
+        let mut asked = self.asked(range).into_iter();
+        let first = asked.next()?.estimate(matchers, range)?;
+        // As among the blocks of one store: what lives on is in several of them.
+        asked.try_fold(first, |sum, part| {
+            let more = part.estimate(matchers, range)?;
+            Some(SelectEstimate {
+                series: sum.series.max(more.series),
+                samples: sum.samples + more.samples,
+                bytes: sum.bytes + more.bytes,
+            })
+        })
     }
 
     fn label_names(&self, request: LabelsRequest) -> BoxFuture<'static, Result<Names, StoreError>> {
@@ -169,6 +176,11 @@ impl Source {
         Ok(warnings)
     }
 
+    /// Whether nothing is ready, but something may come.
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.stream.is_some()
+    }
+
     fn labels(&self) -> Option<&Labels> {
         self.ready.front().map(|series| &series.labels)
     }
@@ -181,15 +193,27 @@ struct Merging {
 }
 
 impl Merging {
+    /// Waits for all that have nothing ready, at the same time, for the first batch of each may take
+    /// long.
+    async fn fill(&mut self) -> Result<(), StoreError> {
+        let empty = self.sources.iter_mut().filter(|source| source.is_empty());
+        for warnings in join_all(empty.map(Source::fill)).await {
+            if let Some(warnings) = warnings? {
+                self.warnings.merge(warnings);
+            }
+        }
+        Ok(())
+    }
+
     async fn next(&mut self) -> Result<Option<SeriesBatch>, StoreError> {
         let mut batch = Vec::new();
         while batch.len() < BATCH_SERIES {
-            // All at the same time, for the first batch of each may take long.
-            let filled = join_all(self.sources.iter_mut().map(Source::fill)).await;
-            for warnings in filled {
-                if let Some(warnings) = warnings? {
-                    self.warnings.merge(warnings);
+            if self.sources.iter().any(Source::is_empty) {
+                if batch.len() >= BATCH_SERIES / 2 {
+                    // What comes next may have to be waited for.
+                    break;
                 }
+                self.fill().await?;
             }
             let first = self.sources.iter().filter_map(Source::labels).min();
             let Some(first) = first.cloned() else { break };

@@ -19,6 +19,7 @@ mod acceptance;
 mod counting;
 mod faults;
 mod random;
+mod seeded;
 mod watched;
 
 /// A bucket with some blocks, and where they lie on disk.
