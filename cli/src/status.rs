@@ -110,6 +110,7 @@ impl Collector for DbCollector {
             count.encode(family.encode_family(&[("tenant", tenant.as_str())])?)?;
         }
 
+        let (head_bytes, head_bytes_max) = self.db.head_memory();
         let mut gauge = |name, help, value: i64| {
             let metric = ConstGauge::new(value);
             metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
@@ -133,6 +134,16 @@ impl Collector for DbCollector {
             )?;
         }
         for (name, help, value) in [
+            (
+                "isobar_head_memory_bytes",
+                "Memory that the head takes, by estimate",
+                head_bytes,
+            ),
+            (
+                "isobar_head_memory_max_bytes",
+                "From how much memory of the head on new series are refused",
+                head_bytes_max.unwrap_or(u64::MAX),
+            ),
             (
                 "prometheus_tsdb_exemplar_exemplars_in_storage",
                 "Number of exemplars in memory",

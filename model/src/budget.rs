@@ -97,6 +97,15 @@ impl Budget {
         Ok(())
     }
 
+    fn add(&self, bytes: u64) {
+        let before = self.held.fetch_add(bytes, Ordering::Relaxed);
+        let held = before.saturating_add(bytes);
+        self.peak.fetch_max(held, Ordering::Relaxed);
+        if let Some(parent) = &self.parent {
+            parent.add(bytes);
+        }
+    }
+
     fn give_back(&self, bytes: u64) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
         if let Some(parent) = &self.parent {
@@ -134,6 +143,16 @@ impl Reservation {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Holds this many bytes, more or fewer than before, for what is there already and cannot be
+    /// refused: the limits of the budget and of those above it are not asked.
+    pub fn hold(&mut self, bytes: u64) {
+        match bytes.checked_sub(self.bytes) {
+            Some(more) => self.budget.add(more),
+            None => self.budget.give_back(self.bytes - bytes),
+        }
+        self.bytes = bytes;
     }
 
     /// An empty reservation of the same budget for `who`.
@@ -233,6 +252,24 @@ mod tests {
         assert_eq!((all.held(), all.peak()), (1 << 10, 512 << 10));
         drop(second);
         assert_eq!(all.held(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_refused_leaves_less_for_others() {
+        let all = Budget::new("the memory of the process", 1 << 20);
+        let head = all.child("the memory of the head", 512 << 10);
+        let queries = all.child("the memory of all queries", 1 << 20);
+        let mut kept = head.reservation("the head");
+        let mut query = queries.reservation("a join");
+        query.grow_to(900 << 10).unwrap();
+        kept.hold(512 << 10);
+        assert_eq!((all.held(), head.held()), (1412 << 10, 512 << 10));
+        let error = query.grow_to(901 << 10).unwrap_err();
+        assert_eq!(error.budget, "the memory of the process");
+        kept.hold(100 << 10);
+        query.grow_to(901 << 10).unwrap();
+        drop(kept);
+        assert_eq!((all.held(), head.held()), (query.bytes(), 0));
     }
 
     #[test]

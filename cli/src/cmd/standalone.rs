@@ -147,7 +147,7 @@ impl Standalone {
         }
         let memory = Memory::of(&flags, bucket.is_some());
         let in_bucket = bucket.as_ref().map(|_| InBucket::default());
-        let db = open_db(&flags, &clock, &damages, memory, in_bucket.clone())?;
+        let db = open_db(&flags, &clock, &damages, &memory, in_bucket.clone())?;
         let metadata = Arc::new(MetadataStore::of(Arc::clone(&db)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
@@ -164,7 +164,7 @@ impl Standalone {
         );
         let store = Arc::new(LocalStore::new(Arc::clone(&db)));
         let queries = Arc::new(pool("query")?);
-        let config = engine_config(&flags, threads, memory);
+        let config = engine_config(&flags, threads, &memory);
         let (mut shipping, mut archive) = (None, None);
         if let (Some(bucket), Some(in_bucket)) = (bucket, in_bucket) {
             let metrics = BucketMetrics::new(&mut registry);
@@ -318,10 +318,11 @@ fn store_services(store: Arc<dyn Store>, pool: Arc<Pool>) -> Routes {
 }
 
 /// How `--memory.budget` is shared out, in bytes.
-#[derive(Debug, Clone, Copy)]
 struct Memory {
     all: u64,
-    queries: u64,
+    /// Head and queries have the rest together.
+    head: Arc<Budget>,
+    queries: Arc<Budget>,
     /// For what blocks remember of their series.
     series_cache: usize,
     /// For pages of blocks in the bucket.
@@ -335,6 +336,8 @@ impl Memory {
         /// So do pages of blocks in the bucket.
         const PAGES_SHARE: u64 = 8;
         const PAGES_BYTES_MAX: u64 = 250 << 20;
+        /// Queries may have one part of so many, whatever the head takes.
+        const QUERIES_SHARE: u64 = 4;
         let all = flags.memory_budget.of(process::memory_usable());
         let cache = (all / CACHE_SHARE).min(series_cache::BYTES_MAX as u64);
         let pages = if with_bucket {
@@ -342,9 +345,15 @@ impl Memory {
         } else {
             0
         };
+        let rest = all - cache - pages;
+        let shared = Budget::new("the memory of head and queries (--memory.budget)", rest);
         Memory {
             all,
-            queries: all - cache - pages,
+            head: shared.child(
+                "the memory of the head (--memory.budget)",
+                rest - all / QUERIES_SHARE,
+            ),
+            queries: shared.child("the memory of all queries (--memory.budget)", rest),
             series_cache: cache as usize,
             page_cache: pages,
         }
@@ -355,7 +364,7 @@ fn open_db(
     flags: &StandaloneFlags,
     clock: &Clock,
     damages: &Arc<AtomicI64>,
-    memory: Memory,
+    memory: &Memory,
     in_bucket: Option<InBucket>,
 ) -> anyhow::Result<Arc<Db>> {
     let damages = Arc::clone(damages);
@@ -370,6 +379,7 @@ fn open_db(
         exemplars_max: flags.exemplars_max,
         late_window: flags.late_window.0,
         limits: flags.limits.clone().into(),
+        head_memory: Some(Arc::clone(&memory.head)),
         series_cache_bytes: memory.series_cache,
         sync: match flags.wal_sync {
             WalSync::Always => Sync::Always,
@@ -402,7 +412,7 @@ fn log_event(event: &Event, damages: &AtomicI64) {
     }
 }
 
-fn engine_config(flags: &StandaloneFlags, threads: usize, memory: Memory) -> engine::Config {
+fn engine_config(flags: &StandaloneFlags, threads: usize, memory: &Memory) -> engine::Config {
     for ignored in flags.features.ignored() {
         tracing::warn!(option = ignored.option, "{}", ignored.why);
     }
@@ -415,10 +425,7 @@ fn engine_config(flags: &StandaloneFlags, threads: usize, memory: Memory) -> eng
             series_max: flags.query_max_series,
             steps_max: flags.query_max_steps,
             threads: Threads::new(threads),
-            memory: Budget::new(
-                "the memory of all queries (--memory.budget)",
-                memory.queries,
-            ),
+            memory: Arc::clone(&memory.queries),
             query_memory_max: flags.query_max_memory.of(memory.all),
         },
         features: flags.features.features(),

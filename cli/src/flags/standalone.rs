@@ -96,8 +96,10 @@ pub(crate) struct StandaloneFlags {
     )]
     pub(crate) wal_sync: WalSync,
 
-    /// Memory that all queries together may hold. With % it is a share of the memory that the
-    /// process may use: what its control group allows, else what the machine has.
+    /// Memory that series being written to and all queries together may hold. With % it is a share of
+    /// the memory that the process may use: what its control group allows, else what the machine has.
+    /// Queries get what the head leaves, at least a quarter; a head that takes the rest refuses new
+    /// series.
     #[arg(long = "memory.budget", value_name = "BYTES", default_value = "75%")]
     pub(crate) memory_budget: FlagMemory,
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isobar_model::Clock;
+use isobar_model::budget::Budget;
 
 use super::event::Events;
 use crate::block::meta::BlockMeta;
@@ -31,6 +32,9 @@ pub struct DbConfig {
     pub late_window: Duration,
     /// What each tenant may write.
     pub limits: Limits,
+    /// The share of the head in the memory of the process: what the head takes, by estimate, is held
+    /// from it, and while that is all of it, new series are refused. Without it there is no limit.
+    pub head_memory: Option<Arc<Budget>>,
     /// Bytes for what is remembered of series that were read from blocks
     /// ([`crate::block::SeriesCache`]).
     pub series_cache_bytes: usize,
@@ -60,6 +64,7 @@ impl DbConfig {
             exemplars_max: 0,
             late_window: LATE_WINDOW_DEFAULT,
             limits: Limits::default(),
+            head_memory: None,
             series_cache_bytes: series_cache::BYTES_MAX,
             sync: Sync::Always,
             clock: Clock::system(),

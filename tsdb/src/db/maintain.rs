@@ -92,6 +92,7 @@ impl Db {
             self.clear_head(&mut agenda, &mut done),
             self.expire(&mut done),
         ];
+        self.head.measure();
         steps.into_iter().collect::<Result<(), Error>>()?;
         Ok(done)
     }
@@ -106,6 +107,7 @@ impl Db {
         let mut agenda = self.agenda.lock();
         self.cut(cut, &mut agenda, &mut done)?;
         self.clear_head(&mut agenda, &mut done)?;
+        self.head.measure();
         Ok(done)
     }
 

@@ -86,6 +86,7 @@ impl Db {
             exemplars_max: config.exemplars_max,
             late_window: config.late_window,
             limits: config.limits.clone(),
+            memory: config.head_memory.clone(),
         };
         let head = Arc::new(Head::new(hash_secret(&wal_dir)?, bounds));
         let blocks = Arc::new(Blocks::new(
@@ -125,6 +126,7 @@ impl Db {
         }
         log.wait(log.ticket())?;
         foreign::finish(&config)?;
+        head.measure();
         let agenda = Arc::default();
         let filer = Filer::start(&head, &chunk_files, &agenda, &config.dir)?;
         Ok(Db {

@@ -111,6 +111,12 @@ impl Db {
         }
     }
 
+    /// The memory that the head takes, labels counted, in bytes, by estimate; and from how many bytes on
+    /// new series are refused, if there is a limit. Costs nothing.
+    pub fn head_memory(&self) -> (u64, Option<u64>) {
+        (self.head.memory_bytes(), self.head.memory_max())
+    }
+
     /// What each tenant may write.
     pub fn limits(&self) -> &Limits {
         &self.config.limits

@@ -441,7 +441,7 @@ impl<S: IncomingSeries> Batch<'_, S> {
         }
         let head = self.head;
         let mut catalog = head.catalog.write();
-        let mut gate = Gate::new(&head.limits, self.tenant.id, &catalog.index);
+        let mut gate = Gate::new(&head.limits, &head.memory, self.tenant.id, &catalog.index);
         let mut payload = Vec::new();
         let mut made = Vec::new();
         let mut keys = Vec::new();

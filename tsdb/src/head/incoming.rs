@@ -88,7 +88,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    const KINDS: usize = 12;
+    const KINDS: usize = 13;
 
     fn kind(&self) -> usize {
         match self {
@@ -104,6 +104,7 @@ impl RejectReason {
             RejectReason::SeriesLimit(SeriesLimit::Labels(_)) => 9,
             RejectReason::SeriesLimit(SeriesLimit::NameBytes(_)) => 10,
             RejectReason::SeriesLimit(SeriesLimit::ValueBytes(_)) => 11,
+            RejectReason::SeriesLimit(SeriesLimit::Memory(_)) => 12,
         }
     }
 
@@ -126,6 +127,7 @@ const KIND_NAMES: [&str; RejectReason::KINDS] = [
     "label_count",
     "label_name_length",
     "label_value_length",
+    "memory",
 ];
 
 /// The texts that senders know from Prometheus, so that they treat them alike.

@@ -54,6 +54,9 @@ pub(crate) struct Index {
     series_by_labels: HashTable<u32>,
     by_tenant: Vec<RoaringBitmap>,
     scratch: Vec<PairId>,
+    /// Bytes of all names and values, and the number of pairs that all series have together.
+    text_bytes: usize,
+    places: usize,
 }
 
 impl Index {
@@ -101,6 +104,7 @@ impl Index {
         }
         let hash = self.hasher.hash_one((tenant, &*pairs));
         debug_assert!(self.series[at].is_none(), "an id has one series");
+        self.places += pairs.len();
         self.series[at] = Some(Entry { tenant, pairs });
         let (hasher, series) = (&self.hasher, &self.series);
         self.series_by_labels
@@ -124,6 +128,7 @@ impl Index {
         if let Some(ids) = self.by_tenant.get_mut(entry.tenant.0 as usize) {
             ids.remove(id);
         }
+        self.places -= entry.pairs.len();
         for pair_id in entry.pairs {
             let Some(Some(pair)) = self.pairs.get_mut(pair_id as usize) else {
                 continue;
@@ -153,6 +158,7 @@ impl Index {
         {
             moved.place = pair.place;
         }
+        self.text_bytes -= pair.value.len();
         self.free_pairs.push(pair_id);
         if self.names[pair.name as usize].pairs.is_empty() {
             self.remove_name(pair.name);
@@ -167,6 +173,7 @@ impl Index {
         if let Ok(found) = self.names_by_text.find_entry(hash, |other| *other == id) {
             found.remove();
         }
+        self.text_bytes -= name.text.len();
         (name.text, name.pairs) = (Box::default(), Vec::new());
         self.free_names.push(id);
     }
@@ -199,6 +206,7 @@ impl Index {
     }
 
     fn add_name(&mut self, text: &str) -> NameId {
+        self.text_bytes += text.len();
         let name = Name {
             text: Box::from(text),
             pairs: Vec::new(),
@@ -223,6 +231,7 @@ impl Index {
         let siblings = &mut self.names[name as usize].pairs;
         let place = siblings.len() as u32;
         siblings.push(id);
+        self.text_bytes += value.len();
         let pair = Pair {
             name,
             place,
@@ -301,6 +310,25 @@ impl Index {
             (Some(pair), Some(of_tenant)) => pair.postings.intersection_len(of_tenant),
             _ => 0,
         }
+    }
+
+    /// The memory that it takes, in bytes, about.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        /// An allocation rounds up, and a place in a hash table is not always taken.
+        const SLACK: usize = 8;
+        let names = self.names.capacity() * size_of::<Name>();
+        let pairs = self.pairs.capacity() * size_of::<Option<Pair>>();
+        let series = self.series.capacity() * size_of::<Option<Entry>>();
+        let tables = self.pairs_by_text.capacity() + self.series_by_labels.capacity();
+        let boxes = 2 * self.pairs_by_text.len() + self.series_by_labels.len();
+        // Each place is a number in the list of its series and, about, one in the list of its pair.
+        let places = 2 * self.places + self.pairs_by_text.len();
+        names
+            + pairs
+            + series
+            + self.text_bytes
+            + (places + tables) * size_of::<u32>()
+            + boxes * SLACK
     }
 
     /// The ids of the series that satisfy all matchers.

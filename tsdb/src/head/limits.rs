@@ -13,6 +13,7 @@ use isobar_model::labels::METRIC_NAME;
 
 use super::incoming::RejectReason;
 use super::index::Index;
+use super::memory::HeadMemory;
 use super::tenants::TenantId;
 
 /// Limits of each tenant. Zero stands for no limit.
@@ -77,6 +78,8 @@ pub enum SeriesLimit {
     NameBytes(u64),
     /// [`Limits::label_value_bytes`]
     ValueBytes(u64),
+    /// The bytes of the head, of all tenants.
+    Memory(u64),
 }
 
 impl fmt::Display for SeriesLimit {
@@ -109,6 +112,12 @@ impl fmt::Display for SeriesLimit {
                     "limit exceeded: a label value has more than {limit} bytes"
                 )
             }
+            SeriesLimit::Memory(limit) => {
+                write!(
+                    f,
+                    "limit reached: the head takes {limit} bytes of memory or more, new series are refused"
+                )
+            }
         }
     }
 }
@@ -124,6 +133,7 @@ fn reached(count: u64, limit: u64) -> bool {
 /// Decides about the new series of a request, while the index is locked.
 pub(super) struct Gate<'a> {
     limits: &'a Limits,
+    memory: &'a HeadMemory,
     tenant: TenantId,
     /// Series of the tenant, those that were let in counted.
     of_tenant: u64,
@@ -132,9 +142,15 @@ pub(super) struct Gate<'a> {
 }
 
 impl<'a> Gate<'a> {
-    pub(super) fn new(limits: &'a Limits, tenant: TenantId, index: &Index) -> Self {
+    pub(super) fn new(
+        limits: &'a Limits,
+        memory: &'a HeadMemory,
+        tenant: TenantId,
+        index: &Index,
+    ) -> Self {
         Gate {
             limits,
+            memory,
             tenant,
             of_tenant: index.series_count(Some(tenant)),
             of_metric: None,
@@ -173,6 +189,11 @@ impl<'a> Gate<'a> {
             }
             *of_metric += 1;
         }
+        self.memory.note_index(index.heap_bytes());
+        if let Some(limit) = self.memory.limit().filter(|it| self.memory.bytes() >= *it) {
+            return refuse(SeriesLimit::Memory(limit));
+        }
+        self.memory.note_new();
         self.of_tenant += 1;
         Ok(())
     }
@@ -270,10 +291,11 @@ mod tests {
             ..Limits::none()
         };
         let (mut index, tenant) = (Index::default(), TenantId(1));
+        let memory = HeadMemory::default();
         let mut next = 0;
         let mut ask = |pairs: &[(&str, &str)]| {
             let labels = Labels::from_pairs(pairs.iter().copied());
-            let mut gate = Gate::new(&limits, tenant, &index);
+            let mut gate = Gate::new(&limits, &memory, tenant, &index);
             let told = gate.admit(&index, &labels).map_err(|why| why.to_string());
             if told.is_ok() {
                 index.insert(next, tenant, &labels);
@@ -306,7 +328,7 @@ mod tests {
             ask(&[(name, "d")]),
             "limit reached: the tenant has 4 series or more, new ones are refused"
         );
-        let other = Gate::new(&limits, TenantId(0), &index)
+        let other = Gate::new(&limits, &memory, TenantId(0), &index)
             .admit(&index, &Labels::from_pairs([(name, "a"), ("s", "3")]));
         assert_eq!(other, Ok(()), "another tenant");
     }

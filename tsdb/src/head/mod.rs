@@ -15,6 +15,7 @@ mod index;
 mod keys;
 pub(crate) mod late;
 pub mod limits;
+mod memory;
 mod postings;
 mod restore;
 mod select;
@@ -23,9 +24,11 @@ mod shard;
 mod snapshot;
 mod tenants;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use isobar_model::budget::Budget;
 use parking_lot::{Mutex, RwLock};
 
 use crate::Error;
@@ -47,6 +50,7 @@ use crate::pace::breathe;
 use index::Index;
 use late::LateCut;
 use limits::Limits;
+use memory::HeadMemory;
 use shard::{Hasher, IDS_END, SHARDS, Shard, id_of, shard_of};
 use tenants::Tenants;
 
@@ -69,6 +73,7 @@ pub(crate) struct Head {
     /// How much older than the newest of its tenant a late sample may be; none are taken without.
     pub(crate) late_window_ms: Option<i64>,
     pub(crate) limits: Limits,
+    memory: HeadMemory,
 }
 
 /// What a head takes and keeps.
@@ -79,6 +84,8 @@ pub(crate) struct HeadBounds {
     /// How much older than the newest of its tenant a late sample may be; with zero none is taken.
     pub(crate) late_window: Duration,
     pub(crate) limits: Limits,
+    /// Its share of the memory of the process.
+    pub(crate) memory: Option<Arc<Budget>>,
 }
 
 /// Which series exist, and which ids are free.
@@ -133,6 +140,7 @@ impl Head {
             metadata: MetadataMap::default(),
             late_window_ms: (late_window_ms > 0).then_some(late_window_ms),
             limits: bounds.limits,
+            memory: HeadMemory::new(bounds.memory),
         }
     }
 
@@ -306,6 +314,37 @@ impl Head {
             }
         }
         (chunks as u64, bytes as u64)
+    }
+
+    /// Looks at all series for the memory that they take.
+    pub(crate) fn measure(&self) {
+        let mut bytes = 0;
+        for (number, shard) in self.shards.iter().enumerate() {
+            bytes += shard.lock().table_bytes();
+            // A page at a time, so that writers never wait long for a shard.
+            for page in 0.. {
+                let locked = shard.lock();
+                let Some(series) = locked.page(number, page) else {
+                    break;
+                };
+                bytes += series.map(|(_, it)| it.heap_bytes()).sum::<usize>();
+                drop(locked);
+                breathe();
+            }
+        }
+        let index = self.catalog.read().index.heap_bytes();
+        let exemplars = self.exemplars.stats().bytes as usize;
+        self.memory.note_all(bytes + exemplars, index);
+    }
+
+    /// The memory that series, chunks and labels take, in bytes; an estimate.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory.bytes()
+    }
+
+    /// From how many bytes on no new series is taken.
+    pub(crate) fn memory_max(&self) -> Option<u64> {
+        self.memory.limit()
     }
 
     /// The series that carry each value of a label, of one tenant or of all.

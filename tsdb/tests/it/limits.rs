@@ -1,10 +1,11 @@
 //! Limits of tenants: series that exist live on, new ones are refused and counted by reason.
 
 use std::path::Path;
+use std::time::Duration;
 
-use isobar_model::{Clock, Tenant};
+use isobar_model::{Budget, Clock, Tenant};
 use isobar_tsdb::Error;
-use isobar_tsdb::db::{Db, Limits};
+use isobar_tsdb::db::{Cut, Db, Limits, Sync};
 
 use crate::support::{TestSeries, config};
 
@@ -108,4 +109,63 @@ fn who_writes_too_fast_is_told_when_to_come_again() {
     append("u", 1).unwrap();
     clock.advance(1001);
     append("t", 1).unwrap();
+}
+
+#[test]
+fn a_head_that_takes_its_memory_takes_no_new_series() {
+    const MIB: u64 = 1 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path()).0;
+    config.sync = Sync::Interval(Duration::from_secs(1));
+    let all = Budget::new("the memory of head and queries", 4 * MIB);
+    config.head_memory = Some(all.child("the memory of the head", 3 * MIB));
+    let db = Db::open(config.clone()).unwrap();
+    let queries = all.child("the memory of all queries", 4 * MIB);
+    let some = |from: usize, time_ms: i64| -> Vec<TestSeries> {
+        let labels = (from..from + 100).map(|n| format!("__name__=m{},n=number {n}", n % 7));
+        let series = labels.map(|it| TestSeries::new(&it, &[(time_ms, 1.0)]));
+        series.collect()
+    };
+    let append = |series: &[TestSeries]| db.append(&Tenant::default(), series).unwrap();
+    let mut from = 0;
+    let refused = loop {
+        let done = append(&some(from, T));
+        if !done.rejected.is_empty() {
+            break done.rejected;
+        }
+        from += 100;
+        assert!(from < 20_000);
+    };
+    assert!(from >= 1000, "{from}");
+    let told = refused.first()[0].reason.to_string();
+    let expected = "limit reached: the head takes 3145728 bytes of memory or more, new series are \
+                    refused";
+    assert_eq!(told, expected);
+    assert!(refused.counts().all(|(why, _)| why == "memory"));
+    assert_eq!(all.held(), 3 * MIB);
+    // What is left is for queries, and not more.
+    let mut query = queries.reservation("a join");
+    assert_eq!(
+        query.grow_to(2 << 20).unwrap_err().to_string(),
+        "the memory of head and queries is limited to 4.0 MiB: a join asked for 2.0 MiB more when \
+         3.0 MiB were held"
+    );
+    query.grow_to(1 << 20).unwrap();
+    // Who is there lives on, whatever that takes.
+    for minutes in 1..300 {
+        let done = append(&some(0, T + minutes * 60_000));
+        assert_eq!((done.appended, done.rejected.total()), (100, 0));
+    }
+    assert_eq!(all.held(), 4 * MIB);
+    // When series have left the head there is room again.
+    db.cut_now(Cut::All).unwrap();
+    let (bytes, limit) = db.head_memory();
+    assert!(bytes < 2 * MIB && limit == Some(3 * MIB), "{bytes}");
+    assert_eq!(all.held(), bytes + MIB);
+    let new = append(&some(50_000, T + 300 * 60_000));
+    assert_eq!((new.appended, new.rejected.total()), (100, 0));
+    drop(db);
+    // What comes back from the log counts.
+    let db = Db::open(config).unwrap();
+    assert!(db.head_memory().0 > 100 << 10 && all.held() == db.head_memory().0 + MIB);
 }
