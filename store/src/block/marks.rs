@@ -1,12 +1,16 @@
 //! Marks of a block in a bucket: small files beside its `meta.json` that say what is going to be done
 //! with it, or must not be.
 
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use ulid::Ulid;
 
 use super::paths::{DELETION_MARK, NO_COMPACT_MARK, NO_DOWNSAMPLE_MARK};
-use super::{BlockId, json};
+use super::{BlockId, json, paths};
 
 const VERSION: u32 = 1;
 
@@ -61,6 +65,33 @@ pub trait Mark: Serialize + for<'de> Deserialize<'de> {
     fn encode(&self) -> Vec<u8> {
         json::encode(self)
     }
+}
+
+/// Puts a mark on a block. `false` when it is there already, which then stays as it is.
+///
+/// # Errors
+/// When the bucket does not take it, or has nothing of that block: a mark alone would look like a block that is
+/// not there as a whole.
+pub async fn put<M: Mark>(
+    bucket: &Arc<dyn ObjectStore>,
+    block: BlockId,
+    mark: &M,
+) -> Result<bool, object_store::Error> {
+    let path = paths::file(block, M::FILE);
+    match bucket.head(&path).await {
+        Ok(_) => return Ok(false),
+        Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let directory = paths::directory(block);
+    if bucket.list(Some(&directory)).try_next().await?.is_none() {
+        return Err(object_store::Error::NotFound {
+            path: directory.to_string(),
+            source: "nothing of this block is in the bucket".into(),
+        });
+    }
+    bucket.put(&path, PutPayload::from(mark.encode())).await?;
+    Ok(true)
 }
 
 /// The block is going to be deleted, some time after it was marked.
