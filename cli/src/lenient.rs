@@ -13,10 +13,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::serve::accept::{Connection, Connections};
+use crate::telemetry::http::Remote;
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 8 << 10;
@@ -35,6 +37,12 @@ impl Listener for LenientListener {
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
         Ok(self.0.address())
+    }
+}
+
+impl Connected<IncomingStream<'_, LenientListener>> for Remote {
+    fn connect_info(stream: IncomingStream<'_, LenientListener>) -> Self {
+        Remote(*stream.remote_addr())
     }
 }
 

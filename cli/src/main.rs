@@ -4,6 +4,7 @@
 //! it), [`serve`] (sockets), [`lenient`] (URLs as people type them), [`shutdown`] (signals), [`telemetry`] (logs and metrics).
 
 mod archive;
+mod blocks;
 mod cmd;
 mod flags;
 mod lenient;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
+use flags::content::ContentFlags;
 use flags::{Cli, Command};
 
 #[global_allocator]
@@ -33,9 +35,10 @@ fn main() -> ExitCode {
     let matches = Cli::command().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     telemetry::logs::init(&cli.log);
+    cli.common.tracing.without_effect("there is no tracing yet");
     let result = match cli.command {
         Command::Standalone(flags) => cmd::standalone::run(*flags),
-        Command::Sidecar(flags) => cmd::sidecar::run(*flags),
+        Command::Sidecar(flags) => cmd::sidecar::run(*flags, flags::listed(&matches)),
         Command::Store(flags) => cmd::store::run(*flags, flags::listed(&matches)),
     };
     match result {

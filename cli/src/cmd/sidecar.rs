@@ -1,13 +1,12 @@
 //! `isobar sidecar`: beside one Prometheus.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use axum::Router;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::get;
 use isobar_ingest::sidecar::metrics::ReloaderMetrics;
 use isobar_ingest::sidecar::proxy::Proxy;
 use isobar_ingest::sidecar::reloader::{Method, Reloader, ReloaderConfig};
@@ -33,14 +32,18 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
-use crate::flags::bucket::content;
+use crate::flags::content::ContentFlags;
+use crate::flags::requests::RequestLogFlags;
 use crate::flags::sidecar::{ReloadMethod, ReloaderFlags, ShipperFlags, SidecarFlags};
 use crate::serve;
+use crate::serve::common::{self, Common};
 use crate::ship::{self, ShipperCollector};
 use crate::shutdown::Shutdown;
 use crate::telemetry::component::ComponentCollector;
 use crate::telemetry::grpc::GrpcMetrics;
+use crate::telemetry::http::HttpRequests;
 use crate::telemetry::process;
+use crate::telemetry::request_log::RequestLog;
 use crate::telemetry::store::{CountedStore, DroppedCollector};
 
 /// Most pieces of work that wait for a compute thread.
@@ -52,7 +55,7 @@ const SORTING_PERCENT: u64 = 25;
 ///
 /// # Errors
 /// When flags make no sense, a socket cannot be had, or Prometheus has no external labels.
-pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
+pub(crate) fn run(flags: SidecarFlags, listed: BTreeMap<String, String>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -62,8 +65,8 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
         let http = serve::bind(flags.http.http_address, "http-address").await?;
         let grpc_config = serve::GrpcConfig::of(&flags.grpc)?;
         let protection = serve::Protection::of(&flags.http.web.http_config)?;
-        let parts = Parts::new(&flags)?;
-        let router = parts.router();
+        let parts = Parts::new(&flags, listed)?;
+        let router = parts.router.clone();
         let grace = flags.http.http_grace_period.0;
         let beside = async {
             tokio::select! {
@@ -111,7 +114,7 @@ pub(crate) fn run(flags: SidecarFlags) -> anyhow::Result<()> {
 /// The parts of the process, wired.
 struct Parts {
     ready: Arc<AtomicBool>,
-    registry: Arc<Registry>,
+    router: Router,
     sidecar: Sidecar,
     reloader: Reloader,
     shipping: Option<Shipping>,
@@ -119,8 +122,9 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(flags: &SidecarFlags) -> anyhow::Result<Self> {
+    fn new(flags: &SidecarFlags, listed: BTreeMap<String, String>) -> anyhow::Result<Self> {
         let clock = Clock::system();
+        let started_ms = clock.now_ms();
         let ready = Arc::new(AtomicBool::new(false));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
@@ -130,47 +134,40 @@ impl Parts {
         let peer = Arc::new(peer(flags, clock.clone())?);
         let store = store(&peer, &metrics)?;
         let proxy = Proxy::new(Arc::clone(&peer), Arc::clone(&ready));
+        let log = RequestLog::parse(flags.request_log.content()?.as_deref())
+            .with_context(|| format!("--{}", RequestLogFlags::FLAG))?;
+        let requests = HttpRequests::new(&mut registry, log.clone());
+        let calls = GrpcMetrics::new(&mut registry, log);
         let services = services(flags, store, proxy, Arc::clone(&ready), &mut registry);
+        let services = calls.count(services);
         let watched = reloader_config(&flags.reloader);
         let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
         let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
         let shipping = shipping(&flags.shipper, flags, &peer, &mut registry)?;
         let config = sidecar_config(flags, shipping.is_some());
         let sidecar = Sidecar::new(config, peer, Arc::clone(&ready), metrics);
+        let about = Common {
+            ready: Arc::clone(&ready),
+            registry: Arc::new(registry),
+            flags: listed,
+            started_ms,
+            cors: true,
+            requests,
+        };
         Ok(Parts {
             ready,
-            registry: Arc::new(registry),
+            router: common::router(about, Router::new()),
             sidecar,
             reloader,
             shipping,
             services,
         })
     }
-
-    fn router(&self) -> Router {
-        let registry = Arc::clone(&self.registry);
-        let show = move |headers: HeaderMap| async move {
-            serve::common::show_metrics(&registry, &headers)
-        };
-        let ready = Arc::clone(&self.ready);
-        let is_ready = move || async move {
-            match ready.load(Ordering::Acquire) {
-                true => (StatusCode::OK, "OK"),
-                false => (StatusCode::SERVICE_UNAVAILABLE, "Not OK"),
-            }
-        };
-        Router::new()
-            .route("/-/healthy", get(|| async { "OK" }))
-            .route("/-/ready", get(is_ready))
-            .route("/metrics", get(show))
-            .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
-    }
 }
 
 fn peer(flags: &SidecarFlags, clock: Clock) -> anyhow::Result<Peer> {
     let prometheus = &flags.prometheus;
-    let (given, file) = (&prometheus.http_client, &prometheus.http_client_file);
-    let text = content("prometheus.http-client", Some(given), Some(file))?;
+    let text = prometheus.http_client.content()?;
     let config = HttpClientConfig::from_yaml(&text.unwrap_or_default())
         .map_err(anyhow::Error::msg)
         .context("--prometheus.http-client")?;
@@ -258,8 +255,8 @@ fn services(
 ) -> Routes {
     let store: Arc<dyn Store> = Arc::new(CountedStore::new(store, registry));
     let limits = RequestLimits {
-        series_max: flags.request_series,
-        samples_max: flags.request_samples,
+        series_max: flags.limits.request_series,
+        samples_max: flags.limits.request_samples,
     };
     // The store computes on its own pool and wants to be awaited.
     let service = StoreService::new(Arc::clone(&store), None, limits);
@@ -273,14 +270,13 @@ fn services(
         ..Apis::default()
     };
     let info = InfoService::new("sidecar", store, apis).ready_when(ready);
-    let routes = Routes::new(StoreServer::new(service))
+    Routes::new(StoreServer::new(service))
         .add_service(InfoServer::new(info))
         .add_service(RulesServer::new(proxy.clone()))
         .add_service(TargetsServer::new(proxy.clone()))
         .add_service(MetadataServer::new(proxy.clone()))
         .add_service(ExemplarsServer::new(proxy.clone()))
-        .add_service(StatusServer::new(proxy));
-    GrpcMetrics::new(registry).count(routes)
+        .add_service(StatusServer::new(proxy))
 }
 
 fn sidecar_config(flags: &SidecarFlags, uploads: bool) -> sidecar::Config {

@@ -6,17 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use axum::Router;
-use axum::extract::{Query, State};
-use axum::response::Response;
-use axum::routing::get;
-use isobar_model::time::rfc3339;
 use isobar_model::{Budget, Clock};
 use isobar_proto::thanos::info::info_server::InfoServer;
 use isobar_proto::thanos::store_server::StoreServer;
 use isobar_store::Store;
 use isobar_store::block::relabel::{self, Action};
-use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness, KnownMeta};
+use isobar_store::block::{Discovery, FetchOptions, Fetcher, Filters, Freshness};
 use isobar_store::bucket::Bucket;
 use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::cache::remote::Remote;
@@ -26,20 +21,23 @@ use isobar_store::gateway::{Gateway, GatewayConfig, Limits};
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
-use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tonic::service::Routes;
 use ulid::Ulid;
 
-use crate::flags::bucket::content;
-use crate::flags::store::{DiscoveryWay, StoreFlags};
+use crate::blocks::{BlocksApi, Loaded};
+use crate::flags::content::ContentFlags;
+use crate::flags::requests::RequestLogFlags;
+use crate::flags::store::{DiscoveryWay, IndexCacheFlags, SelectorFlags, StoreFlags};
 use crate::serve::common::{self, Common};
 use crate::serve::{self, GrpcConfig};
 use crate::shutdown::Shutdown;
 use crate::telemetry::component::ComponentCollector;
 use crate::telemetry::gateway::SyncMetrics;
 use crate::telemetry::grpc::GrpcMetrics;
+use crate::telemetry::http::HttpRequests;
 use crate::telemetry::process;
+use crate::telemetry::request_log::RequestLog;
 use crate::telemetry::store::CountedStore;
 
 /// Most pieces of work that wait for a compute thread.
@@ -69,6 +67,10 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
         let started_ms = clock.now_ms();
         let shutdown = Shutdown::on_signals()?;
         let mut registry = Registry::default();
+        let pages = "what is read of the bucket is cached by pages";
+        flags.caching_bucket.without_effect(pages);
+        let parquet = "there are no Parquet blocks beside the others";
+        flags.parquet_config.without_effect(parquet);
         let parts = Parts::new(&flags, &clock, &mut registry)?;
         let http = serve::bind(flags.http.http_address, "http-address").await?;
         let grpc_config = GrpcConfig::of(&flags.grpc)?;
@@ -76,7 +78,17 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
         let about = ComponentCollector::new("store", Arc::clone(&parts.ready));
         registry.register_collector(Box::new(about));
-        let services = parts.services(&mut registry);
+        let log = RequestLog::parse(flags.request_log.content()?.as_deref())
+            .with_context(|| format!("--{}", RequestLogFlags::FLAG))?;
+        let services = parts.services(&mut registry, log.clone());
+        let requests = HttpRequests::new(&mut registry, log);
+        let blocks = BlocksApi {
+            loaded: Arc::clone(&parts.loaded),
+            label: flags.bucket_web_label.clone().unwrap_or_default(),
+            bucket: parts.bucket.clone(),
+            clock: clock.clone(),
+            may_mark: !flags.disable_admin_operations,
+        };
         let router = common::router(
             Common {
                 ready: Arc::clone(&parts.ready),
@@ -84,8 +96,9 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
                 flags: listed,
                 started_ms,
                 cors: !flags.disable_cors,
+                requests,
             },
-            blocks_api(&parts, flags.bucket_web_label.clone().unwrap_or_default()),
+            blocks.router(),
         );
         let grace = flags.http.http_grace_period.0;
         // Whoever asks before the blocks are known would take an empty answer for a whole one.
@@ -138,14 +151,6 @@ struct Parts {
     syncs: SyncMetrics,
 }
 
-/// What the page of blocks shows.
-#[derive(Default)]
-struct Loaded {
-    blocks: Vec<Arc<KnownMeta>>,
-    refreshed_ms: Option<i64>,
-    error: Option<String>,
-}
-
 /// The filters, whose times move with the clock.
 struct BlockFilters {
     fixed: Filters,
@@ -155,9 +160,7 @@ struct BlockFilters {
 
 impl BlockFilters {
     fn of(flags: &StoreFlags) -> anyhow::Result<Self> {
-        let flag = "selector.relabel-config";
-        let (inline, file) = (&flags.relabel_config, &flags.relabel_config_file);
-        let yaml = content(flag, inline.as_deref(), file.as_deref())?;
+        let yaml = flags.relabel_config.content()?;
         let rules = yaml
             .map(|yaml| relabel::parse(&yaml, Some(&SELECTOR_ACTIONS)))
             .transpose();
@@ -165,7 +168,7 @@ impl BlockFilters {
         Ok(BlockFilters {
             fixed: Filters {
                 rules: rules
-                    .with_context(|| format!("--{flag}"))?
+                    .with_context(|| format!("--{}", SelectorFlags::FLAG))?
                     .unwrap_or_default(),
                 consistency_delay_ms: millis(flags.consistency_delay.0),
                 ignore_deletion_marks_delay_ms: Some(millis(flags.ignore_deletion_marks_delay.0)),
@@ -222,8 +225,8 @@ impl Parts {
                 touched_series: flags.touched_series,
                 samples: flags.series_samples,
                 downloaded_bytes: flags.downloaded_bytes.0,
-                request_series: flags.request_series,
-                request_samples: flags.request_samples,
+                request_series: flags.limits.request_series,
+                request_samples: flags.limits.request_samples,
             },
             request_bytes: budget.min(flags.chunk_pool_size.0),
             concurrency: flags.series_concurrency,
@@ -243,14 +246,14 @@ impl Parts {
         })
     }
 
-    fn services(&self, registry: &mut Registry) -> Routes {
+    fn services(&self, registry: &mut Registry, log: RequestLog) -> Routes {
         let store = CountedStore::new(Arc::new(self.gateway.clone()), registry);
         let store: Arc<dyn Store> = Arc::new(store);
         let service = StoreService::new(Arc::clone(&store), None, RequestLimits::default());
         let info = InfoService::new("store", store, Apis::default());
         let service = StoreServer::new(service).max_decoding_message_size(usize::MAX);
         let routes = Routes::new(service).add_service(InfoServer::new(info));
-        GrpcMetrics::new(registry).count(routes)
+        GrpcMetrics::new(registry, log).count(routes)
     }
 
     /// Looks at the bucket again and again. The first look takes known blocks as they were, so that it
@@ -346,9 +349,8 @@ impl Parts {
 
 /// What `--index-cache.config` says, else `--index-cache-size`.
 fn index_cache_bytes(flags: &StoreFlags) -> anyhow::Result<u64> {
-    let flag = "index-cache.config";
-    let (inline, file) = (&flags.index_cache_config, &flags.index_cache_config_file);
-    let Some(yaml) = content(flag, inline.as_deref(), file.as_deref())? else {
+    let flag = IndexCacheFlags::FLAG;
+    let Some(yaml) = flags.index_cache_config.content()? else {
         return Ok(flags.index_cache_size.0);
     };
     let config = isobar_store::cache::config::IndexCacheConfig::parse(&yaml);
@@ -357,47 +359,4 @@ fn index_cache_bytes(flags: &StoreFlags) -> anyhow::Result<u64> {
         tracing::warn!(flag, "{remark}");
     }
     Ok(config.max_size_bytes)
-}
-
-/// `/api/v1/blocks`: with `view=loaded` the blocks that are served.
-fn blocks_api(parts: &Parts, label: String) -> Router {
-    let state = (Arc::clone(&parts.loaded), label);
-    Router::new()
-        .route("/blocks", get(blocks))
-        .with_state(state)
-}
-
-async fn blocks(
-    State((loaded, label)): State<(Arc<RwLock<Loaded>>, String)>,
-    Query(params): Query<BTreeMap<String, String>>,
-) -> Response {
-    let is_loaded = params.get("view").is_some_and(|view| view == "loaded");
-    let (mut metas, mut refreshed) = (Vec::new(), "0001-01-01T00:00:00Z".to_owned());
-    let mut error = Value::Null;
-    // The other view is that of a compactor, which sees all blocks of the bucket.
-    if is_loaded {
-        let loaded = loaded.read();
-        metas.clone_from(&loaded.blocks);
-        refreshed = loaded.refreshed_ms.map_or(refreshed, rfc3339);
-        error = loaded.error.clone().map_or(Value::Null, Value::String);
-    }
-    // Their texts are on disk.
-    let read = tokio::task::spawn_blocking(move || {
-        let texts = metas.iter().map(|meta| {
-            let whole = meta.whole()?;
-            Ok(serde_json::from_slice(&whole.encode())?)
-        });
-        texts.collect::<std::io::Result<Vec<Value>>>()
-    });
-    let read = read.await.map_err(std::io::Error::other);
-    let blocks = read.and_then(|blocks| blocks).unwrap_or_else(|why| {
-        error = Value::String(format!("known blocks cannot be read: {why}"));
-        Vec::new()
-    });
-    common::success(&json!({
-        "label": label,
-        "blocks": blocks,
-        "refreshedAt": refreshed,
-        "err": error,
-    }))
 }

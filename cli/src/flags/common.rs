@@ -2,30 +2,20 @@
 
 use clap::{ArgAction, Args};
 
+use super::content::content_flags;
+
+content_flags! {
+    /// Tracing configuration as YAML. Accepted, without effect, which is said at the start: there is no
+    /// tracing yet.
+    TracingFlags, "tracing.config", "Common", global = true
+}
+
 /// Flags of all components.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Common")]
 pub(crate) struct CommonFlags {
-    /// Tracing configuration as YAML. Accepted, without effect: there is no tracing yet.
-    #[arg(
-        long = "tracing.config",
-        value_name = "CONTENT",
-        default_value = "",
-        hide_default_value = true,
-        global = true,
-        conflicts_with = "tracing_config_file"
-    )]
-    pub(crate) tracing_config: String,
-
-    /// File with the tracing configuration. Accepted, without effect: there is no tracing yet.
-    #[arg(
-        long = "tracing.config-file",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true,
-        global = true
-    )]
-    pub(crate) tracing_config_file: String,
+    #[command(flatten)]
+    pub(crate) tracing: TracingFlags,
 
     /// Accepted, without effect: there is no garbage collector to be tuned.
     #[arg(long = "enable-auto-gomemlimit", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = ArgAction::Set, global = true)]

@@ -3,12 +3,14 @@
 
 pub(crate) mod bucket;
 pub(crate) mod common;
+pub(crate) mod content;
 #[cfg(test)]
 mod contract;
 pub(crate) mod features;
 pub(crate) mod kingpin;
 mod limits;
 pub(crate) mod replicas;
+pub(crate) mod requests;
 pub(crate) mod server;
 pub(crate) mod sidecar;
 pub(crate) mod standalone;
@@ -55,8 +57,11 @@ pub(crate) fn listed(matches: &ArgMatches) -> BTreeMap<String, String> {
         return BTreeMap::new();
     };
     let part = command.find_subcommand(name);
-    let arguments = part.into_iter().flat_map(clap::Command::get_arguments);
-    arguments
+    let Some(part) = part else {
+        return BTreeMap::new();
+    };
+    let has = |name: &str| part.get_arguments().any(|it| it.get_long() == Some(name));
+    part.get_arguments()
         .filter_map(|argument| {
             let values = matches
                 .try_get_raw(argument.get_id().as_str())
@@ -66,8 +71,13 @@ pub(crate) fn listed(matches: &ArgMatches) -> BTreeMap<String, String> {
             let name = argument.get_long()?.to_owned();
             let value = texts.collect::<Vec<_>>().join(",");
             // Configurations may hold keys.
-            let secret = name.ends_with(".config") && name != "http.config" && !value.is_empty();
-            Some((name, if secret { "<secret>".to_owned() } else { value }))
+            let is_secret = content::is_inline(&name, has) && !value.is_empty();
+            let value = if is_secret {
+                "<REDACTED>".to_owned()
+            } else {
+                value
+            };
+            Some((name, value))
         })
         .collect()
 }

@@ -61,7 +61,6 @@ pub(crate) struct HttpFlags {
 
 /// The protection of an HTTP server.
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "HTTP")]
 pub(crate) struct WebConfigFlags {
     /// File with TLS, passwords and headers of the HTTP server, in the form of Prometheus'
     /// --web.config.file. It is read again when it, or a certificate that it names, changes.
@@ -69,7 +68,8 @@ pub(crate) struct WebConfigFlags {
         long = "http.config",
         value_name = "FILE",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        help_heading = "HTTP"
     )]
     pub(crate) http_config: String,
 }

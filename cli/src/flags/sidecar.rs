@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::bucket::BucketFlags;
+use super::content::content_flags;
+use super::requests::{RequestLimitFlags, RequestLogFlags};
 use super::server::{GrpcFlags, HttpFlags};
 use super::time::FlagTime;
 use super::units::FlagDuration;
@@ -46,44 +48,17 @@ pub(crate) struct SidecarFlags {
     #[command(flatten)]
     pub(crate) shipper: ShipperFlags,
 
-    /// Most series that one request may be answered with. 0 is no bound.
-    #[arg(
-        long = "store.limits.request-series",
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Limits"
-    )]
-    pub(crate) request_series: u64,
+    #[command(flatten)]
+    pub(crate) limits: RequestLimitFlags,
 
-    /// Most samples that one request may be answered with, where each chunk counts as 120. 0 is no bound.
-    #[arg(
-        long = "store.limits.request-samples",
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Limits"
-    )]
-    pub(crate) request_samples: u64,
+    #[command(flatten)]
+    pub(crate) request_log: RequestLogFlags,
+}
 
-    /// How requests are logged, as YAML. Accepted, without effect: requests are not logged yet.
-    #[arg(
-        long = "request.logging-config",
-        value_name = "CONTENT",
-        default_value = "",
-        hide_default_value = true,
-        conflicts_with = "request_logging_file",
-        help_heading = "Common"
-    )]
-    pub(crate) request_logging: String,
-
-    /// File that says how requests are logged. Accepted, without effect: requests are not logged yet.
-    #[arg(
-        long = "request.logging-config-file",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true,
-        help_heading = "Common"
-    )]
-    pub(crate) request_logging_file: String,
+content_flags! {
+    /// How to connect to Prometheus, as YAML: basic_auth, bearer_token, bearer_token_file, proxy_url,
+    /// tls_config, transport_config.
+    HttpClientFlags, "prometheus.http-client", "Prometheus"
 }
 
 /// Where Prometheus is and how it is asked.
@@ -98,7 +73,9 @@ pub(crate) struct PrometheusFlags {
     )]
     pub(crate) url: String,
 
-    /// How long to wait for the external labels of Prometheus before uploading is given up.
+    /// How long to wait for the external labels of Prometheus before uploading is given up, and the sidecar
+    /// stops with an error. As in Thanos it means uploads only: without a bucket the sidecar waits for
+    /// Prometheus for as long as that takes, and says each minute what it waits for.
     #[arg(
         long = "prometheus.ready_timeout",
         value_name = "DURATION",
@@ -122,25 +99,8 @@ pub(crate) struct PrometheusFlags {
     )]
     pub(crate) get_config_timeout: FlagDuration,
 
-    /// How to connect to Prometheus, as YAML: basic_auth, bearer_token, bearer_token_file, proxy_url,
-    /// tls_config, transport_config.
-    #[arg(
-        long = "prometheus.http-client",
-        value_name = "CONTENT",
-        default_value = "",
-        hide_default_value = true,
-        conflicts_with = "http_client_file"
-    )]
-    pub(crate) http_client: String,
-
-    /// File that says how to connect to Prometheus.
-    #[arg(
-        long = "prometheus.http-client-file",
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) http_client_file: String,
+    #[command(flatten)]
+    pub(crate) http_client: HttpClientFlags,
 }
 
 /// Which files are watched for Prometheus.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::bucket::BucketFlags;
+use super::content::content_flags;
+use super::requests::{RequestLimitFlags, RequestLogFlags};
 use super::server::{GrpcFlags, HttpFlags};
 use super::time::FlagTime;
 use super::units::{FlagBytes, FlagDuration, FlagMemory};
@@ -59,34 +61,11 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) memory_budget: FlagMemory,
 
-    /// YAML of Thanos' index cache: IN-MEMORY with `max_size` sets --index-cache-size. MEMCACHED and REDIS
-    /// are not there yet.
-    #[arg(
-        long = "index-cache.config",
-        value_name = "YAML",
-        help_heading = "Cache"
-    )]
-    pub(crate) index_cache_config: Option<String>,
+    #[command(flatten)]
+    pub(crate) index_cache_config: IndexCacheFlags,
 
-    /// File with that YAML.
-    #[arg(
-        long = "index-cache.config-file",
-        value_name = "FILE",
-        help_heading = "Cache"
-    )]
-    pub(crate) index_cache_config_file: Option<String>,
-
-    /// Accepted, has no meaning here: what is read of the bucket is cached by pages.
-    #[arg(long = "store.caching-bucket.config", value_name = "YAML", hide = true)]
-    pub(crate) caching_bucket_config: Option<String>,
-
-    /// As above.
-    #[arg(
-        long = "store.caching-bucket.config-file",
-        value_name = "FILE",
-        hide = true
-    )]
-    pub(crate) caching_bucket_config_file: Option<String>,
+    #[command(flatten)]
+    pub(crate) caching_bucket: CachingBucketFlags,
 
     /// Accepted, has no meaning here: cards of blocks take the place of index headers.
     #[arg(long = "cache-index-header", value_name = "BOOL", default_value = "true", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Cache")]
@@ -106,23 +85,8 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) chunk_pool_size: FlagBytes,
 
-    /// Most series in the answer to one request. 0 is no bound.
-    #[arg(
-        long = "store.limits.request-series",
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Limits"
-    )]
-    pub(crate) request_series: u64,
-
-    /// Most samples in the answer to one request, each chunk counted as 120. 0 is no bound.
-    #[arg(
-        long = "store.limits.request-samples",
-        value_name = "COUNT",
-        default_value = "0",
-        help_heading = "Limits"
-    )]
-    pub(crate) request_samples: u64,
+    #[command(flatten)]
+    pub(crate) limits: RequestLimitFlags,
 
     /// Most series that one request may touch. 0 is no bound.
     #[arg(
@@ -217,21 +181,8 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) max_time: FlagTime,
 
-    /// YAML with relabeling rules over external labels, which choose the blocks to serve.
-    #[arg(
-        long = "selector.relabel-config",
-        value_name = "YAML",
-        help_heading = "Blocks"
-    )]
-    pub(crate) relabel_config: Option<String>,
-
-    /// File with that YAML.
-    #[arg(
-        long = "selector.relabel-config-file",
-        value_name = "FILE",
-        help_heading = "Blocks"
-    )]
-    pub(crate) relabel_config_file: Option<String>,
+    #[command(flatten)]
+    pub(crate) relabel_config: SelectorFlags,
 
     /// How old a block must be to be served, unless a compactor wrote it.
     #[arg(
@@ -251,21 +202,8 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) ignore_deletion_marks_delay: FlagDuration,
 
-    /// Accepted, has no meaning here: there are no Parquet blocks beside the others.
-    #[arg(
-        long = "objstore-parquet.config",
-        value_name = "YAML",
-        help_heading = "Blocks"
-    )]
-    pub(crate) parquet_config: Option<String>,
-
-    /// As above.
-    #[arg(
-        long = "objstore-parquet.config-file",
-        value_name = "FILE",
-        help_heading = "Blocks"
-    )]
-    pub(crate) parquet_config_file: Option<String>,
+    #[command(flatten)]
+    pub(crate) parquet_config: ParquetFlags,
 
     #[command(flatten)]
     pub(crate) unused: UnusedStoreFlags,
@@ -306,21 +244,29 @@ pub(crate) struct StoreFlags {
     #[arg(long = "disable-admin-operations", value_name = "BOOL", default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Web")]
     pub(crate) disable_admin_operations: bool,
 
-    /// YAML that says which requests are logged. Accepted, has no meaning yet.
-    #[arg(
-        long = "request.logging-config",
-        value_name = "YAML",
-        help_heading = "Logging"
-    )]
-    pub(crate) request_logging: Option<String>,
+    #[command(flatten)]
+    pub(crate) request_log: RequestLogFlags,
+}
 
-    /// File with that YAML.
-    #[arg(
-        long = "request.logging-config-file",
-        value_name = "FILE",
-        help_heading = "Logging"
-    )]
-    pub(crate) request_logging_file: Option<String>,
+content_flags! {
+    /// YAML of Thanos' index cache: IN-MEMORY with `max_size` sets --index-cache-size. MEMCACHED and REDIS
+    /// are not there yet.
+    IndexCacheFlags, "index-cache.config", "Cache"
+}
+
+content_flags! {
+    /// Accepted, has no meaning here: what is read of the bucket is cached by pages.
+    CachingBucketFlags, "store.caching-bucket.config", "Cache", hide = true
+}
+
+content_flags! {
+    /// YAML with relabeling rules over external labels, which choose the blocks to serve.
+    SelectorFlags, "selector.relabel-config", "Blocks"
+}
+
+content_flags! {
+    /// Accepted, has no meaning here: there are no Parquet blocks beside the others.
+    ParquetFlags, "objstore-parquet.config", "Blocks"
 }
 
 /// Flags about Thanos' index headers and caches, which have no counterpart here.

@@ -15,6 +15,7 @@ use isobar_model::time::rfc3339;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 
+use crate::telemetry::http::HttpRequests;
 use crate::telemetry::metrics;
 
 /// Headers that let pages of other sites ask, as Thanos sends them.
@@ -40,6 +41,8 @@ pub(crate) struct Common {
     pub(crate) started_ms: i64,
     /// Whether pages of other sites may ask.
     pub(crate) cors: bool,
+    /// Counts and logs requests to the API.
+    pub(crate) requests: HttpRequests,
 }
 
 /// The endpoints, with those of the component below `/api/v1`.
@@ -50,6 +53,7 @@ pub(crate) fn router(common: Common, api: Router) -> Router {
         flags,
         started_ms,
         cors,
+        requests,
     } = common;
     let is_ready = move || async move {
         match ready.load(Ordering::Acquire) {
@@ -75,6 +79,7 @@ pub(crate) fn router(common: Common, api: Router) -> Router {
         .route("/status/flags", get(list))
         .route("/status/runtimeinfo", get(runtime))
         .route("/status/buildinfo", get(build));
+    let api = requests.watch(api);
     let api = match cors {
         true => api.layer(middleware::from_fn(allow_others)),
         false => api,
@@ -84,7 +89,13 @@ pub(crate) fn router(common: Common, api: Router) -> Router {
         .route("/-/ready", get(is_ready))
         .route("/metrics", get(show))
         .nest("/api/v1", api)
-        .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
+        .fallback(not_found)
+}
+
+/// As Go's server says it.
+async fn not_found() -> Response {
+    let headers = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    (StatusCode::NOT_FOUND, headers, "404 page not found\n").into_response()
 }
 
 async fn allow_others(request: Request, next: Next) -> Response {
@@ -101,12 +112,23 @@ async fn allow_others(request: Request, next: Next) -> Response {
 
 /// An answer with data.
 pub(crate) fn success(data: &Value) -> Response {
-    let body = json!({"status": "success", "data": data});
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    api_answer(StatusCode::OK, &json!({"status": "success", "data": data}))
+}
+
+/// An answer to what was only to be done.
+pub(crate) fn done() -> Response {
+    api_answer(StatusCode::OK, &json!({"status": "success"}))
+}
+
+/// The answer to a request that makes no sense or cannot be met.
+pub(crate) fn bad_data(why: &str) -> Response {
+    let body = json!({"status": "error", "errorType": "bad_data", "error": why});
+    api_answer(StatusCode::BAD_REQUEST, &body)
+}
+
+fn api_answer(status: StatusCode, body: &Value) -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    (status, headers, body.to_string()).into_response()
 }
 
 /// As Thanos has it; what is Go's is empty or 0.

@@ -25,6 +25,7 @@ use self::accept::Connections;
 use crate::flags::server::ListenAddress;
 use crate::lenient::LenientListener;
 use crate::shutdown::Shutdown;
+use crate::telemetry::http::Remote;
 
 /// Binds `address`, which `flag` named.
 ///
@@ -49,7 +50,9 @@ pub(crate) async fn http(
 ) -> anyhow::Result<()> {
     let stop = shutdown.clone();
     let connections = Connections::new(listener, protection.tls()).context("serve HTTP")?;
-    let server = axum::serve(LenientListener(connections), protection.around(router))
+    let router = protection.around(router);
+    let service = router.into_make_service_with_connect_info::<Remote>();
+    let server = axum::serve(LenientListener(connections), service)
         .with_graceful_shutdown(async move { stop.wait().await });
     tokio::select! {
         result = server => result.context("serve HTTP"),

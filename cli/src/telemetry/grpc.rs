@@ -1,4 +1,5 @@
-//! Calls of the gRPC server as metrics, by the names that Go's middleware gives them, and panics caught.
+//! Calls of the gRPC server as metrics, by the names that Go's middleware gives them, logged where that is
+//! wanted, and panics caught.
 //!
 //! Messages are counted where they pass: a body is a sequence of messages, each behind five bytes, a flag and
 //! a length.
@@ -21,7 +22,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Status};
+
+use super::request_log::{Fields, Logged, RequestLog};
 
 /// Seconds, as Go's middleware has them.
 const BUCKETS: [f64; 14] = [
@@ -64,11 +68,12 @@ pub(crate) struct GrpcMetrics {
     sent: Family<Call, Counter>,
     seconds: Family<Call, Histogram, fn() -> Histogram>,
     panics: Counter,
+    log: RequestLog,
 }
 
 impl GrpcMetrics {
     /// All at zero, in `registry`.
-    pub(crate) fn new(registry: &mut Registry) -> Self {
+    pub(crate) fn new(registry: &mut Registry, log: RequestLog) -> Self {
         let metrics = GrpcMetrics {
             started: Family::default(),
             handled: Family::default(),
@@ -76,6 +81,7 @@ impl GrpcMetrics {
             sent: Family::default(),
             seconds: Family::new_with_constructor(|| Histogram::new(BUCKETS)),
             panics: Counter::default(),
+            log,
         };
         registry.register(
             "grpc_server_started",
@@ -143,8 +149,12 @@ async fn run(State(metrics): State<GrpcMetrics>, request: Request, next: Next) -
     metrics.started.get_or_create(&call).inc();
     let received = metrics.received.get_or_create(&call).clone();
     let sent = metrics.sent.get_or_create(&call).clone();
+    let logged = metrics.log.grpc(&call.grpc_service, &call.grpc_method, || {
+        fields(&request, &call)
+    });
     let mut running = Running {
         code: Code::Cancelled,
+        logged,
         began: Instant::now(),
         call,
         metrics,
@@ -159,6 +169,21 @@ async fn run(State(metrics): State<GrpcMetrics>, request: Request, next: Next) -
     response.map(|body| Body::new(Counting::new(body, sent, Some(running))))
 }
 
+/// What is logged of a call.
+fn fields(request: &Request, call: &Call) -> Fields {
+    let id = request.headers().get("request-id");
+    let id = id.or_else(|| request.headers().get("x-request-id"));
+    let info = request.extensions().get::<TcpConnectInfo>();
+    let remote = info.and_then(TcpConnectInfo::remote_addr);
+    Fields::Grpc {
+        service: call.grpc_service.clone(),
+        method: call.grpc_method.clone(),
+        kind: call.grpc_type,
+        request_id: id.and_then(|it| it.to_str().ok()).unwrap_or("").to_owned(),
+        remote: remote.map_or_else(String::new, |it| it.to_string()),
+    }
+}
+
 /// A call whose answer is on its way. When it is dropped, the call has ended.
 struct Running {
     metrics: GrpcMetrics,
@@ -166,6 +191,7 @@ struct Running {
     /// How it ended as far as is known: given up, unless the status was sent.
     code: Code,
     began: Instant,
+    logged: Option<Logged>,
 }
 
 impl Running {
@@ -179,11 +205,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let seconds = self.began.elapsed().as_secs_f64();
+        let took = self.began.elapsed();
+        if let Some(logged) = &self.logged {
+            logged.ended(self.code, name(self.code), took);
+        }
         self.metrics
             .seconds
             .get_or_create(&self.call)
-            .observe(seconds);
+            .observe(took.as_secs_f64());
         let ended = Ended {
             grpc_code: name(self.code),
             grpc_method: std::mem::take(&mut self.call.grpc_method),

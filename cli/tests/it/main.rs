@@ -13,6 +13,7 @@ mod faults;
 mod generated;
 mod harness;
 mod hostile;
+mod http;
 mod import;
 mod kinds;
 mod late;

@@ -23,6 +23,9 @@ use isobar_store::prometheus::{ClientError, Peer};
 
 pub use metrics::Metrics;
 
+/// How often it is said at the beginning what is waited for.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
 /// How the sidecar treats its Prometheus.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -129,9 +132,26 @@ impl Sidecar {
         what: &'static str,
         mut work: impl FnMut() -> F,
     ) {
-        while let Err(error) = self.in_time(work()).await {
-            tracing::warn!(%error, "{what}, trying again");
-            tokio::time::sleep(self.config.interval).await;
+        let working = async {
+            while let Err(error) = self.in_time(work()).await {
+                tracing::warn!(%error, "{what}, trying again");
+                tokio::time::sleep(self.config.interval).await;
+            }
+        };
+        // However seldom it is tried: nobody should have to guess why the sidecar is not ready.
+        let telling = async {
+            let (began, url) = (tokio::time::Instant::now(), self.peer.client().url("/"));
+            // The rest of it may hold a password.
+            let host = url.host_str().unwrap_or_default();
+            loop {
+                tokio::time::sleep(TELL_INTERVAL).await;
+                let waited_s = began.elapsed().as_secs();
+                tracing::info!(host, waited_s, "waiting for Prometheus: {what}");
+            }
+        };
+        tokio::select! {
+            () = working => {}
+            () = telling => {}
         }
     }
 
