@@ -118,7 +118,7 @@ impl Component {
                     series_response::Result::Series(series) => all.push(series),
                     series_response::Result::Batch(batch) => all.extend(batch.series),
                     series_response::Result::Warning(text) => panic!("{text}"),
-                    series_response::Result::Hints(_) => {}
+                    series_response::Result::Hints(_) | series_response::Result::Written(_) => {}
                 }
             }
             Ok(all)
@@ -170,7 +170,7 @@ pub(crate) fn samples_of(series: &[Series], range: TimeRange) -> Samples {
         samples.extend(histograms.map(|(ms, it)| (*ms, histogram_bits(it))));
         samples.sort_unstable();
         if !samples.is_empty() {
-            let labels = one.labels.to_set().to_string();
+            let labels = one.label_set().to_string();
             assert!(all.insert(labels, samples).is_none(), "a series twice");
         }
     }

@@ -101,7 +101,7 @@ fn its_data_are_those_of_prometheus() {
             ),
         ] {
             let got = sidecar.series(asked(range.min_ms, end, matchers)).unwrap();
-            let labels: Vec<_> = got.iter().map(|it| it.labels.to_set()).collect();
+            let labels: Vec<_> = got.iter().map(|it| it.label_set()).collect();
             assert!(labels.is_sorted(), "{query}: out of order");
             let (ours, theirs) = (
                 samples_of(&got, range),
@@ -150,7 +150,7 @@ fn store_calls(sidecar: &Component) {
         skip_chunks: true,
         ..asked(0, end, up())
     };
-    let labels = |all: &[Series]| -> Vec<_> { all.iter().map(|it| it.labels.to_set()).collect() };
+    let labels = |all: &[Series]| -> Vec<_> { all.iter().map(|it| it.label_set()).collect() };
     let skipped = sidecar.series(skip).unwrap();
     assert_eq!(labels(&skipped), labels(&all));
     assert!(skipped.iter().all(|it| it.chunks.is_empty()));
@@ -161,8 +161,8 @@ fn store_calls(sidecar: &Component) {
     };
     let one = sidecar.series(without).unwrap();
     assert_eq!(one.len(), 1);
-    assert_eq!(one[0].labels.to_set().get("cluster"), "us");
-    assert!(!one[0].labels.to_set().has("job"));
+    assert_eq!(one[0].label_set().get("cluster"), "us");
+    assert!(!one[0].label_set().has("job"));
 
     let refused = |matchers| {
         let status = sidecar.series(asked(0, end, matchers)).unwrap_err();

@@ -124,7 +124,7 @@ fn series_request(request: &Value) -> SeriesRequest {
 
 /// A series as the recording has it.
 fn series_json(series: &thanos::Series) -> Value {
-    let labels = series.labels.to_set();
+    let labels = series.label_set();
     let pair = |(name, value): (&str, &str)| json!({"name": name, "value": value});
     let labels: Vec<Value> = labels.iter().map(pair).collect();
     let chunks: Vec<Value> = series.chunks.iter().map(chunk_json).collect();
@@ -189,6 +189,7 @@ async fn ask(channel: Channel, method: &str, request: &Value) -> Result<Vec<Valu
                     }
                     Answer::Warning(text) => json!({"warning": text}),
                     Answer::Hints(any) => json!({"hints": any.type_url}),
+                    Answer::Written(_) => panic!("nothing that is received is written"),
                 });
             }
             messages

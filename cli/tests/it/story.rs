@@ -218,7 +218,7 @@ fn compare(component: &Component, prometheus: &Server, from_ms: i64, to_ms: i64)
         let query = format!("{selector}[{length}ms]");
         let series = component.series(asked(range.min_ms, range.max_ms, matchers));
         let series = series.unwrap();
-        let labels: Vec<_> = series.iter().map(|it| it.labels.to_set()).collect();
+        let labels: Vec<_> = series.iter().map(|it| it.label_set()).collect();
         assert!(labels.is_sorted(), "{query}: out of order");
         let ours = samples_of(&series, range);
         let theirs = samples_said(prometheus, &query, &time, &EXTERNAL);

@@ -2140,38 +2140,26 @@ impl ::prost::Name for ShardInfo {
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
-pub struct SeriesResponse {
-    #[prost(oneof = "series_response::Result", tags = "1, 2, 3, 4")]
-    pub result: ::core::option::Option<series_response::Result>,
+pub struct Series {
+    #[prost(message, repeated, tag = "1")]
+    pub labels: ::prost::alloc::vec::Vec<Label>,
+    #[prost(message, repeated, tag = "2")]
+    pub chunks: ::prost::alloc::vec::Vec<AggrChunk>,
 }
-/// Nested message and enum types in `SeriesResponse`.
-pub mod series_response {
-    #[derive(Clone, PartialEq, ::prost::Oneof)]
-    pub enum Result {
-        #[prost(message, tag = "1")]
-        Series(crate::thanos::Series),
-        #[prost(string, tag = "2")]
-        Warning(::prost::alloc::string::String),
-        #[prost(message, tag = "3")]
-        Hints(::prost_types::Any),
-        #[prost(message, tag = "4")]
-        Batch(super::SeriesBatch),
-    }
-}
-impl ::prost::Name for SeriesResponse {
-    const NAME: &'static str = "SeriesResponse";
+impl ::prost::Name for Series {
+    const NAME: &'static str = "Series";
     const PACKAGE: &'static str = "thanos";
     fn full_name() -> ::prost::alloc::string::String {
-        "thanos.SeriesResponse".into()
+        "thanos.Series".into()
     }
     fn type_url() -> ::prost::alloc::string::String {
-        "/thanos.SeriesResponse".into()
+        "/thanos.Series".into()
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SeriesBatch {
     #[prost(message, repeated, tag = "1")]
-    pub series: ::prost::alloc::vec::Vec<crate::thanos::Series>,
+    pub series: ::prost::alloc::vec::Vec<Series>,
 }
 impl ::prost::Name for SeriesBatch {
     const NAME: &'static str = "SeriesBatch";
@@ -2506,7 +2494,7 @@ pub mod store_client {
             &mut self,
             request: impl tonic::IntoRequest<super::SeriesRequest>,
         ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::SeriesResponse>>,
+            tonic::Response<tonic::codec::Streaming<crate::thanos::SeriesResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -2582,7 +2570,7 @@ pub mod store_server {
     pub trait Store: std::marker::Send + std::marker::Sync + 'static {
         /// Server streaming response type for the Series method.
         type SeriesStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::SeriesResponse, tonic::Status>,
+                Item = std::result::Result<crate::thanos::SeriesResponse, tonic::Status>,
             >
             + std::marker::Send
             + 'static;
@@ -2688,7 +2676,7 @@ pub mod store_server {
                         T: Store,
                     > tonic::server::ServerStreamingService<super::SeriesRequest>
                     for SeriesSvc<T> {
-                        type Response = super::SeriesResponse;
+                        type Response = crate::thanos::SeriesResponse;
                         type ResponseStream = T::SeriesStream;
                         type Future = BoxFuture<
                             tonic::Response<Self::ResponseStream>,

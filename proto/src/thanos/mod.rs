@@ -1,10 +1,12 @@
-//! The messages and services of Thanos, and [`Series`], which is written by hand.
+//! The messages and services of Thanos. [`SeriesResponse`] is written by hand.
 //! Source: the `.proto` files below `pkg` of Thanos.
 
-mod series;
+pub mod series_response;
+mod writer;
 
 pub use crate::generated::thanos::*;
-pub use series::{Series, SeriesLabels};
+pub use series_response::SeriesResponse;
+pub use writer::{ChunkContent, ChunkData, ChunkParts, SeriesWriter};
 
 /// What travels in the hints of the Store API, wrapped as `google.protobuf.Any`.
 pub mod hints {

@@ -24,7 +24,7 @@ const DEFINITIONS: &[&str] = &[
 ];
 
 /// Messages that are written and read by hand.
-const BY_HAND: &[&str] = &["Series"];
+const BY_HAND: &[&str] = &["SeriesResponse"];
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

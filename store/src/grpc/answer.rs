@@ -1,11 +1,12 @@
 //! Series as messages.
 
-use bytes::Bytes;
+use std::borrow::Cow;
+
 use isobar_proto::thanos::chunk::Encoding as WireEncoding;
 use isobar_proto::thanos::series_response::Result as Answer;
-use isobar_proto::thanos::{self, AggrChunk, SeriesBatch, SeriesLabels, SeriesResponse};
+use isobar_proto::thanos::{ChunkContent, ChunkData, ChunkParts, SeriesResponse, SeriesWriter};
 use isobar_tsdb::SeriesChunks;
-use isobar_tsdb::chunks::aggregate::{self, Part};
+use isobar_tsdb::chunks::aggregate::{self, AGGREGATES, Part};
 use isobar_tsdb::chunks::{Chunk, Encoding};
 use isobar_tsdb::merge;
 use xxhash_rust::xxh64::xxh64;
@@ -13,12 +14,12 @@ use xxhash_rust::xxh64::xxh64;
 use crate::StoreError;
 use crate::api::Aggregate;
 
-/// Bytes of chunks after which a batch goes out although it could hold more series.
+/// Bytes after which a batch goes out although it could hold more series.
 const BATCH_BYTES: usize = 1 << 20;
 
 /// Which aggregates of downsampled data the caller looks at.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted([bool; aggregate::AGGREGATES]);
+pub(super) struct Wanted([bool; AGGREGATES]);
 
 impl Wanted {
     /// Those that are asked for; none, as Thanos has it, when only raw data are.
@@ -34,25 +35,91 @@ impl Wanted {
     }
 }
 
-/// A series as a message.
+/// Puts series into messages of as many as the caller wants.
+pub(super) struct Batcher {
+    wanted: Wanted,
+    per_message: usize,
+    waiting: SeriesWriter,
+    count: usize,
+}
+
+impl Batcher {
+    /// Messages of `per_message` series each; of one each, in the form that all callers know, for 0
+    /// and 1.
+    pub(super) fn new(per_message: i64, wanted: Wanted) -> Self {
+        Batcher {
+            wanted,
+            per_message: usize::try_from(per_message).unwrap_or(0),
+            waiting: SeriesWriter::default(),
+            count: 0,
+        }
+    }
+
+    /// Adds a series to what is waiting, and appends the messages that are full.
+    ///
+    /// # Errors
+    /// When a chunk has to be decoded, and cannot be.
+    pub(super) fn push(
+        &mut self,
+        series: &SeriesChunks,
+        out: &mut Vec<SeriesResponse>,
+    ) -> Result<(), StoreError> {
+        let chunks = on_the_wire(&series.chunks)?;
+        let aggregates = chunks
+            .iter()
+            .filter(|it| it.encoding == Encoding::Aggregate);
+        let split = aggregates.map(|chunk| aggregate::split(&chunk.data));
+        let split = split.collect::<Result<Vec<_>, _>>()?;
+        let mut split = split.iter();
+        let parts: Vec<_> = chunks
+            .iter()
+            .map(|chunk| ChunkParts {
+                min_time: chunk.min_ms,
+                max_time: chunk.max_ms,
+                content: match wire_encoding(chunk.encoding) {
+                    Some(encoding) => ChunkContent::Raw(data(encoding, &chunk.data)),
+                    None => aggregates_of(split.next(), self.wanted),
+                },
+            })
+            .collect();
+        if self.per_message <= 1 {
+            out.push(SeriesWriter::one(&series.labels, &parts));
+            return Ok(());
+        }
+        self.waiting.push(&series.labels, &parts);
+        self.count += 1;
+        if self.count >= self.per_message || self.waiting.bytes() >= BATCH_BYTES {
+            self.flush(out);
+        }
+        Ok(())
+    }
+
+    /// Appends what is waiting.
+    pub(super) fn flush(&mut self, out: &mut Vec<SeriesResponse>) {
+        self.count = 0;
+        out.extend(self.waiting.take());
+    }
+}
+
+/// The chunks in encodings that the Store API has, where there is a way.
 ///
 /// # Errors
 /// When a chunk has to be decoded, and cannot be.
-pub(super) fn series(series: SeriesChunks, wanted: Wanted) -> Result<thanos::Series, StoreError> {
-    let mut chunks = Vec::with_capacity(series.chunks.len());
-    for chunk in &series.chunks {
-        match wire_encoding(chunk.encoding) {
-            Some(_) => chunks.push(raw(chunk)),
-            None if chunk.encoding == Encoding::Aggregate => {
-                chunks.push(aggregates(chunk, wanted)?)
-            }
-            None => chunks.extend(merge::without_start_times(chunk)?.iter().map(raw)),
+fn on_the_wire(chunks: &[Chunk]) -> Result<Cow<'_, [Chunk]>, StoreError> {
+    let known =
+        |it: &Chunk| wire_encoding(it.encoding).is_some() || it.encoding == Encoding::Aggregate;
+    if chunks.iter().all(known) {
+        return Ok(Cow::Borrowed(chunks));
+    }
+    let mut converted = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        if known(chunk) {
+            converted.push(chunk.clone());
+        } else {
+            converted.extend(merge::without_start_times(chunk)?);
         }
     }
-    Ok(thanos::Series {
-        labels: SeriesLabels::Set(series.labels),
-        chunks,
-    })
+    Ok(Cow::Owned(converted))
 }
 
 /// The number that the Store API has for an encoding, one less than that of the block format, where it
@@ -69,82 +136,22 @@ fn wire_encoding(encoding: Encoding) -> Option<WireEncoding> {
     }
 }
 
-fn wire_chunk(encoding: Encoding, data: &Bytes) -> thanos::Chunk {
-    thanos::Chunk {
-        r#type: wire_encoding(encoding).map_or(0, i32::from),
+fn data(encoding: WireEncoding, data: &[u8]) -> ChunkData<'_> {
+    ChunkData {
+        encoding,
+        data,
         hash: xxh64(data, 0),
-        data: data.clone(),
     }
 }
 
-fn raw(chunk: &Chunk) -> AggrChunk {
-    AggrChunk {
-        min_time: chunk.min_ms,
-        max_time: chunk.max_ms,
-        raw: Some(wire_chunk(chunk.encoding, &chunk.data)),
-        ..AggrChunk::default()
+fn aggregates_of(parts: Option<&[Option<Part>; AGGREGATES]>, wanted: Wanted) -> ChunkContent<'_> {
+    let mut aggregates = Box::new([None; AGGREGATES]);
+    let parts = parts.into_iter().flatten();
+    for ((aggregate, part), wanted) in aggregates.iter_mut().zip(parts).zip(wanted.0) {
+        let part = part.as_ref().filter(|_| wanted);
+        *aggregate = part.and_then(|it| Some(data(wire_encoding(it.encoding)?, &it.data)));
     }
-}
-
-fn aggregates(chunk: &Chunk, wanted: Wanted) -> Result<AggrChunk, StoreError> {
-    let parts = aggregate::split(&chunk.data)?;
-    let mut wire = parts.iter().zip(wanted.0).map(|(part, wanted)| {
-        let there = part.as_ref().filter(|_| wanted);
-        there.map(|Part { encoding, data }| wire_chunk(*encoding, data))
-    });
-    let mut next = || wire.next().flatten();
-    Ok(AggrChunk {
-        min_time: chunk.min_ms,
-        max_time: chunk.max_ms,
-        raw: None,
-        count: next(),
-        sum: next(),
-        min: next(),
-        max: next(),
-        counter: next(),
-    })
-}
-
-/// Puts series into messages of as many as the caller wants.
-pub(super) struct Batcher {
-    per_message: usize,
-    waiting: Vec<thanos::Series>,
-    bytes: usize,
-}
-
-impl Batcher {
-    /// Messages of `per_message` series each; of one each, in the form that all callers know, for 0
-    /// and 1.
-    pub(super) fn new(per_message: i64) -> Self {
-        Batcher {
-            per_message: usize::try_from(per_message).unwrap_or(0),
-            waiting: Vec::new(),
-            bytes: 0,
-        }
-    }
-
-    /// Adds a series to what is waiting, and appends the messages that are full.
-    pub(super) fn push(&mut self, series: thanos::Series, out: &mut Vec<SeriesResponse>) {
-        if self.per_message <= 1 {
-            out.push(answer(Answer::Series(series)));
-            return;
-        }
-        let data = |chunk: &AggrChunk| chunk.raw.as_ref().map_or(256, |raw| raw.data.len());
-        self.bytes += series.chunks.iter().map(data).sum::<usize>();
-        self.waiting.push(series);
-        if self.waiting.len() >= self.per_message || self.bytes >= BATCH_BYTES {
-            self.flush(out);
-        }
-    }
-
-    /// Appends what is waiting.
-    pub(super) fn flush(&mut self, out: &mut Vec<SeriesResponse>) {
-        self.bytes = 0;
-        if !self.waiting.is_empty() {
-            let series = std::mem::take(&mut self.waiting);
-            out.push(answer(Answer::Batch(SeriesBatch { series })));
-        }
-    }
+    ChunkContent::Aggregates(aggregates)
 }
 
 /// A message.

@@ -311,7 +311,7 @@ impl Receiving {
                     warnings.warn(text);
                     return Some(Ok(SeriesBatch::Warnings(warnings)));
                 }
-                Some(Answer::Hints(_)) | None => continue,
+                Some(Answer::Hints(_) | Answer::Written(_)) | None => continue,
             };
             let mut ready = Vec::with_capacity(series.len());
             for series in series {
@@ -346,7 +346,7 @@ fn received(series: thanos::Series) -> Result<SeriesChunks, String> {
     let chunks: Result<Vec<Vec<Chunk>>, String> =
         series.chunks.iter().map(received_chunk).collect();
     Ok(SeriesChunks {
-        labels: series.labels.to_set(),
+        labels: series.label_set(),
         chunks: chunks?.into_iter().flatten().collect(),
     })
 }

@@ -13,7 +13,7 @@ use isobar_proto::thanos::{
 };
 use tonic::{Request, Response, Status};
 
-use super::answer::{Batcher, Wanted, answer, series};
+use super::answer::{Batcher, Wanted, answer};
 use super::request;
 use super::status::status;
 use crate::api::{Names, SeriesBatch, SeriesStream};
@@ -82,8 +82,7 @@ impl store_server::Store for StoreService {
         let wire = request.into_inner();
         let request = request::series(&wire).map_err(|error| status(&error))?;
         let sending = Sending {
-            wanted: Wanted::of(&request.aggregates),
-            batcher: Batcher::new(wire.response_batch_size),
+            batcher: Batcher::new(wire.response_batch_size, Wanted::of(&request.aggregates)),
             series: self.store.series(request),
             pool: self.pool.clone(),
             sent: Counted::default(),
@@ -159,7 +158,6 @@ struct Counted {
 struct Sending {
     series: SeriesStream,
     pool: Option<Arc<Pool>>,
-    wanted: Wanted,
     batcher: Batcher,
     sent: Counted,
     limits: RequestLimits,
@@ -203,14 +201,12 @@ impl Sending {
                 Some((messages.into_iter().map(Ok).collect(), Some(self)))
             }
             Some(Ok(SeriesBatch::Series(batch))) => {
-                for one in batch {
+                for one in &batch {
                     let checked = self.count(one.chunks.len());
-                    match checked.and_then(|()| series(one, self.wanted)) {
-                        Ok(one) => self.batcher.push(one, &mut messages),
-                        Err(error) => {
-                            let messages = messages.into_iter().map(Ok);
-                            return Some((messages.chain([Err(status(&error))]).collect(), None));
-                        }
+                    let pushed = checked.and_then(|()| self.batcher.push(one, &mut messages));
+                    if let Err(error) = pushed {
+                        let messages = messages.into_iter().map(Ok);
+                        return Some((messages.chain([Err(status(&error))]).collect(), None));
                     }
                 }
                 Some((messages.into_iter().map(Ok).collect(), Some(self)))
