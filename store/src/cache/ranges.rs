@@ -78,6 +78,14 @@ pub struct Pages {
 }
 
 impl Pages {
+    /// The page that a byte lies in, and its place there; none where it was not asked for.
+    pub fn page_of(&self, offset: u64) -> Option<(&Bytes, usize)> {
+        let page = offset / PAGE_BYTES as u64;
+        let at = self.pages.binary_search_by_key(&page, |it| it.0).ok()?;
+        let place = usize::try_from(offset % PAGE_BYTES as u64).ok()?;
+        Some((&self.pages.get(at)?.1, place))
+    }
+
     /// The bytes of a range; fewer where the object ends, or where pages were not asked for.
     pub fn bytes(&self, range: Range<u64>) -> Bytes {
         let page = range.start / PAGE_BYTES as u64;

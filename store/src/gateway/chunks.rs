@@ -1,5 +1,7 @@
 //! The chunks of series, read from the segments of a block in few requests.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use futures::future::try_join_all;
 use isobar_model::Labels;
@@ -56,12 +58,8 @@ fn span(chunk: ChunkRef, next: Option<ChunkRef>) -> u64 {
     distance.unwrap_or(u64::MAX).min(PAGE_BYTES as u64)
 }
 
-/// A chunk of a segment.
-struct Piece {
-    offset: u64,
-    /// Its place among those asked for.
-    at: usize,
-}
+/// What is read of a chunk.
+type Found = (Encoding, Bytes);
 
 /// Reads the chunks of series: `series` has the labels and where the chunks of each end in `chunks`.
 pub(super) async fn load(
@@ -71,130 +69,141 @@ pub(super) async fn load(
     series: Vec<(Labels, usize)>,
     chunks: &[ChunkMeta],
 ) -> Result<Vec<SeriesChunks>, StoreError> {
-    let mut pieces: Vec<(u32, Piece)> = chunks
-        .iter()
-        .enumerate()
-        .map(|(at, chunk)| {
-            let offset = u64::from(chunk.reference.offset());
-            (chunk.reference.segment(), Piece { offset, at })
-        })
-        .collect();
-    pieces.sort_by_key(|(segment, piece)| (*segment, piece.offset));
-    let mut segments: Vec<(u32, Vec<Piece>)> = Vec::new();
-    for (segment, piece) in pieces {
-        match segments.last_mut() {
-            Some(last) if last.0 == segment => last.1.push(piece),
-            _ => segments.push((segment, vec![piece])),
-        }
-    }
-    let reads = segments
-        .into_iter()
-        .map(|(segment, pieces)| read_segment(inner, block, query, segment, pieces));
-    let mut datas: Vec<Option<(Encoding, Bytes)>> = Vec::new();
-    datas.resize_with(chunks.len(), || None);
-    for (at, data) in try_join_all(reads).await?.into_iter().flatten() {
-        if let Some(slot) = datas.get_mut(at) {
-            *slot = Some(data);
-        }
-    }
-    let mut datas = datas.into_iter().zip(chunks);
+    let place = |at: &usize| chunks.get(*at).map(|it| it.reference.as_u64());
+    let found = if chunks.is_sorted_by_key(|it| it.reference.as_u64()) {
+        read(inner, block, query, chunks).await?
+    } else {
+        let mut order: Vec<usize> = (0..chunks.len()).collect();
+        order.sort_by_key(place);
+        let sorted = order.iter().filter_map(|at| chunks.get(*at).copied());
+        let sorted: Vec<ChunkMeta> = sorted.collect();
+        let found = read(inner, block, query, &sorted).await?;
+        let mut found: Vec<_> = order.into_iter().zip(found).collect();
+        found.sort_by_key(|it| it.0);
+        found.into_iter().map(|it| it.1).collect()
+    };
+    let mut found = found.into_iter().zip(chunks);
     let mut begin = 0;
     let mut result = Vec::with_capacity(series.len());
     for (labels, end) in series {
-        let own = datas.by_ref().take(end - begin);
-        let chunks = own.filter_map(|(data, meta)| {
-            let (encoding, data) = data?;
-            Some(Chunk {
-                encoding,
-                min_ms: meta.min_ms,
-                max_ms: meta.max_ms,
-                data,
-            })
-        });
-        let chunks = chunks.collect();
+        let mut chunks = Vec::with_capacity(end - begin);
+        let own = found.by_ref().take(end - begin);
+        chunks.extend(own.map(|((encoding, data), meta)| Chunk {
+            encoding,
+            min_ms: meta.min_ms,
+            max_ms: meta.max_ms,
+            data,
+        }));
         begin = end;
         result.push(SeriesChunks { labels, chunks });
     }
     Ok(result)
 }
 
-type Found = (usize, (Encoding, Bytes));
+/// Reads chunks that are in the order of their places.
+async fn read(
+    inner: &Inner,
+    block: &Block,
+    query: &Query,
+    chunks: &[ChunkMeta],
+) -> Result<Vec<Found>, StoreError> {
+    let segments = chunks.chunk_by(|a, b| a.reference.segment() == b.reference.segment());
+    let reads = segments.map(|chunks| read_segment(inner, block, query, chunks));
+    let mut found = try_join_all(reads).await?;
+    match found.len() {
+        1 => Ok(found.pop().unwrap_or_default()),
+        _ => Ok(found.into_iter().flatten().collect()),
+    }
+}
 
+/// Reads chunks of one segment.
 async fn read_segment(
     inner: &Inner,
     block: &Block,
     query: &Query,
-    segment: u32,
-    pieces: Vec<Piece>,
+    chunks: &[ChunkMeta],
 ) -> Result<Vec<Found>, StoreError> {
+    let segment = chunks.first().map_or(0, |it| it.reference.segment());
     let object = block.segment(segment);
     let guess = block.chunk_bytes();
-    let mut wanted = Vec::with_capacity(pieces.len());
-    for (piece, next) in pieces
-        .iter()
-        .zip(pieces.iter().skip(1).map(Some).chain([None]))
-    {
-        let begin = piece.offset;
-        let limit = next.map_or(u64::MAX, |next| next.offset);
+    let offset = |chunk: &ChunkMeta| u64::from(chunk.reference.offset());
+    let behind = chunks.iter().skip(1).map(offset).chain([u64::MAX]);
+    let mut pieces: Vec<Piece> = Vec::with_capacity(chunks.len());
+    let mut wanted: Vec<Wanted> = Vec::new();
+    for (at, (begin, limit)) in chunks.iter().map(offset).zip(behind).enumerate() {
+        let end = limit.min(begin + guess);
         // What lies close in front of another chunk is there for certain.
-        let certain = if limit - begin <= guess {
+        let certain = if end == limit {
             limit
         } else {
             begin + CHUNK_BYTES_MIN
         };
-        wanted.push(Wanted {
-            range: begin..certain,
-            hope: (begin + guess).min(limit),
-        });
+        match wanted.last_mut() {
+            Some(last) if last.range.end == begin => {
+                last.range.end = certain;
+                last.hope = end;
+            }
+            _ => wanted.push(Wanted {
+                range: begin..certain,
+                hope: end,
+            }),
+        }
+        pieces.push(Piece { at, begin, end });
     }
     let place = |offset: u64| format!("{} at {offset}", object.path);
-    let mut found = Vec::with_capacity(pieces.len());
-    let mut pieces = pieces;
-    // A chunk that is longer than expected is read once more.
+    let mut found: Vec<Option<Found>> = Vec::new();
+    found.resize_with(chunks.len(), || None);
+    // A chunk that is longer than expected is read once more, and then its length may be longer, too.
     for round in 0..3 {
         let tally = Tally::default();
         let read = inner.ranges.read(&object, &wanted, &tally).await;
         query.fetched(Subject::Chunks, &tally)?;
-        let pages = read.map_err(|e| match pieces.first() {
-            Some(piece) => StoreError::Unavailable(format!("chunk {}: {e}", place(piece.offset))),
-            None => StoreError::from(e),
-        })?;
-        let mut again = (Vec::new(), Vec::new());
-        for (piece, asked) in pieces.into_iter().zip(&wanted) {
-            let end = asked.range.end.max(asked.hope);
-            match decode(&pages, piece.offset, end) {
-                Ok(Read::Chunk(code, data)) => {
+        let first = wanted.first().map_or(0, |it| it.range.start);
+        let pages =
+            read.map_err(|e| StoreError::Unavailable(format!("chunk {}: {e}", place(first))))?;
+        let mut again = Vec::new();
+        for Piece { at, begin, end } in pieces {
+            let corrupt = |e: DecodeError| e.at_offset(object.path.as_ref(), "chunk", begin);
+            match decode(&pages, begin, end).map_err(corrupt)? {
+                Read::Chunk(code, data) => {
                     let encoding = Encoding::from_u8(code).ok_or_else(|| {
-                        let place = place(piece.offset);
+                        let place = place(begin);
                         StoreError::Unsupported(format!("chunk {place}: unknown encoding {code}"))
                     })?;
-                    found.push((piece.at, (encoding, data)));
+                    if let Some(slot) = found.get_mut(at) {
+                        *slot = Some((encoding, data));
+                    }
                 }
-                Ok(Read::Longer(len)) if round < 2 => {
-                    let range = piece.offset..piece.offset + len;
-                    let hope = range.end;
-                    again.1.push(Wanted { range, hope });
-                    again.0.push(piece);
+                Read::Longer(len) if round < 2 => {
+                    let end = begin + len;
+                    again.push(Piece { at, begin, end });
                 }
-                Ok(Read::Longer(_)) => {
-                    let name = object.path.to_string();
-                    let error = DecodeError::Truncated.at_offset(&name, "chunk", piece.offset);
-                    return Err(error.into());
-                }
-                Err(error) => {
-                    let name = object.path.to_string();
-                    return Err(error.at_offset(&name, "chunk", piece.offset).into());
-                }
+                Read::Longer(_) => return Err(corrupt(DecodeError::Truncated).into()),
             }
         }
-        if again.0.is_empty() {
+        if again.is_empty() {
             break;
         }
         let refetches = &query.stats.chunk_refetches;
-        refetches.fetch_add(again.0.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        (pieces, wanted) = again;
+        refetches.fetch_add(again.len() as u64, Ordering::Relaxed);
+        let want = |piece: &Piece| Wanted {
+            range: piece.begin..piece.end,
+            hope: piece.end,
+        };
+        wanted = again.iter().map(want).collect();
+        pieces = again;
     }
-    Ok(found)
+    // Every one was found, or is an error.
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// A chunk of a segment.
+struct Piece {
+    /// Its place among those asked for.
+    at: usize,
+    begin: u64,
+    /// Where it is expected to end at the latest.
+    end: u64,
 }
 
 enum Read {
@@ -204,6 +213,13 @@ enum Read {
 }
 
 fn decode(pages: &Pages, offset: u64, end: u64) -> Result<Read, DecodeError> {
+    // Most lie in one page.
+    if let Some((page, begin)) = pages.page_of(offset)
+        && let Ok(begin) = u32::try_from(begin)
+        && let Ok((code, data)) = read_chunk(page, begin)
+    {
+        return Ok(Read::Chunk(code, page.slice_ref(data)));
+    }
     let bytes = pages.bytes(offset..end);
     match read_chunk(&bytes, 0) {
         Ok((code, data)) => Ok(Read::Chunk(code, bytes.slice_ref(data))),
