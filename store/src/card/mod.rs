@@ -67,6 +67,7 @@ use isobar_tsdb::Error;
 use isobar_tsdb::encoding::{Crc32c, Decoder, crc32c};
 use ulid::Ulid;
 
+mod at_hand;
 pub mod build;
 mod filter;
 mod page;
@@ -272,6 +273,9 @@ pub trait Pages: Send + Sync {
     /// # Errors
     /// When it cannot be read or its checksum does not match.
     fn page(&self, place: Place) -> Result<Bytes, Error>;
+
+    /// The payload of a page, when it is in memory.
+    fn page_at_hand(&self, place: Place) -> Option<Bytes>;
 }
 
 /// The payload of the page `bytes`, which lies at `offset` in the card `name`.
@@ -361,6 +365,10 @@ impl Pages for InMemory {
             return Err(Error::corrupt_at(&self.name, place.offset, why));
         }
         check_page(&self.name, place.offset, self.bytes.slice(begin..end))
+    }
+
+    fn page_at_hand(&self, place: Place) -> Option<Bytes> {
+        self.page(place).ok()
     }
 }
 

@@ -307,13 +307,23 @@ struct CardFile {
     cache: Arc<PageCache>,
 }
 
-impl Pages for CardFile {
-    fn page(&self, place: Place) -> Result<Bytes, Error> {
-        let key = Key {
+impl CardFile {
+    fn key(&self, place: Place) -> Key {
+        Key {
             block: self.block,
             file: CARD_FILE,
             page: u32::try_from(place.offset()).unwrap_or(u32::MAX),
-        };
+        }
+    }
+}
+
+impl Pages for CardFile {
+    fn page_at_hand(&self, place: Place) -> Option<Bytes> {
+        self.cache.get(&self.key(place))
+    }
+
+    fn page(&self, place: Place) -> Result<Bytes, Error> {
+        let key = self.key(place);
         if let Some(page) = self.cache.get(&key) {
             return Ok(page);
         }

@@ -10,7 +10,7 @@ use isobar_tsdb::encoding::DecodeError;
 use isobar_tsdb::index::parts::{RawSeries, SeriesWalk};
 use isobar_tsdb::index::{ChunkMeta, SeriesEntry};
 
-use super::known::{KnownLabels, SELECT_MAX};
+use super::recent::{KnownLabels, SELECT_MAX};
 use super::select::Tests;
 use crate::card::{Card, Lookup};
 
@@ -53,6 +53,10 @@ pub(super) struct SeriesDecoder {
     number: u64,
     /// How many more series are looked up there.
     known_left: usize,
+    /// How many series were tested.
+    tested: usize,
+    /// Where those begin that passed; nothing when they are too many.
+    passed: Option<Vec<u64>>,
 }
 
 impl SeriesDecoder {
@@ -70,6 +74,8 @@ impl SeriesDecoder {
             known,
             number,
             known_left: SELECT_MAX,
+            tested: 0,
+            passed: Some(Vec::new()),
             name,
             tests,
             lookup: card.lookup(),
@@ -114,8 +120,13 @@ impl SeriesDecoder {
         out.touched += 1;
         let labels = self.entry.decode_labels(raw.content);
         let chunks = labels.map_err(|e| e.at_offset(&self.name, "series", raw.offset))?;
+        self.tested += 1;
         if !self.tests.pass(&self.entry.labels, &mut self.lookup)? {
             return Ok(());
+        }
+        match &mut self.passed {
+            Some(passed) if passed.len() < SELECT_MAX => passed.push(raw.offset),
+            passed => *passed = None,
         }
         let decoded = self.entry.decode_chunks(chunks, self.range);
         decoded.map_err(|e| e.at_offset(&self.name, "series", raw.offset))?;
@@ -134,17 +145,23 @@ impl SeriesDecoder {
         Ok(())
     }
 
+    /// How many series were tested, and where those begin that passed unless they are too many.
+    pub(super) fn passed(self) -> (usize, Option<Vec<u64>>) {
+        (self.tested, self.passed)
+    }
+
     fn labels_of(&mut self, offset: u64) -> Result<Labels, Error> {
         if self.known_left == 0 {
             return self.labels();
         }
         self.known_left -= 1;
         let key = (self.number, offset);
-        if let Some(labels) = self.known.get(key) {
+        if let Some(labels) = self.known.get(&key) {
             return Ok(labels);
         }
         let labels = self.labels()?;
-        self.known.insert(key, &labels);
+        let bytes = labels.as_bytes().len();
+        self.known.insert(key, labels.clone(), bytes);
         Ok(labels)
     }
 

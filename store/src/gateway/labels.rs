@@ -9,7 +9,7 @@ use futures::stream::FuturesUnordered;
 use isobar_model::{Labels, Matcher, Warnings};
 
 use super::block::Block;
-use super::produce::{self, Ask};
+use super::produce::{self, Ask, Here};
 use super::query::{Query, over_budget};
 use super::{Inner, open_cards, overlapping};
 use crate::api::{LabelsRequest, Names, SeriesBatch, StoreError};
@@ -19,10 +19,13 @@ use crate::local::TRUNCATED;
 /// About what a text takes in a sorted set besides its bytes.
 const TEXT_BYTES: usize = 48;
 
+/// Bytes of the values of a label of a block that are remembered.
+const KNOWN_BYTES_MAX: usize = 64 << 10;
+
 /// What is wanted of labels.
 enum Want {
     Names,
-    Values(String),
+    Values(Arc<str>),
 }
 
 pub(super) async fn names(inner: Arc<Inner>, request: LabelsRequest) -> Result<Names, StoreError> {
@@ -37,7 +40,7 @@ pub(super) async fn values(
     if request.without_labels.contains(&name) {
         return Ok(Names::default());
     }
-    collect(inner, request, Arc::new(Want::Values(name))).await
+    collect(inner, request, Arc::new(Want::Values(name.into()))).await
 }
 
 async fn collect(
@@ -52,10 +55,11 @@ async fn collect(
     let query = Arc::new(Query::new(inner.config.limits, budget));
     let mut memory = query.budget.reservation("label names or values");
     let mut warnings = Warnings::default();
-    let mut all: BTreeSet<String> = BTreeSet::new();
+    let mut values: Vec<String> = Vec::new();
     let mut held = 0;
     let mut queried = Vec::new();
     let catalog = inner.catalog();
+    let here = Here::new();
     for set in &catalog.sets {
         let Some(matchers) = set.inner_matchers(&request.matchers) else {
             continue;
@@ -71,7 +75,7 @@ async fn collect(
             Want::Names => "",
         };
         if !external.is_empty() && matchers.is_empty() {
-            all.insert(external.to_owned());
+            held += Texts::of([external]).merge_into(&mut values);
             continue;
         }
         let opened = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
@@ -83,7 +87,7 @@ async fn collect(
                 let (matchers, labels) = (matchers.clone(), set.labels.clone());
                 async move {
                     of_block(
-                        &inner, &query, &request, &want, matchers, labels, block, card,
+                        &inner, &query, &request, &want, matchers, labels, block, card, here,
                     )
                     .await
                 }
@@ -92,14 +96,10 @@ async fn collect(
         while let Some(answer) = answers.next().await {
             let (texts, remarks) = answer?;
             warnings.merge(remarks);
-            for text in texts {
-                held += text.len() + TEXT_BYTES;
-                memory.grow_to(held).map_err(over_budget)?;
-                all.insert(text);
-            }
+            held += texts.merge_into(&mut values);
+            memory.grow_to(held).map_err(over_budget)?;
         }
     }
-    let mut values: Vec<String> = all.into_iter().collect();
     if matches!(*want, Want::Names) {
         values.retain(|name| !request.without_labels.contains(name));
     }
@@ -124,21 +124,43 @@ async fn of_block(
     external: Labels,
     block: Arc<Block>,
     card: Card,
-) -> Result<(Vec<String>, Warnings), StoreError> {
+    here: Here,
+) -> Result<(Arc<Texts>, Warnings), StoreError> {
     if matchers.is_empty() {
+        let key = match &**want {
+            Want::Values(name) => Some((block.number(), Arc::clone(name))),
+            Want::Names => None,
+        };
+        if let Some(known) = key.as_ref().and_then(|key| inner.values.get(key)) {
+            return Ok((known, Warnings::default()));
+        }
         let (what, ext) = (Arc::clone(want), external.clone());
-        let answer = inner.blocking(move || of_card(&card, &what, &ext)).await?;
+        let texts = move |card: &Card| of_card(card, &what, &ext);
+        let answer = match card.at_hand(&texts) {
+            Ok(None) => inner.blocking(move || texts(&card)).await?,
+            Ok(Some(texts)) => Ok(texts),
+            Err(error) => Err(error),
+        };
         return match answer {
-            Ok(texts) => Ok((texts, Warnings::default())),
+            Ok(texts) => {
+                let bytes = texts.bytes();
+                let texts = Arc::new(texts);
+                if let Some(key) = key.filter(|_| bytes <= KNOWN_BYTES_MAX) {
+                    inner.values.insert(key, Arc::clone(&texts), bytes);
+                }
+                Ok((texts, Warnings::default()))
+            }
             Err(error) => {
+                let error = error.into();
                 let text = produce::judge(inner, &block, error, request.on_failure).await?;
                 let mut warnings = Warnings::default();
                 warnings.warn(text);
-                Ok((Vec::new(), warnings))
+                Ok((Arc::default(), warnings))
             }
         };
     }
     let ask = Ask {
+        matchers_text: produce::text_of(&matchers),
         matchers,
         range: request.range,
         skip_chunks: true,
@@ -147,7 +169,7 @@ async fn of_block(
         on_failure: request.on_failure,
         way: inner.config.way,
     };
-    let mut series = produce::series(inner, &block, card, query, ask);
+    let mut series = produce::series(inner, &block, card, query, ask, here);
     let mut texts: BTreeSet<String> = BTreeSet::new();
     let mut warnings = Warnings::default();
     let mut insert = |text: &str| {
@@ -176,28 +198,110 @@ async fn of_block(
             }
         }
     }
-    Ok((texts.into_iter().collect(), warnings))
+    let texts = Texts::of(texts.iter().map(String::as_str));
+    Ok((Arc::new(texts), warnings))
 }
 
 /// What a card says of all series.
-fn of_card(card: &Card, want: &Want, external: &Labels) -> Result<Vec<String>, StoreError> {
+fn of_card(card: &Card, want: &Want, external: &Labels) -> Result<Texts, isobar_tsdb::Error> {
     let mut lookup = card.lookup();
-    let mut texts = Vec::new();
+    let mut texts = Texts::default();
     match want {
         Want::Names => {
+            let mut names = BTreeSet::new();
             for name in card.names()? {
-                texts.push(lookup.text(name.name)?.to_owned());
+                names.insert(lookup.text(name.name)?.to_owned());
             }
-            texts.extend(external.iter().map(|(name, _)| name.to_owned()));
+            names.extend(external.iter().map(|(name, _)| name.to_owned()));
+            texts = Texts::of(names.iter().map(String::as_str));
         }
         Want::Values(name) => {
             if let Some(symbol) = card.find_symbol(name)? {
+                // Symbols are in the order of their texts.
                 for pair in card.pairs(symbol, 0)? {
-                    texts.push(lookup.text(pair?.value)?.to_owned());
+                    texts.push(lookup.text(pair?.value)?);
                 }
             }
         }
     }
-    texts.retain(|text| !text.is_empty());
     Ok(texts)
+}
+
+/// Sorted texts, one behind the other: most of those of a block are known from another, and need no
+/// memory of their own.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// Those of `texts`, which are sorted.
+    fn of<'a>(texts: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all = Texts::default();
+        texts.into_iter().for_each(|text| all.push(text));
+        all
+    }
+
+    /// Adds one that comes behind all others. One that is empty is none.
+    fn push(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.text.push_str(text);
+            self.ends.push(self.text.len());
+        }
+    }
+
+    /// About the bytes that they take.
+    fn bytes(&self) -> usize {
+        self.text.len() + size_of_val(self.ends.as_slice())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        let places = begins.zip(&self.ends);
+        places.map(|(begin, end)| self.text.get(begin..*end).unwrap_or_default())
+    }
+
+    /// Adds those that are new to `all`, which is sorted, and gives about the bytes that they take there.
+    fn merge_into(&self, all: &mut Vec<String>) -> usize {
+        let mut known = all.iter().map(String::as_str).peekable();
+        let mut new: Vec<String> = Vec::new();
+        for text in self.iter() {
+            while known.next_if(|it| *it < text).is_some() {}
+            if known.peek() != Some(&text) {
+                new.push(text.to_owned());
+            }
+        }
+        let bytes = new.iter().map(|it| it.len() + TEXT_BYTES).sum();
+        if !new.is_empty() {
+            all.append(&mut new);
+            // Two sorted runs are merged in one go.
+            all.sort();
+        }
+        bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn merged_as_sets_are(sources in prop::collection::vec(
+            prop::collection::btree_set("[ab]{1,3}", 0..9), 0..5,
+        )) {
+            let mut merged = Vec::new();
+            let mut bytes = 0;
+            for source in &sources {
+                bytes += Texts::of(source.iter().map(String::as_str)).merge_into(&mut merged);
+            }
+            let expected: BTreeSet<String> = sources.into_iter().flatten().collect();
+            let taken = merged.iter().map(|it| it.len() + TEXT_BYTES).sum::<usize>();
+            prop_assert_eq!(bytes, taken);
+            prop_assert_eq!(merged, Vec::from_iter(expected));
+        }
+    }
 }

@@ -147,8 +147,10 @@ impl Merge {
         group.heads.sort_by_key(|it| it.0);
         self.empty.extend(group.heads.iter().rev().map(|it| it.0));
         let joined = group.heads.len() > 1;
+        let more = group.heads.iter().skip(1).map(|it| it.1.len()).sum();
         let mut heads = group.heads.into_iter();
         let mut chunks = heads.next().map(|it| it.1).unwrap_or_default();
+        chunks.reserve_exact(more);
         heads.for_each(|(_, more)| chunks.extend(more));
         if joined {
             let key = |chunk: &Chunk| chunk.min_ms;

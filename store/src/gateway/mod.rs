@@ -49,11 +49,11 @@ mod choose;
 mod chunks;
 mod decode;
 mod estimate;
-mod known;
 mod labels;
 mod merge;
 mod produce;
 pub mod query;
+mod recent;
 mod select;
 
 pub use block::Block;
@@ -61,9 +61,9 @@ pub use query::{Limits, Stats};
 pub use select::Way;
 
 use choose::BlockSet;
-use known::KnownLabels;
-use produce::Ask;
+use produce::{Ask, Here};
 use query::Query;
+use recent::{KnownLabels, KnownValues, Selections};
 
 /// What the chunks of one request may take while they are on their way, over all blocks.
 const WINDOW_BYTES: u64 = 32 << 20;
@@ -120,6 +120,8 @@ pub(crate) struct Inner {
     gate: Arc<Semaphore>,
     card_memory: BuildGate,
     known: Arc<KnownLabels>,
+    selections: Selections,
+    values: KnownValues,
     catalog: RwLock<Arc<Catalog>>,
     stats: Stats,
 }
@@ -180,7 +182,9 @@ impl Gateway {
                 budget,
                 gate,
                 card_memory,
-                known: Arc::new(KnownLabels::new(known::BYTES_MAX)),
+                known: Arc::new(KnownLabels::new(recent::LABEL_BYTES_MAX)),
+                selections: Selections::new(recent::SELECTION_BYTES_MAX),
+                values: KnownValues::new(recent::VALUE_BYTES_MAX),
                 catalog: RwLock::default(),
                 stats: Stats::default(),
             }),
@@ -395,6 +399,7 @@ async fn open(
     let (least, most) = (*BLOCK_WINDOW_BYTES.start(), *BLOCK_WINDOW_BYTES.end());
     let mut warnings = Warnings::default();
     let mut sets = Vec::with_capacity(chosen.len());
+    let here = Here::new();
     // All at once, so that many sets take no more round trips than one.
     let blocks = chosen.iter().flat_map(|it| it.2.iter().cloned()).collect();
     let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
@@ -406,6 +411,7 @@ async fn open(
         let arrangement = arrangement(&labels, &request, &cards)?;
         let in_order = arrangement.taken.is_empty() && arrangement.shard.is_none();
         let ask = Ask {
+            matchers_text: produce::text_of(&matchers),
             matchers,
             range: request.range,
             skip_chunks: request.skip_chunks,
@@ -421,7 +427,7 @@ async fn open(
         };
         let streams = cards
             .into_iter()
-            .map(|(block, card)| produce::series(&inner, &block, card, &query, ask.clone()));
+            .map(|(block, card)| produce::series(&inner, &block, card, &query, ask.clone(), here));
         let merged = merge::merge(streams.collect());
         sets.push(arrangement.of(merged, Some(Arc::clone(&query.budget))));
     }

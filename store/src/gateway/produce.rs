@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::stream;
+use futures::{FutureExt, StreamExt};
 use isobar_model::{Matcher, Reservation, TimeRange, Warnings};
 use isobar_tsdb::encoding::DecodeError;
 use isobar_tsdb::index::parts::{RawSeries, series_at};
@@ -45,6 +46,8 @@ const HERE_BYTES: u64 = 64 << 10;
 pub(super) struct Ask {
     /// Without those on external labels.
     pub(super) matchers: Vec<Matcher>,
+    /// Their text.
+    pub(super) matchers_text: Arc<str>,
     pub(super) range: TimeRange,
     pub(super) skip_chunks: bool,
     /// Series that are enough; 0 for all.
@@ -53,6 +56,16 @@ pub(super) struct Ask {
     pub(super) chunk_bytes: u64,
     pub(super) on_failure: OnFailure,
     pub(super) way: Way,
+}
+
+/// Matchers as text.
+pub(super) fn text_of(matchers: &[Matcher]) -> Arc<str> {
+    use std::fmt::Write as _;
+    let mut text = String::new();
+    for matcher in matchers {
+        let _infallible = write!(text, "{matcher},");
+    }
+    text.into()
 }
 
 /// Some series, and the memory they take.
@@ -70,6 +83,21 @@ impl Drop for Producer {
     }
 }
 
+/// Blocks that have all they need in memory are read where the request runs, as long as that takes no
+/// longer than this: for a small answer, waking other threads costs more than the work.
+const HERE_TIME: Duration = Duration::from_micros(300);
+
+/// Since when a request reads blocks where it runs.
+#[derive(Clone, Copy)]
+pub(super) struct Here(Instant);
+
+impl Here {
+    /// From now on.
+    pub(super) fn new() -> Self {
+        Here(Instant::now())
+    }
+}
+
 /// The series of a block. A failure ends them with a warning, or with an error when that is wanted or
 /// the request itself went too far.
 pub(super) fn series(
@@ -78,6 +106,7 @@ pub(super) fn series(
     card: Card,
     query: &Arc<Query>,
     ask: Ask,
+    here: Here,
 ) -> SeriesStream {
     let (give, take) = mpsc::channel(1);
     let work = Work {
@@ -89,7 +118,13 @@ pub(super) fn series(
         give,
         given: 0,
     };
-    let producer = Producer(inner.ranges.remote().runtime().spawn(work.run()));
+    let runtime = inner.ranges.remote().runtime();
+    let mut run = work.run().boxed();
+    let done = here.0.elapsed() < HERE_TIME && {
+        let _entered = runtime.enter();
+        (&mut run).now_or_never().is_some()
+    };
+    let producer = (!done).then(|| Producer(runtime.spawn(run)));
     let state = (take, producer, None::<Reservation>);
     let batches = stream::unfold(state, |(mut take, producer, held)| async move {
         // What the last batch took is the caller's now.
@@ -141,8 +176,11 @@ fn about(block: &Block, error: StoreError) -> StoreError {
     }
 }
 
-/// Whoever waited for the series is gone.
+/// Whoever waited for the series is gone, or has enough.
 struct Gone;
+
+/// All series that match were read, by this decoder, or no more of them are wanted.
+type Selected = Result<SeriesDecoder, Gone>;
 
 struct Work {
     inner: Arc<Inner>,
@@ -184,31 +222,62 @@ impl Work {
     }
 
     async fn select(&mut self) -> Result<Option<Gone>, StoreError> {
-        let (inner, block, card) = (self.inner.clone(), self.block.clone(), self.card.clone());
+        let key = (self.block.number(), Arc::clone(&self.ask.matchers_text));
+        if self.ask.way == Way::Cheapest
+            && let Some(known) = self.inner.selections.get(&key)
+        {
+            let decoder = self.decoder(Tests::none(), key.0);
+            return Ok(self.read_series(&known, decoder).await?.err());
+        }
+        let Some((plan, tests)) = self.plan().await? else {
+            return Ok(None);
+        };
+        let decoder = self.decoder(tests, key.0);
+        let read = match plan {
+            Plan::Nothing => return Ok(None),
+            Plan::Runs(runs) => self.select_runs(runs, decoder).await?,
+            Plan::Lists(groups) => self.select_lists(groups, decoder).await?,
+        };
+        let decoder = match read {
+            Ok(decoder) => decoder,
+            Err(gone) => return Ok(Some(gone)),
+        };
+        // Where most of what was read matches, knowing the places saves nothing.
+        if let (tested, Some(passed)) = decoder.passed()
+            && tested > 2 * passed.len()
+        {
+            let bytes = size_of_val(passed.as_slice()) + key.1.len();
+            self.inner.selections.insert(key, passed.into(), bytes);
+        }
+        Ok(None)
+    }
+
+    /// What has to be read of the index; nothing when no series can match.
+    async fn plan(&self) -> Result<Option<(Plan, Tests)>, StoreError> {
+        let (inner, block) = (self.inner.clone(), self.block.clone());
         let (matchers, way) = (self.ask.matchers.clone(), self.ask.way);
-        let planned = self.inner.blocking(move || {
-            let Some(mut tests) = Tests::new(&card, &matchers)? else {
+        let planned = move |card: &Card| {
+            let Some(mut tests) = Tests::new(card, &matchers)? else {
                 return Ok(None);
             };
             let cost = IndexCost {
                 inner: &inner,
                 block: &block,
             };
-            let plan = plan(&card, &mut tests, &cost, way)?;
+            let plan = plan(card, &mut tests, &cost, way)?;
             Ok::<_, Error>(Some((plan, tests)))
-        });
-        let Some((plan, tests)) = planned.await?? else {
-            return Ok(None);
         };
+        if let Some(planned) = self.card.at_hand(&planned)? {
+            return Ok(planned);
+        }
+        let card = self.card.clone();
+        Ok(self.inner.blocking(move || planned(&card)).await??)
+    }
+
+    fn decoder(&self, tests: Tests, number: u64) -> SeriesDecoder {
         let name = self.block.index().path.to_string();
         let known = Arc::clone(&self.inner.known);
-        let (range, number) = (self.ask.range, self.block.number());
-        let decoder = SeriesDecoder::new(name, &self.card, tests, range, known, number);
-        match plan {
-            Plan::Nothing => Ok(None),
-            Plan::Runs(runs) => self.select_runs(runs, decoder).await,
-            Plan::Lists(groups) => self.select_lists(groups, decoder).await,
-        }
+        SeriesDecoder::new(name, &self.card, tests, self.ask.range, known, number)
     }
 
     /// Reads stretches of series window by window.
@@ -216,7 +285,7 @@ impl Work {
         &mut self,
         runs: Vec<Range<u64>>,
         mut decoder: SeriesDecoder,
-    ) -> Result<Option<Gone>, StoreError> {
+    ) -> Result<Selected, StoreError> {
         let index = self.block.index();
         let mut memory = self.query.budget.reservation("a window of series");
         for run in runs {
@@ -257,31 +326,40 @@ impl Work {
                 }
                 (at, window) = (next, usual);
                 if let Some(gone) = self.pass_on(matched).await? {
-                    return Ok(Some(gone));
+                    return Ok(Err(gone));
                 }
             }
         }
-        Ok(None)
+        Ok(Ok(decoder))
     }
 
     /// Reads lists of series, and then the series that are in all of them.
     async fn select_lists(
         &mut self,
         groups: Vec<Vec<Pair>>,
-        mut decoder: SeriesDecoder,
-    ) -> Result<Option<Gone>, StoreError> {
+        decoder: SeriesDecoder,
+    ) -> Result<Selected, StoreError> {
         let mut memory = self.query.budget.reservation("lists of series");
         let bytes: u64 = groups.iter().flatten().map(|it| it.bytes).sum();
         memory
             .grow_to(to_usize(bytes.saturating_mul(2)))
             .map_err(over_budget)?;
         let series = self.intersection(&groups).await?;
-        let index = self.block.index();
         let v1 = self.card.root().index_v1;
+        let offset_of = |it: &SeriesRef| u64::from(it.0) * if v1 { 1 } else { 16 };
+        let offsets: Vec<u64> = series.iter().map(offset_of).collect();
+        self.read_series(&offsets, decoder).await
+    }
+
+    /// Reads the series that begin at these offsets, which are in ascending order.
+    async fn read_series(
+        &mut self,
+        offsets: &[u64],
+        mut decoder: SeriesDecoder,
+    ) -> Result<Selected, StoreError> {
+        let index = self.block.index();
         let end = self.card.root().series_end;
-        for some in series.chunks(SERIES_AT_A_TIME) {
-            let offset_of = |it: &SeriesRef| u64::from(it.0) * if v1 { 1 } else { 16 };
-            let offsets: Vec<u64> = some.iter().map(offset_of).collect();
+        for offsets in offsets.chunks(SERIES_AT_A_TIME) {
             if let Some(outside) = offsets.iter().find(|it| **it >= end) {
                 let name = index.path.to_string();
                 return Err(DecodeError::Truncated
@@ -289,7 +367,7 @@ impl Work {
                     .into());
             }
             let mut guess = SERIES_BYTES_GUESS;
-            let mut left = offsets;
+            let mut left = offsets.to_vec();
             let mut matched = Matched::default();
             // From one on that is longer than expected they are read once more.
             while let Some(first) = left.first().copied() {
@@ -338,10 +416,10 @@ impl Work {
                 }
             }
             if let Some(gone) = self.pass_on(matched).await? {
-                return Ok(Some(gone));
+                return Ok(Err(gone));
             }
         }
-        Ok(None)
+        Ok(Ok(decoder))
     }
 
     /// The series that are in some list of each group.

@@ -87,12 +87,15 @@ proptest! {
             fixture.gateway(GatewayConfig { way, ..fixture.config() })
         });
         for (matchers, from, len) in requests {
-            let request = SeriesRequest::new(matchers, TimeRange::new(from, from + len));
-            let expected = fixture.naive(&gateways[0], &request);
-            for gateway in &gateways {
-                let (got, remarks) = drain(gateway.series(request.clone())).unwrap();
-                prop_assert_eq!(&got, &expected, "{:?}", &request);
-                prop_assert_eq!(remarks, Vec::<String>::new());
+            // What is remembered of a selection holds for another range, too.
+            for range in [TimeRange::new(from, from + len), TimeRange::new(0, 3000)] {
+                let request = SeriesRequest::new(matchers.clone(), range);
+                let expected = fixture.naive(&gateways[0], &request);
+                for gateway in &gateways {
+                    let (got, remarks) = drain(gateway.series(request.clone())).unwrap();
+                    prop_assert_eq!(&got, &expected, "{:?}", &request);
+                    prop_assert_eq!(remarks, Vec::<String>::new());
+                }
             }
         }
     }
