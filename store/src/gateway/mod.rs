@@ -21,6 +21,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -193,23 +194,31 @@ impl Gateway {
 
     /// Replaces the list of blocks. What is known of blocks that stay is kept; requests that run go on
     /// with the list they began with.
-    pub fn set_blocks<'a>(&self, known: impl IntoIterator<Item = &'a Summary>) {
+    pub fn set_blocks<'a>(&self, known: impl IntoIterator<Item = &'a Summary>) -> Changed {
+        let mut changed = Changed::default();
         let before = self.inner.catalog();
         let old = before.sets.iter().flat_map(BlockSet::blocks);
         let mut old: HashMap<Ulid, &Arc<Block>> = old.map(|it| (it.id, it)).collect();
         let mut blocks = HashMap::new();
         for known in known {
-            let same = old.remove(&known.id);
-            let block = match same.filter(|it| it.labels == known.labels) {
+            let before = old.remove(&known.id);
+            let same = before.filter(|it| it.labels == known.labels);
+            let block = match same {
                 Some(block) => Arc::clone(block),
-                None => Arc::new(Block::new(known)),
+                None => {
+                    changed.loaded += 1;
+                    changed.dropped += u64::from(before.is_some());
+                    Arc::new(Block::new(known))
+                }
             };
             blocks.insert(block.id, block);
         }
         let sets = BlockSet::all_of(blocks.into_values());
         let gone: HashSet<Ulid> = old.into_keys().collect();
+        changed.dropped += gone.len() as u64;
         self.inner.ranges.cache().forget(&gone);
         *self.inner.catalog.write() = Arc::new(Catalog { sets });
+        changed
     }
 
     /// Removes the cards of blocks that are not served from the data directory, and gives their number.
@@ -272,6 +281,13 @@ impl Gateway {
         &self.inner.stats
     }
 
+    /// How many requests for series are running; further ones wait when there are
+    /// [`GatewayConfig::concurrency`].
+    pub fn running(&self) -> usize {
+        let all = self.inner.config.concurrency;
+        all.saturating_sub(self.inner.gate.available_permits())
+    }
+
     /// The cache, for its counters.
     pub fn cache(&self) -> &PageCache {
         self.inner.ranges.cache()
@@ -294,6 +310,15 @@ impl Gateway {
         let series = stream::once(open(inner, query, request)).try_flatten();
         (series.boxed(), stats)
     }
+}
+
+/// How a list of blocks differs from the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Blocks that are new, or changed.
+    pub loaded: u64,
+    /// Blocks that are gone, or were replaced by what they have changed to.
+    pub dropped: u64,
 }
 
 /// What one request has read so far.
@@ -374,7 +399,13 @@ async fn open(
 ) -> Result<SeriesStream, StoreError> {
     let gate = Arc::clone(&inner.gate);
     let closed = |_| StoreError::Unavailable("shutting down".to_owned());
+    let came = Instant::now();
     let permit = gate.acquire_owned().await.map_err(closed)?;
+    let waited_us = u64::try_from(came.elapsed().as_micros()).unwrap_or(u64::MAX);
+    query
+        .stats
+        .gate_waited_us
+        .fetch_add(waited_us, Ordering::Relaxed);
     let account = Account {
         inner: Arc::clone(&inner),
         query: Arc::clone(&query),

@@ -76,6 +76,14 @@ stats! {
     chunks_fetches,
     /// Chunks that were longer than expected and were read once more.
     chunk_refetches,
+    /// Microseconds until it was its turn.
+    gate_waited_us,
+    /// Times that too many series matched.
+    series_refused,
+    /// Times that these had too many chunks.
+    chunks_refused,
+    /// Times that too many bytes had to be fetched.
+    bytes_refused,
 }
 
 /// What is being read.
@@ -114,13 +122,16 @@ impl Query {
 
     /// Counts series of a block that match, and their chunks.
     pub(super) fn matched(&self, series: u64, chunks: u64) -> Result<(), StoreError> {
+        let stats = &self.stats;
         reserve(&self.series, series, self.limits.touched_series)
+            .inspect_err(|_| count(&stats.series_refused))
             .map_err(|why| StoreError::LimitExceeded(format!("exceeded series limit: {why}")))?;
         let limit = match self.limits.samples {
             0 => 0,
             samples => (samples / SAMPLES_PER_CHUNK).max(1),
         };
         reserve(&self.chunks, chunks, limit)
+            .inspect_err(|_| count(&stats.chunks_refused))
             .map_err(|why| StoreError::LimitExceeded(format!("exceeded chunks limit: {why}")))
     }
 
@@ -139,10 +150,12 @@ impl Query {
         let fetched = tally.fetched_bytes.load(Ordering::Relaxed);
         bytes.fetch_add(fetched, Ordering::Relaxed);
         fetches.fetch_add(tally.requests.load(Ordering::Relaxed), Ordering::Relaxed);
-        reserve(&self.bytes, fetched, self.limits.downloaded_bytes).map_err(|why| {
-            let text = format!("exceeded bytes limit while fetching {name}: {why}");
-            StoreError::LimitExceeded(text)
-        })
+        reserve(&self.bytes, fetched, self.limits.downloaded_bytes)
+            .inspect_err(|_| count(&stats.bytes_refused))
+            .map_err(|why| {
+                let text = format!("exceeded bytes limit while fetching {name}: {why}");
+                StoreError::LimitExceeded(text)
+            })
     }
 
     /// Counts what is given to the caller.
@@ -160,6 +173,10 @@ impl Query {
         reserve(&self.given_samples, samples, self.limits.request_samples)
             .map_err(|why| StoreError::LimitExceeded(format!("failed to send samples: {why}")))
     }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 fn reserve(counter: &AtomicU64, count: u64, limit: u64) -> Result<(), String> {
