@@ -77,7 +77,7 @@ pub(crate) fn run(flags: SidecarFlags, listed: BTreeMap<String, String>) -> anyh
             tracing::info!(
                 http = %flags.http.http_address,
                 grpc = %flags.grpc.grpc_address,
-                prometheus = flags.prometheus.url,
+                prometheus = %parts.prometheus,
                 version = env!("CARGO_PKG_VERSION"),
                 "ready"
             );
@@ -115,6 +115,8 @@ pub(crate) fn run(flags: SidecarFlags, listed: BTreeMap<String, String>) -> anyh
 struct Parts {
     ready: Arc<AtomicBool>,
     router: Router,
+    /// Where it is, as it may be shown.
+    prometheus: String,
     sidecar: Sidecar,
     reloader: Reloader,
     shipping: Option<Shipping>,
@@ -144,6 +146,7 @@ impl Parts {
         let reloader_metrics = ReloaderMetrics::new(&mut registry, watched.method.name());
         let reloader = Reloader::new(watched, Arc::clone(&peer), clock, reloader_metrics);
         let shipping = shipping(&flags.shipper, flags, &peer, &mut registry)?;
+        let prometheus = peer.client().shown_url().to_string();
         let config = sidecar_config(flags, shipping.is_some());
         let sidecar = Sidecar::new(config, peer, Arc::clone(&ready), metrics);
         let about = Common {
@@ -157,6 +160,7 @@ impl Parts {
         Ok(Parts {
             ready,
             router: common::router(about, Router::new()),
+            prometheus,
             sidecar,
             reloader,
             shipping,

@@ -75,11 +75,24 @@ pub(crate) fn listed(matches: &ArgMatches) -> BTreeMap<String, String> {
             let value = if is_secret {
                 "<REDACTED>".to_owned()
             } else {
-                value
+                without_password(&value)
             };
             Some((name, value))
         })
         .collect()
+}
+
+/// A value whose password is covered, when it is a URL with one.
+fn without_password(value: &str) -> String {
+    let covered = || {
+        let (scheme, rest) = value.split_once("://")?;
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        let (user, host) = authority.rsplit_once('@')?;
+        let (name, _password) = user.split_once(':')?;
+        Some(format!("{scheme}://{name}:xxxxx@{host}{path}"))
+    };
+    covered().unwrap_or_else(|| value.to_owned())
 }
 
 /// The parts that can be run.

@@ -106,3 +106,15 @@ fn all_flags_are_listed() {
     }
     assert!(listed.is_sorted());
 }
+
+#[test]
+fn passwords_in_urls_are_covered() {
+    let check = |value: &str, expected: &str| {
+        assert_eq!(super::without_password(value), expected);
+    };
+    check("http://a:b@c:9090/d?e#f", "http://a:xxxxx@c:9090/d?e#f");
+    check("http://a:b@c@d", "http://a:xxxxx@d");
+    for same in ["http://a:9090/b:c@d", "http://a@b:1", "1:2@3", ""] {
+        check(same, same);
+    }
+}

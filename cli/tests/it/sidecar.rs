@@ -423,6 +423,20 @@ fn a_prometheus_without_external_labels_is_an_error() {
 }
 
 #[test]
+fn a_password_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "http://user:sesame@127.0.0.1:1";
+    let sidecar = Component::sidecar_unready(url, dir.path(), &[]);
+    eventually("why it waits", || {
+        let said = "GET http://user:xxxxx@127.0.0.1:1/api/v1/status/buildinfo";
+        sidecar.server.process.log().contains(said).then_some(())
+    });
+    let shown = sidecar.server.get("/api/v1/status/flags", &[]);
+    let all = shown.text().unwrap() + &sidecar.server.process.log();
+    assert!(!all.contains("sesame"), "{all}");
+}
+
+#[test]
 fn prometheus_goes_and_comes_back() {
     let Some(binary) = peer("prometheus") else {
         return;

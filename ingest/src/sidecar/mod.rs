@@ -140,13 +140,12 @@ impl Sidecar {
         };
         // However seldom it is tried: nobody should have to guess why the sidecar is not ready.
         let telling = async {
-            let (began, url) = (tokio::time::Instant::now(), self.peer.client().url("/"));
-            // The rest of it may hold a password.
-            let host = url.host_str().unwrap_or_default();
+            let began = tokio::time::Instant::now();
+            let prometheus = self.peer.client().shown_url();
             loop {
                 tokio::time::sleep(TELL_INTERVAL).await;
                 let waited_s = began.elapsed().as_secs();
-                tracing::info!(host, waited_s, "waiting for Prometheus: {what}");
+                tracing::info!(%prometheus, waited_s, "waiting for Prometheus: {what}");
             }
         };
         tokio::select! {

@@ -129,6 +129,11 @@ impl Client {
         Ok(())
     }
 
+    /// The URL of the Prometheus as it may be shown: without the password.
+    pub fn shown_url(&self) -> Url {
+        shown(&self.base)
+    }
+
     /// The URL of `path`, which begins with a slash.
     pub fn url(&self, path: &str) -> Url {
         let mut url = self.base.clone();
@@ -153,7 +158,7 @@ impl Client {
         if !params.is_empty() {
             url.query_pairs_mut().extend_pairs(params);
         }
-        let what = format!("GET {url}");
+        let what = format!("GET {}", shown(&url));
         let http = self.http.lock().http.clone();
         let response = self.send(http.get(url), &what).await?;
         body(response, &what, ANSWER_BYTES_MAX).await
@@ -170,7 +175,7 @@ impl Client {
     ) -> Result<T, ClientError> {
         let text = self.get(path, params).await?;
         let unexpected = |why: String| ClientError::Unexpected {
-            what: format!("GET {}", self.url(path)),
+            what: format!("GET {}", shown(&self.url(path))),
             why,
         };
         let answer: Envelope<T> =
@@ -194,7 +199,7 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Response, ClientError> {
         let url = self.url(path);
-        let what = format!("POST {url}");
+        let what = format!("POST {}", shown(&url));
         let http = self.http.lock().http.clone();
         let mut request = http.post(url).body(body);
         for (name, value) in headers {
@@ -263,6 +268,16 @@ impl Client {
         value.set_sensitive(true);
         Ok(Some(value))
     }
+}
+
+/// A URL without the password that may stand in it.
+fn shown(url: &Url) -> Url {
+    let mut url = url.clone();
+    if url.password().is_some() {
+        // There is a host, so one can be set.
+        let _always = url.set_password(Some("xxxxx"));
+    }
+    url
 }
 
 impl Certificates {
