@@ -1,6 +1,6 @@
 //! `isobar store`: the blocks of a bucket through the Store API.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +23,6 @@ use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
 use tokio::sync::Notify;
 use tonic::service::Routes;
-use ulid::Ulid;
 
 use crate::blocks::{BlocksApi, Loaded};
 use crate::flags::content::ContentFlags;
@@ -38,6 +37,7 @@ use crate::telemetry::grpc::GrpcMetrics;
 use crate::telemetry::http::HttpRequests;
 use crate::telemetry::process;
 use crate::telemetry::request_log::RequestLog;
+use crate::telemetry::selects::MeasuredGateway;
 use crate::telemetry::store::CountedStore;
 
 /// Most pieces of work that wait for a compute thread.
@@ -142,6 +142,8 @@ pub(crate) fn run(flags: StoreFlags, listed: BTreeMap<String, String>) -> anyhow
 /// The parts of the process, wired.
 struct Parts {
     gateway: Gateway,
+    /// Most requests for series that run at one time.
+    concurrency: usize,
     bucket: Bucket,
     filters: BlockFilters,
     ready: Arc<AtomicBool>,
@@ -239,6 +241,7 @@ impl Parts {
             syncs: SyncMetrics::new(registry, &gateway, flags.consistency_delay.0),
             seen: Notify::new(),
             gateway,
+            concurrency: flags.series_concurrency,
             bucket,
             filters: BlockFilters::of(flags)?,
             ready: Arc::default(),
@@ -247,7 +250,9 @@ impl Parts {
     }
 
     fn services(&self, registry: &mut Registry, log: RequestLog) -> Routes {
-        let store = CountedStore::new(Arc::new(self.gateway.clone()), registry);
+        let concurrency = self.concurrency;
+        let gateway = MeasuredGateway::new(self.gateway.clone(), concurrency, registry);
+        let store = CountedStore::new(Arc::new(gateway), registry);
         let store: Arc<dyn Store> = Arc::new(store);
         let service = StoreService::new(Arc::clone(&store), None, RequestLimits::default());
         let info = InfoService::new("store", store, Apis::default());
@@ -329,15 +334,12 @@ impl Parts {
             tracing::warn!(why, "a mark of a block cannot be read and means nothing");
         }
         let (taken, counts) = fetched.select(&self.filters.at(now), now);
-        let before: HashSet<Ulid> = self.loaded.read().blocks.iter().map(|it| it.id).collect();
-        let new = taken
-            .iter()
-            .filter(|it| !before.contains(&it.meta.id))
-            .count();
-        self.gateway
+        let changed = self
+            .gateway
             .set_blocks(taken.iter().map(|block| &**block.meta));
-        let (loaded, new) = (taken.len() as u64, new as u64);
-        self.syncs.looked(began.elapsed(), counts, loaded, new, now);
+        let loaded = taken.len() as u64;
+        self.syncs
+            .looked(began.elapsed(), counts, loaded, changed, now);
         *self.loaded.write() = Loaded {
             blocks: taken.into_iter().map(|block| block.meta).collect(),
             refreshed_ms: Some(now),

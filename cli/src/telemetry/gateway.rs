@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use isobar_store::block::fetch::Counts;
 use isobar_store::cache::CacheCounts;
-use isobar_store::gateway::Gateway;
+use isobar_store::gateway::{Changed, Gateway};
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -82,23 +82,23 @@ impl SyncMetrics {
         self.seconds.observe(took.as_secs_f64());
     }
 
-    /// The bucket was looked at, and `loaded` blocks of it are served, of which some are new.
+    /// The bucket was looked at, and `loaded` blocks of it are served; what has changed for it.
     pub(crate) fn looked(
         &self,
         took: Duration,
         counts: Counts,
         loaded: u64,
-        new: u64,
+        changed: Changed,
         now_ms: i64,
     ) {
         self.syncs.inc();
         self.seconds.observe(took.as_secs_f64());
         let mut seen = self.seen.lock();
         seen.counts = counts;
-        seen.loads += new;
-        seen.drops += (seen.loaded + new).saturating_sub(loaded);
+        seen.loads += changed.loaded;
+        seen.drops += changed.dropped;
         seen.loaded = loaded;
-        if new > 0 {
+        if changed.loaded > 0 {
             seen.last_load_s = now_ms / 1000;
         }
     }

@@ -8,5 +8,6 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod request_log;
+pub(crate) mod selects;
 pub(crate) mod self_monitoring;
 pub(crate) mod store;
