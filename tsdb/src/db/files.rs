@@ -52,6 +52,27 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     sync_dir(to.parent().unwrap_or(Path::new(".")))
 }
 
+/// Makes a directory whose files are those of another, and all names in it durable.
+pub(crate) fn link_dir(from: &Path, to: &Path) -> Result<(), Error> {
+    create_dir(to)?;
+    for name in names(from)? {
+        let (from, to) = (from.join(&name), to.join(&name));
+        let kind = fs::symlink_metadata(&from).map_err(|e| Error::io("stat", &from, e))?;
+        if kind.is_dir() {
+            link_dir(&from, &to)?;
+        } else {
+            let link = Change::Link {
+                from: &from,
+                to: &to,
+            };
+            announce(link)
+                .and_then(|()| fs::hard_link(&from, &to))
+                .map_err(|e| Error::io("link", &from, e))?;
+        }
+    }
+    sync_dir(to)
+}
+
 /// Writes a file and makes its content durable; its name is so when its directory is synced.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let file = OutFile::create(path).map_err(|e| Error::io("create", path, e))?;

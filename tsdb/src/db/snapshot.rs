@@ -1,6 +1,5 @@
 //! Copies of a database that cost next to nothing: blocks as hard links, the head as blocks.
 
-use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -40,7 +39,7 @@ impl Db {
     fn fill_snapshot(&self, dir: &Path, with_head: bool, agenda: &Agenda) -> Result<(), Error> {
         for block in self.blocks.served().iter() {
             let from = block.reader().dir();
-            link_all(from, &dir.join(block.meta().ulid.to_string()))?;
+            files::link_dir(from, &dir.join(block.meta().ulid.to_string()))?;
         }
         if with_head {
             for tenant in self.head.tenants().all() {
@@ -83,21 +82,6 @@ impl Db {
         }
         Ok(())
     }
-}
-
-/// Makes a directory whose files are those of another.
-fn link_all(from: &Path, to: &Path) -> Result<(), Error> {
-    files::create_dir(to)?;
-    for name in files::names(from)? {
-        let (from, to) = (from.join(&name), to.join(&name));
-        let kind = fs::symlink_metadata(&from).map_err(|e| Error::io("stat", &from, e))?;
-        if kind.is_dir() {
-            link_all(&from, &to)?;
-        } else {
-            fs::hard_link(&from, &to).map_err(|e| Error::io("link", &from, e))?;
-        }
-    }
-    files::sync_dir(to)
 }
 
 /// A time as `20260101T000000Z`.

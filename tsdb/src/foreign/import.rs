@@ -22,6 +22,7 @@ use super::read::{self, CHUNKS_HEAD, Found, WAL, WBL};
 use super::running::open_elsewhere;
 use crate::Error;
 use crate::backfill::{BYTES_MAX_DEFAULT, Backfill, BackfillConfig, Finished};
+use crate::block::writer::TEMPORARY_SUFFIX;
 use crate::block::{BlockMeta, BlockReader};
 use crate::db::blocks::{META_FIELD, meta_fields_of};
 use crate::db::config::DbConfig;
@@ -327,15 +328,15 @@ fn carry_out(config: &DbConfig, journal: Journal) -> Result<Vec<Said>, Error> {
     let root = &config.dir;
     let staging = root.join(STAGING_DIR);
     for ulid in &journal.made {
-        rename_once(&staging.join(ulid), &root.join(ulid))?;
+        move_block(&staging.join(ulid), &root.join(ulid))?;
     }
     let source = root.join(&journal.source);
     for ulid in &journal.moved {
-        let dir = source.join(ulid);
-        if dir.exists() {
-            give_tenant(&dir, &journal)?;
-            rename_once(&dir, &root.join(ulid))?;
+        let (from, to) = (source.join(ulid), root.join(ulid));
+        if from.exists() && !to.exists() {
+            give_tenant(&from, &journal)?;
         }
+        move_block(&from, &to)?;
     }
     for (from, to) in &journal.renamed {
         rename_once(&root.join(from), &root.join(to))?;
@@ -346,6 +347,20 @@ fn carry_out(config: &DbConfig, journal: Journal) -> Result<Vec<Said>, Error> {
 
 fn journal_tenant(journal: &Journal) -> Result<Tenant, Error> {
     Tenant::new(&journal.tenant).map_err(|e| Error::corrupt(JOURNAL_FILE, e.to_string()))
+}
+
+/// Moves a block to the data directory, as far as that is not done. Its files get second names there first:
+/// of a directory that is renamed into another, a file system may lose both names when the power goes.
+fn move_block(from: &Path, to: &Path) -> Result<(), Error> {
+    if !from.exists() {
+        return Ok(());
+    }
+    if !to.exists() {
+        let temporary = to.with_extension(TEMPORARY_SUFFIX.trim_start_matches('.'));
+        files::link_dir(from, &temporary)?;
+        files::rename(&temporary, to)?;
+    }
+    files::remove_dir(from)
 }
 
 /// Renames what has its old name only.
