@@ -7,7 +7,9 @@
 //! ```
 //!
 //! Data time runs as fast as the server takes it, or at `--pace` samples per second. A part of the
-//! pods is replaced by new ones all the time.
+//! pods is replaced by new ones all the time. With `--kind native-histograms` each series is one of
+//! native histograms, and none is replaced; with `--prometheus PATH` that Prometheus gets the same
+//! afterwards, by itself.
 
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
@@ -21,6 +23,7 @@ use clap::Parser;
 use isobar_benches::client;
 use isobar_benches::data::{Pod, SERIES_PER_POD};
 use isobar_benches::encode::Batch;
+use isobar_benches::histograms::HistogramBatch;
 use isobar_benches::host::{machine, stop_servers_on_signals};
 use isobar_benches::server::{Kind, Peer, Server};
 use isobar_model::Clock;
@@ -42,6 +45,12 @@ struct Arguments {
     /// Samples per second; 0 is as fast as the server takes them.
     #[arg(long, default_value_t = 0)]
     pace: u64,
+    /// What the series are.
+    #[arg(long, value_enum, default_value_t = Samples::Floats)]
+    kind: Samples,
+    /// A Prometheus that gets the same afterwards.
+    #[arg(long)]
+    prometheus: Option<PathBuf>,
     /// The isobar program; by default the one that was built beside this program.
     #[arg(long)]
     isobar: Option<PathBuf>,
@@ -50,8 +59,16 @@ struct Arguments {
     parent: PathBuf,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Samples {
+    Floats,
+    NativeHistograms,
+}
+
+/// Series in one request.
+const SERIES_PER_REQUEST: usize = 1000;
 /// Pods in one request.
-const PODS_PER_REQUEST: usize = 1000 / SERIES_PER_POD;
+const PODS_PER_REQUEST: usize = SERIES_PER_REQUEST / SERIES_PER_POD;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -62,12 +79,21 @@ fn main() -> anyhow::Result<()> {
             .context("find this program")?
             .with_file_name("isobar"),
     };
-    let mut server = Server::start(
-        &Peer::new("isobar", Kind::Isobar, binary),
-        &arguments.parent,
-    )?;
     println!("{}", machine());
-    feed(&arguments, &server)?;
+    measure(&arguments, &Peer::new("isobar", Kind::Isobar, binary))?;
+    if let Some(prometheus) = &arguments.prometheus {
+        let mut peer = Peer::new("prometheus", Kind::Prometheus, prometheus.clone());
+        peer.arguments
+            .push("--enable-feature=native-histograms".to_owned());
+        println!("{}", peer.version());
+        measure(&arguments, &peer)?;
+    }
+    Ok(())
+}
+
+fn measure(arguments: &Arguments, peer: &Peer) -> anyhow::Result<()> {
+    let mut server = Server::start(peer, &arguments.parent)?;
+    feed(arguments, &server)?;
     let before = Memory::of(&server)?;
     println!(
         "memory at the end: {before}; {:.2} KB of it resident per active series, peak {:.2} KB",
@@ -111,20 +137,94 @@ impl std::fmt::Display for Memory {
     }
 }
 
+/// The requests of all series.
+enum Load {
+    Pods {
+        batches: Vec<Batch>,
+        pods: usize,
+        due: f64,
+        replaced: usize,
+    },
+    Histograms(Vec<HistogramBatch>),
+}
+
+impl Load {
+    fn new(arguments: &Arguments, start_ms: i64) -> Load {
+        let requests = arguments.series / SERIES_PER_REQUEST;
+        if arguments.kind == Samples::NativeHistograms {
+            let batches = (0..requests).map(|at| {
+                HistogramBatch::new(at * SERIES_PER_REQUEST..(at + 1) * SERIES_PER_REQUEST)
+            });
+            return Load::Histograms(batches.collect());
+        }
+        let batches = (0..requests).map(|at| {
+            let pods = at * PODS_PER_REQUEST..(at + 1) * PODS_PER_REQUEST;
+            Batch::new(pods.map(|it| new_pod(it, start_ms)).collect())
+        });
+        Load::Pods {
+            batches: batches.collect(),
+            pods: requests * PODS_PER_REQUEST,
+            due: 0.0,
+            replaced: 0,
+        }
+    }
+
+    fn requests(&self) -> usize {
+        match self {
+            Load::Pods { batches, .. } => batches.len(),
+            Load::Histograms(batches) => batches.len(),
+        }
+    }
+
+    /// The number of series that were replaced by others until now; some are before `step_ms`.
+    fn replace(&mut self, churn: f64, step_ms: i64) -> usize {
+        let Load::Pods {
+            batches,
+            pods,
+            due,
+            replaced,
+        } = self
+        else {
+            return 0;
+        };
+        *due += *pods as f64 * churn * INTERVAL_MS as f64 / HOUR_MS as f64;
+        while *due >= 1.0 {
+            *due -= 1.0;
+            let (batch, at) = (
+                *replaced / PODS_PER_REQUEST % batches.len(),
+                *replaced % PODS_PER_REQUEST,
+            );
+            batches[batch].replace(at, new_pod(*pods + *replaced, step_ms));
+            *replaced += 1;
+        }
+        *replaced * SERIES_PER_POD
+    }
+
+    /// Body and number of series of a request.
+    fn request(&mut self, at: usize, step_ms: i64) -> anyhow::Result<(Vec<u8>, usize)> {
+        Ok(match self {
+            Load::Pods { batches, .. } => {
+                let batch = &mut batches[at];
+                (batch.next_request(&[step_ms])?.to_vec(), batch.series())
+            }
+            Load::Histograms(batches) => {
+                let batch = &mut batches[at];
+                (batch.next_request(&[step_ms])?.to_vec(), batch.series())
+            }
+        })
+    }
+}
+
+fn new_pod(number: usize, start_ms: i64) -> Pod {
+    Pod::new(1, number, INTERVAL_MS, start_ms)
+}
+
 /// Writes everything, and tells of memory, CPU and time every half hour of data.
 fn feed(arguments: &Arguments, server: &Server) -> anyhow::Result<()> {
     let now_ms = Clock::system().now_ms();
     let steps = arguments.duration_minutes * 60_000 / INTERVAL_MS;
     let start_ms = (now_ms / 1000 * 1000) - steps * INTERVAL_MS;
-    let requests = arguments.series / SERIES_PER_POD / PODS_PER_REQUEST;
-    let mut next_pod = 0;
-    let mut new_pod = |start_ms: i64| {
-        next_pod += 1;
-        Pod::new(1, next_pod - 1, INTERVAL_MS, start_ms)
-    };
-    let mut batches: Vec<Batch> = (0..requests)
-        .map(|_| Batch::new((0..PODS_PER_REQUEST).map(|_| new_pod(start_ms)).collect()))
-        .collect();
+    let mut load = Load::new(arguments, start_ms);
     let client = client::client()?;
     let url = server.write_url();
 
@@ -133,9 +233,6 @@ fn feed(arguments: &Arguments, server: &Server) -> anyhow::Result<()> {
     let mut took: [Vec<Duration>; 2] = Default::default();
     let began = Instant::now();
     let mut sent: u64 = 0;
-    let pods = requests * PODS_PER_REQUEST;
-    let per_step = pods as f64 * arguments.churn * INTERVAL_MS as f64 / HOUR_MS as f64;
-    let (mut due, mut replaced) = (0.0, 0);
     std::thread::scope(|scope| {
         let (writing, ended) = (&*writing, &*ended);
         scope.spawn(move || {
@@ -146,29 +243,20 @@ fn feed(arguments: &Arguments, server: &Server) -> anyhow::Result<()> {
         });
         let all = (0..steps).try_for_each(|step| {
             let step_ms = start_ms + step * INTERVAL_MS;
-            due += per_step;
-            while due >= 1.0 {
-                due -= 1.0;
-                let (batch, at) = (
-                    replaced / PODS_PER_REQUEST % requests,
-                    replaced % PODS_PER_REQUEST,
-                );
-                batches[batch].replace(at, new_pod(step_ms));
-                replaced += 1;
-            }
-            for batch in &mut batches {
-                let body = batch.next_request(&[step_ms])?.to_vec();
+            let replaced = load.replace(arguments.churn, step_ms);
+            for at in 0..load.requests() {
+                let (body, series) = load.request(at, step_ms)?;
                 let before = writing.load(Ordering::Relaxed);
                 let at = Instant::now();
                 client::post(&client, &url, body)?;
                 let while_writing = before || writing.load(Ordering::Relaxed);
                 took[usize::from(while_writing)].push(at.elapsed());
-                sent += batch.series() as u64;
+                sent += series as u64;
                 pause(arguments.pace, sent, began);
             }
             if (step + 1) % 120 == 0 {
                 println!(
-                    "{} min of data, {:.0} s: {sent} samples, {} pods replaced, {:.2} us CPU per sample, {}",
+                    "{} min of data, {:.0} s: {sent} samples, {} series replaced, {:.2} us CPU per sample, {}",
                     (step + 1) * INTERVAL_MS / 60_000,
                     began.elapsed().as_secs_f64(),
                     replaced,
