@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use isobar_model::histogram::{Buckets, CUSTOM_SCHEMA, Layout};
+use isobar_model::histogram::{Buckets, CUSTOM_SCHEMA, CounterReset, Layout};
+use isobar_model::sample::is_stale;
 use isobar_model::{Columns, FloatHistogram, TimeRange};
 
 use super::write::{BitWriter, Delta, XorFloat};
@@ -235,6 +236,51 @@ impl HistogramAppender {
         }
     }
 
+    /// The last sample, but for its hint. Buckets of the chunk that it did not have are there with no
+    /// observations. `None` when there is no sample.
+    pub(crate) fn newest(&self) -> Option<FloatHistogram> {
+        self.range()?;
+        let sum = self.sum.value;
+        if is_stale(sum) {
+            return Some(FloatHistogram::stale());
+        }
+        let layout = &self.layout;
+        let middle = layout.positive.len();
+        let ([count, zero_count], mut positive) = match &self.numbers {
+            Numbers::Integer { totals, buckets } => {
+                let mut before = 0_i64;
+                let counts = buckets.iter().enumerate().map(|(at, bucket)| {
+                    let base = if at == middle { 0 } else { before };
+                    before = base.wrapping_add(bucket.value);
+                    before as f64
+                });
+                let counts = counts.collect::<Vec<f64>>();
+                (totals.map(|total| total.value as f64), counts)
+            }
+            Numbers::Float { totals, buckets } => {
+                let counts = buckets.iter().map(|bucket| bucket.value).collect();
+                (totals.map(|total| total.value), counts)
+            }
+        };
+        let negative = positive.split_off(middle.min(positive.len()));
+        Some(FloatHistogram {
+            hint: CounterReset::Unknown,
+            schema: layout.schema,
+            zero_threshold: layout.zero_threshold,
+            zero_count,
+            count,
+            sum,
+            positive: Buckets::of_layout(Arc::clone(&layout.positive), positive)?,
+            negative: Buckets::of_layout(Arc::clone(&layout.negative), negative)?,
+            custom: Arc::clone(&layout.custom),
+        })
+    }
+
+    /// The bytes of the chunk as it is.
+    pub(crate) fn byte_count(&self) -> usize {
+        self.bits.bytes.len()
+    }
+
     /// The number of samples.
     pub(crate) fn sample_count(&self) -> u16 {
         self.samples
@@ -398,7 +444,6 @@ fn custom_bound(bits: &mut BitWriter, bound: f64) {
 mod tests {
     use super::*;
     use crate::chunks::histogram::encode;
-    use isobar_model::histogram::CounterReset;
     use proptest::prelude::*;
 
     proptest! {
@@ -444,6 +489,11 @@ mod tests {
                     appender = HistogramAppender::resume(&chunk).unwrap().unwrap().0;
                 }
                 appender.append(*time_ms, histogram);
+                let mut newest = appender.newest().unwrap();
+                newest.compact();
+                let mut sent = (**histogram).clone();
+                sent.compact();
+                prop_assert_eq!(newest, sent);
             }
             prop_assert_eq!(appender.into_chunk(), expected.into_iter().next());
         }

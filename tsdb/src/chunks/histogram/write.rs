@@ -3,6 +3,9 @@
 
 use super::bits::VARBIT_WIDTHS;
 
+/// At least this many bytes are added when there is no room.
+const GROWTH_MIN: usize = 64;
+
 /// Writes bits from the most significant on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BitWriter {
@@ -17,6 +20,11 @@ impl BitWriter {
         let mut left = count;
         while left > 0 {
             if self.free == 0 {
+                if self.bytes.len() == self.bytes.capacity() {
+                    // By a quarter, not by all: of many series the chunk is open most of the time.
+                    self.bytes
+                        .reserve_exact((self.bytes.len() / 4).max(GROWTH_MIN));
+                }
                 self.bytes.push(0);
                 self.free = 8;
             }

@@ -1,7 +1,8 @@
 //! One series of the head: the chunk that is being written and those that are sealed.
 //!
-//! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, and at the end of the block range
-//! it began in, so that no chunk crosses the border between two blocks.
+//! A chunk is sealed when it has [`CHUNK_SAMPLES_MAX`] samples, one of histograms when it has a size,
+//! and both at the end of the block range they began in, so that no chunk crosses the border between
+//! two blocks.
 
 mod delete;
 mod extra;
