@@ -176,7 +176,8 @@ pub(super) fn seconds(ms: i64) -> String {
     format!("{sign}{}.{:03}", ms / 1000, ms % 1000)
 }
 
-/// Matchers as a selector of a query.
+/// Matchers as a selector of a query. Prometheus refuses those that fit a series without any label, and all
+/// its series have a name.
 fn selector(matchers: &[Matcher]) -> String {
     let mut text = String::from("{");
     for (i, matcher) in matchers.iter().enumerate() {
@@ -185,6 +186,9 @@ fn selector(matchers: &[Matcher]) -> String {
         }
         // Writing to a text cannot go wrong.
         let _written = write!(text, "{matcher}");
+    }
+    if !matchers.is_empty() && matchers.iter().all(|it| it.matches("")) {
+        text.push_str(", __name__!=\"\"");
     }
     text.push('}');
     text
@@ -219,5 +223,7 @@ mod tests {
             ("end", "1.500".to_owned()),
         ];
         assert_eq!(params, expected);
+        let all = [Matcher::equal("a", "")];
+        assert_eq!(selector(&all), "{a=\"\", __name__!=\"\"}");
     }
 }
