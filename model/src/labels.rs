@@ -61,6 +61,26 @@ impl Labels {
         Labels(Arc::from(scratch.as_str()))
     }
 
+    /// The set with the label `name`, in place of the one of this name if there is one, and whether it is
+    /// the last of the set. The value must not be empty. `scratch` is as in [`Labels::from_sorted`].
+    pub fn with(&self, name: &str, value: &str, scratch: &mut String) -> (Labels, bool) {
+        let mut pairs = self.iter();
+        let (begin, end) = loop {
+            let begin = pairs.at;
+            match pairs.next().map(|(other, _)| other.cmp(name)) {
+                Some(Ordering::Less) => {}
+                Some(Ordering::Equal) => break (begin, pairs.at),
+                Some(Ordering::Greater) | None => break (begin, begin),
+            }
+        };
+        scratch.clear();
+        scratch.push_str(&self.0[..begin]);
+        push_text(scratch, name);
+        push_text(scratch, value);
+        scratch.push_str(&self.0[end..]);
+        (Labels(Arc::from(scratch.as_str())), end == self.0.len())
+    }
+
     /// Whether the set has no labels.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -346,6 +366,22 @@ mod tests {
             labels.without_metric_name().to_string(),
             r#"{a="1", b="2"}"#
         );
+    }
+
+    #[test]
+    fn one_label_more() {
+        let check = |name: &str, expected: &str, expect_last: bool| {
+            let labels = Labels::from_pairs([("b", "2"), ("d", "4")]);
+            let (labels, last) = labels.with(name, "new", &mut String::from("rest"));
+            assert_eq!((labels.to_string().as_str(), last), (expected, expect_last));
+        };
+        check("a", r#"{a="new", b="2", d="4"}"#, false);
+        check("b", r#"{b="new", d="4"}"#, false);
+        check("c", r#"{b="2", c="new", d="4"}"#, false);
+        check("d", r#"{b="2", d="new"}"#, true);
+        check("e", r#"{b="2", d="4", e="new"}"#, true);
+        let (labels, last) = Labels::default().with("a", "new", &mut String::new());
+        assert_eq!((labels, last), (Labels::from_pairs([("a", "new")]), true));
     }
 
     #[test]

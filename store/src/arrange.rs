@@ -261,15 +261,8 @@ impl AddLabel {
             out.push(held.series);
         }
         let before = series.labels;
-        let smaller = before
-            .iter()
-            .take_while(|(name, _)| *name < self.name.as_str());
-        let at = smaller.count();
-        let held = at == before.len();
-        let pair = (self.name.as_str(), self.value.as_str());
-        let (head, tail) = (before.iter().take(at), before.iter().skip(at));
-        let tail = tail.filter(|(name, _)| *name != self.name);
-        series.labels = Labels::from_sorted(head.chain([pair]).chain(tail), &mut self.scratch);
+        let (labels, held) = before.with(&self.name, &self.value, &mut self.scratch);
+        series.labels = labels;
         if held {
             self.held.push(Held { before, series });
         } else {

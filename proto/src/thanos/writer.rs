@@ -91,15 +91,19 @@ impl ChunkContent<'_> {
 #[derive(Debug, Default)]
 pub struct SeriesWriter {
     out: Vec<u8>,
+    /// The labels of the series that is being written.
+    labels: Vec<u8>,
     /// What the last message took, which is about what the next one takes.
     usual: usize,
 }
 
 impl SeriesWriter {
-    /// A message of one series.
-    pub fn one(labels: &Labels, chunks: &[ChunkParts<'_>]) -> SeriesResponse {
-        let mut out = Vec::with_capacity(series_len(labels, chunks));
-        put_series(labels, chunks, &mut out);
+    /// A message of one series, whatever else was added.
+    pub fn one(&mut self, labels: &Labels, chunks: &[ChunkParts<'_>]) -> SeriesResponse {
+        self.put_labels(labels);
+        let mut out = Vec::with_capacity(self.labels.len() + chunks_len(chunks));
+        out.extend_from_slice(&self.labels);
+        put_chunks(chunks, &mut out);
         SeriesResponse {
             result: Some(Result::Written(Written::series(Bytes::from(out)))),
         }
@@ -110,10 +114,23 @@ impl SeriesWriter {
         if self.out.is_empty() {
             self.out.reserve(self.usual);
         }
-        let len = series_len(labels, chunks);
+        self.put_labels(labels);
+        let len = self.labels.len() + chunks_len(chunks);
         self.out.reserve(field_len(len));
         put_len(SERIES, len, &mut self.out);
-        put_series(labels, chunks, &mut self.out);
+        self.out.extend_from_slice(&self.labels);
+        put_chunks(chunks, &mut self.out);
+    }
+
+    /// Walks the labels once, which takes longer than copying them.
+    fn put_labels(&mut self, labels: &Labels) {
+        let out = &mut self.labels;
+        out.clear();
+        for (name, value) in labels.iter() {
+            put_len(LABELS, label_len(name, value), out);
+            put_bytes(NAME, name.as_bytes(), out);
+            put_bytes(VALUE, value.as_bytes(), out);
+        }
     }
 
     /// The bytes of the series so far.
@@ -172,10 +189,9 @@ fn chunk_len(chunk: &ChunkParts<'_>) -> usize {
     len
 }
 
-fn series_len(labels: &Labels, chunks: &[ChunkParts<'_>]) -> usize {
-    let labels = labels.iter().map(|(n, v)| field_len(label_len(n, v)));
+fn chunks_len(chunks: &[ChunkParts<'_>]) -> usize {
     let chunks = chunks.iter().map(|chunk| field_len(chunk_len(chunk)));
-    labels.sum::<usize>() + chunks.sum::<usize>()
+    chunks.sum()
 }
 
 #[inline]
@@ -220,13 +236,8 @@ fn put_number(field: u32, number: u64, out: &mut Vec<u8>) {
     }
 }
 
-/// The fields of a `Series`.
-fn put_series(labels: &Labels, chunks: &[ChunkParts<'_>], out: &mut Vec<u8>) {
-    for (name, value) in labels.iter() {
-        put_len(LABELS, label_len(name, value), out);
-        put_bytes(NAME, name.as_bytes(), out);
-        put_bytes(VALUE, value.as_bytes(), out);
-    }
+/// The chunks of a `Series`.
+fn put_chunks(chunks: &[ChunkParts<'_>], out: &mut Vec<u8>) {
     for chunk in chunks {
         put_len(CHUNKS, chunk_len(chunk), out);
         put_number(MIN_TIME, chunk.min_time as u64, out);
@@ -326,7 +337,7 @@ mod tests {
     fn written_as_the_messages_are() {
         let (labels, chunks, message) = sample(3);
         check(
-            &SeriesWriter::one(&labels, &chunks),
+            &SeriesWriter::default().one(&labels, &chunks),
             Result::Series(message),
         );
         let mut writer = SeriesWriter::default();
@@ -343,7 +354,7 @@ mod tests {
         }
         let (labels, chunks) = (Labels::default(), Vec::new());
         check(
-            &SeriesWriter::one(&labels, &chunks),
+            &SeriesWriter::default().one(&labels, &chunks),
             Result::Series(Series::default()),
         );
     }
@@ -365,7 +376,9 @@ mod tests {
     #[test]
     fn any_bytes_are_read_or_refused() {
         let (labels, chunks, _) = sample(2);
-        let bytes = SeriesWriter::one(&labels, &chunks).encode_to_vec();
+        let bytes = SeriesWriter::default()
+            .one(&labels, &chunks)
+            .encode_to_vec();
         for end in 0..bytes.len() {
             let _read_or_refused = SeriesResponse::decode(&bytes[..end]);
         }

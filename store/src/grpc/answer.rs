@@ -83,7 +83,7 @@ impl Batcher {
             })
             .collect();
         if self.per_message <= 1 {
-            out.push(SeriesWriter::one(&series.labels, &parts));
+            out.push(self.waiting.one(&series.labels, &parts));
             return Ok(());
         }
         self.waiting.push(&series.labels, &parts);
