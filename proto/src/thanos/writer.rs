@@ -196,18 +196,25 @@ fn chunks_len(chunks: &[ChunkParts<'_>]) -> usize {
 
 #[inline]
 fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+    if number < 0x80 {
+        out.push(number as u8);
+        return;
+    }
     let mut bytes = [0; 10];
-    let mut len = 1;
+    let mut len = 0;
     for byte in &mut bytes {
-        *byte = (number & 0x7f) as u8;
+        *byte = (number & 0x7f) as u8 | 0x80;
+        len += 1;
         number >>= 7;
         if number == 0 {
+            *byte &= 0x7f;
             break;
         }
-        *byte |= 0x80;
-        len += 1;
     }
-    out.extend_from_slice(bytes.get(..len).unwrap_or_default());
+    // Of a length that the compiler knows, so that it takes no call.
+    let end = out.len() + len;
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
 }
 
 #[inline]
