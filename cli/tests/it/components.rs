@@ -8,6 +8,7 @@ use std::process::Command;
 
 use isobar_model::sample::is_stale;
 use isobar_model::{Columns, FloatHistogram, Labels, TimeRange};
+use isobar_promql::value::Value as QueryValue;
 use isobar_proto::thanos::store_client::StoreClient;
 use isobar_proto::thanos::{LabelMatcher, Series, SeriesRequest, series_response};
 use isobar_tsdb::chunks::{Chunk, Encoding};
@@ -195,10 +196,15 @@ pub(crate) fn samples_said(
     time: &str,
     external: &[(&str, &str)],
 ) -> Samples {
+    samples_in(&prometheus.query(query, time)["result"], external)
+}
+
+/// The samples of a matrix in an answer, with external labels added.
+pub(crate) fn samples_in(matrix: &Value, external: &[(&str, &str)]) -> Samples {
     let float = |it: &Value| -> f64 { it.as_str().unwrap().parse().unwrap() };
     let time_of = |pair: &Value| (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
     let mut all = Samples::new();
-    for one in prometheus.query(query, time)["result"].as_array().unwrap() {
+    for one in matrix.as_array().unwrap() {
         let metric = one["metric"].as_object().unwrap();
         let own = metric
             .iter()
@@ -216,6 +222,23 @@ pub(crate) fn samples_said(
         }
         samples.sort_unstable();
         all.insert(labels, samples);
+    }
+    all
+}
+
+/// The samples of a value of our own engine.
+pub(crate) fn samples_answered(value: &QueryValue) -> Samples {
+    let QueryValue::Matrix(matrix) = value else {
+        panic!("no matrix: {value:?}")
+    };
+    let mut all = Samples::new();
+    for one in matrix {
+        let floats = one.columns.timestamps.iter().zip(&one.columns.values);
+        let mut samples: Vec<_> = floats.map(|(ms, it)| (*ms, bits([*it]))).collect();
+        let histograms = one.columns.histograms.iter();
+        samples.extend(histograms.map(|(ms, it)| (*ms, histogram_bits(it))));
+        samples.sort_unstable();
+        all.insert(one.labels.to_string(), samples);
     }
     all
 }

@@ -1,7 +1,7 @@
 //! The whole way of a sample with real programs: a Prometheus, `isobar sidecar` beside it, a bucket behind
 //! a real S3 API, and `isobar store` over the bucket. Whoever asks sidecar and store gets, sample by
-//! sample, what Prometheus says itself; and a sidecar that is killed at any write leaves each block in
-//! the bucket complete or absent.
+//! sample, what Prometheus says itself, and queries over both together give its answers. A sidecar that is
+//! killed at any write leaves each block in the bucket complete or absent.
 //!
 //! The Prometheus on the path is used, and the newer one that `ISOBAR_PEER_PROMETHEUS` names.
 
@@ -14,11 +14,20 @@ use isobar_model::histogram::Buckets;
 use isobar_model::sample::STALE_NAN_BITS;
 use isobar_model::{Columns, FloatHistogram, Labels, TimeRange};
 use isobar_proto::thanos::LabelMatcher;
+use isobar_query::engine::{Config, Engine, QueryOptions};
+use isobar_query::metrics::EngineMetrics;
+use isobar_store::Store;
+use isobar_store::compute::Pool;
+use isobar_store::grpc::RemoteStore;
 use isobar_store::testing::s3::{Held, S3Server};
+use isobar_store::union::Union;
+use prometheus_client::registry::Registry;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::components::{Component, asked, matcher, samples_of, samples_said};
+use crate::components::{
+    Component, asked, matcher, samples_answered, samples_in, samples_of, samples_said,
+};
 use crate::harness::{Server, eventually};
 use crate::peers::{block_dirs, prometheus};
 use crate::sidecar::binaries;
@@ -67,7 +76,7 @@ fn history() -> Vec<(Labels, Columns)> {
         ..Columns::default()
     };
     let mut all = vec![
-        floats(&[("__name__", "a_counter")], &|step| (step % 100) as f64),
+        floats(&[("__name__", "a_total")], &|step| (step % 100) as f64),
         floats(&[("__name__", "gauge"), ("Zone", "é")], &|step| {
             (step as f64 / 7.0).sin()
         }),
@@ -232,6 +241,72 @@ fn compare(component: &Component, prometheus: &Server, from_ms: i64, to_ms: i64)
     count
 }
 
+/// Queries, and whether their answers have the external labels.
+const QUERIES: [(&str, bool); 8] = [
+    ("{__name__=~\"a_total|up|gauge\"}", true),
+    ("sizes", true),
+    ("rate(a_total[2m])", true),
+    ("sum by (z) (gauge{b=\"\"})", false),
+    ("max_over_time(gauge{z!=\"\"}[5m])", true),
+    ("count_over_time({job=\"x\",__name__!=\"sizes\"}[4m])", true),
+    ("sum by (job) (histogram_count(sizes))", false),
+    ("quantile by (b) (0.5, gauge{b!=\"1\"}) > 0", false),
+];
+
+/// Asks our engine over both components, as one store, and Prometheus.
+fn compare_queries(runtime: &Runtime, components: [&Component; 2], prometheus: &Server) {
+    let (start, end) = (BASE_MS + 300_000, BASE_MS + STEPS * STEP_MS);
+    let (start, end) = (start / 60_000 * 60_000, end / 60_000 * 60_000);
+    let stores = components.map(|it| {
+        let remote = RemoteStore::new("test", it.channel.clone());
+        runtime.block_on(remote.refresh()).unwrap();
+        Arc::new(remote) as Arc<dyn Store>
+    });
+    let pool = Arc::new(Pool::new("test", 1, 100).unwrap());
+    let metrics = EngineMetrics::new(&mut Registry::default());
+    let union = Arc::new(Union::of(stores.to_vec()));
+    let engine = Engine::new(union, pool, Config::default(), metrics);
+    for (query, has_external) in QUERIES {
+        let options = QueryOptions::default();
+        let answer = runtime.block_on(engine.range(query, start, end, 60_000, options));
+        let answer = answer.unwrap();
+        assert!(answer.result.warnings.is_empty(), "{query}");
+        let ours = samples_answered(&answer.result.value);
+        let params = [
+            ("query", query),
+            ("start", &(start / 1000).to_string()),
+            ("end", &(end / 1000).to_string()),
+            ("step", "60"),
+        ];
+        let theirs = prometheus.api("/api/v1/query_range", &params);
+        let external: &[_] = if has_external { &EXTERNAL } else { &[] };
+        let theirs = samples_in(&theirs["data"]["result"], external);
+        assert!(!theirs.is_empty(), "{query}");
+        assert!(
+            ours.keys().eq(theirs.keys()),
+            "{query}: {ours:?} {theirs:?}"
+        );
+        for (labels, theirs) in &theirs {
+            let ours = &ours[labels];
+            let same = |a: &[u64], b: &[u64]| a.iter().zip(b).all(|(a, b)| near(*a, *b));
+            let times = |all: &[(i64, Vec<u64>)]| all.iter().map(|it| it.0).collect::<Vec<_>>();
+            assert_eq!(times(ours), times(theirs), "{query}: {labels}");
+            for (a, b) in ours.iter().zip(theirs) {
+                assert!(
+                    a.1.len() == b.1.len() && same(&a.1, &b.1),
+                    "{query}: {labels}: {a:?} {b:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Whether floats are the same but for the last digits, in which versions of Prometheus differ.
+fn near(a: u64, b: u64) -> bool {
+    let (x, y) = (f64::from_bits(a), f64::from_bits(b));
+    a == b || (x - y).abs() <= 1e-12 * x.abs().max(y.abs())
+}
+
 #[test]
 fn from_prometheus_over_a_bucket_to_who_asks() {
     for binary in binaries() {
@@ -274,5 +349,6 @@ fn from_prometheus_over_a_bucket_to_who_asks() {
             );
         }
         assert!(in_bucket > 2000 && all > in_bucket, "{in_bucket} of {all}");
+        compare_queries(&runtime, [&sidecar, &store], &prometheus);
     }
 }
