@@ -110,8 +110,8 @@ pub(crate) struct GrpcFlags {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "gRPC")]
 pub(crate) struct GrpcTlsFlags {
-    /// Certificate of the server, in PEM. With none the server speaks plain text. It is read again when
-    /// the file changes.
+    /// Certificate of the server, in PEM. With none the server speaks plain text. It, its key and the
+    /// certificates for clients are read again when a file changes.
     #[arg(
         long = "grpc-server-tls-cert",
         value_name = "FILE",

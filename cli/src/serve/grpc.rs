@@ -1,7 +1,6 @@
 //! The gRPC server: services with health and reflection, over plain sockets or TLS.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,7 +8,6 @@ use futures::stream;
 use isobar_proto::thanos::DESCRIPTORS;
 use isobar_store::grpc::snappy::SnappyLayer;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpConnectInfo};
@@ -27,7 +25,7 @@ const WINDOW_BYTES: u32 = 4 << 20;
 pub(crate) struct GrpcConfig {
     grace: Duration,
     max_connection_age: Option<Duration>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<TlsNow>,
 }
 
 impl GrpcConfig {
@@ -44,7 +42,7 @@ impl GrpcConfig {
         Ok(GrpcConfig {
             grace,
             max_connection_age: Some(max_connection_age).filter(|it| !it.is_zero()),
-            tls: tls::acceptor(tls)?,
+            tls: tls::followed(tls)?,
         })
     }
 
@@ -100,10 +98,7 @@ pub(crate) async fn grpc(
             .set_service_status("", tonic_health::ServingStatus::NotServing)
             .await;
     };
-    let tls = config
-        .tls
-        .map(|tls| Arc::new(move || tls.clone()) as TlsNow);
-    let connections = Connections::new(listener, tls).context("serve gRPC")?;
+    let connections = Connections::new(listener, config.tls).context("serve gRPC")?;
     let connections = stream::unfold(connections, |mut connections| async move {
         let (connection, _) = connections.next().await;
         Some((io::Result::Ok(connection), connections))

@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod common;
 mod grpc;
+mod stamps;
 mod tls;
 mod web;
 

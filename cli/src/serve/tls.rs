@@ -1,30 +1,30 @@
-//! TLS of servers: certificates from files, read again when those change, and clients' certificates.
+//! TLS of the gRPC server: certificates from files, read again when those change, and clients' certificates.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, bail, ensure};
 use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tokio_rustls::TlsAcceptor;
 
+use super::accept::TlsNow;
+use super::stamps::Stamps;
 use crate::flags::server::{GrpcTlsFlags, TlsVersion};
 
 /// What HTTP/2 is called while a connection is set up.
 const HTTP2: &[u8] = b"h2";
 
-/// Accepts TLS connections of gRPC clients; `None` when the server is to speak plain text.
+/// What gRPC clients have to agree on, as the files of the flags say at the time; `None` when the server is to
+/// speak plain text. While new files cannot be used, the old ones count.
 ///
 /// # Errors
 /// When flags contradict each other or a file cannot be used; the message names it.
-pub(crate) fn acceptor(flags: &GrpcTlsFlags) -> anyhow::Result<Option<TlsAcceptor>> {
+pub(crate) fn followed(flags: &GrpcTlsFlags) -> anyhow::Result<Option<TlsNow>> {
     if flags.cert.is_empty() && flags.key.is_empty() {
         ensure!(
             flags.client_ca.is_empty(),
@@ -36,6 +36,35 @@ pub(crate) fn acceptor(flags: &GrpcTlsFlags) -> anyhow::Result<Option<TlsAccepto
         !flags.cert.is_empty() && !flags.key.is_empty(),
         "--grpc-server-tls-cert and --grpc-server-tls-key need each other"
     );
+    let flags = flags.clone();
+    let named = [&flags.cert, &flags.key, &flags.client_ca].map(PathBuf::from);
+    let stamps = move || {
+        let files = named.iter().map(PathBuf::as_path);
+        Stamps::of(files.filter(|it| !it.as_os_str().is_empty()))
+    };
+    let seen = stamps();
+    let current = Mutex::new((seen, acceptor(&flags)?));
+    Ok(Some(Arc::new(move || {
+        let mut current = current.lock();
+        if !current.0.hold() {
+            // While only some of the files are new they do not fit; the last of them changes that.
+            current.0 = stamps();
+            match acceptor(&flags) {
+                Ok(acceptor) => {
+                    tracing::info!(cert = flags.cert, "certificates for gRPC read again");
+                    current.1 = acceptor;
+                }
+                Err(error) => tracing::warn!(
+                    error = format!("{error:#}"),
+                    "the new certificates for gRPC cannot be used, going on with the old ones"
+                ),
+            }
+        }
+        current.1.clone()
+    })))
+}
+
+fn acceptor(flags: &GrpcTlsFlags) -> anyhow::Result<TlsAcceptor> {
     let provider = Arc::new(provider(flags)?);
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(flags.min_version))
@@ -44,19 +73,19 @@ pub(crate) fn acceptor(flags: &GrpcTlsFlags) -> anyhow::Result<Option<TlsAccepto
         builder.with_no_client_auth()
     } else {
         let roots = Arc::new(roots(Path::new(&flags.client_ca))?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .build()
             .with_context(|| format!("client CA {}", flags.client_ca))?;
         builder.with_client_cert_verifier(verifier)
     };
-    let certificate = FromFiles::open(
-        PathBuf::from(&flags.cert),
-        PathBuf::from(&flags.key),
-        provider,
-    )?;
-    let mut config = builder.with_cert_resolver(Arc::new(certificate));
+    let chain = certificates(Path::new(&flags.cert))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&flags.key).with_context(|| format!("key {}", flags.key))?;
+    let mut config = builder
+        .with_single_cert(chain, key)
+        .with_context(|| format!("key {} for {}", flags.key, flags.cert))?;
     config.alpn_protocols = vec![HTTP2.to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(config))))
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// The newest version alone.
@@ -125,68 +154,4 @@ pub(super) fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'st
         path.display()
     );
     Ok(certificates)
-}
-
-/// A certificate that follows its files.
-#[derive(Debug)]
-struct FromFiles {
-    cert: PathBuf,
-    key: PathBuf,
-    provider: Arc<CryptoProvider>,
-    current: Mutex<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    changed: [Option<SystemTime>; 2],
-    key: Arc<CertifiedKey>,
-}
-
-impl FromFiles {
-    fn open(cert: PathBuf, key: PathBuf, provider: Arc<CryptoProvider>) -> anyhow::Result<Self> {
-        let current = Current {
-            changed: changed(&cert, &key),
-            key: read(&cert, &key, &provider)?,
-        };
-        Ok(FromFiles {
-            cert,
-            key,
-            provider,
-            current: Mutex::new(current),
-        })
-    }
-}
-
-fn changed(cert: &Path, key: &Path) -> [Option<SystemTime>; 2] {
-    [cert, key].map(|path| fs::metadata(path).and_then(|it| it.modified()).ok())
-}
-
-fn read(cert: &Path, key: &Path, provider: &CryptoProvider) -> anyhow::Result<Arc<CertifiedKey>> {
-    let chain = certificates(cert)?;
-    let der =
-        PrivateKeyDer::from_pem_file(key).with_context(|| format!("key {}", key.display()))?;
-    let pair = CertifiedKey::from_der(chain, der, provider)
-        .with_context(|| format!("key {} for {}", key.display(), cert.display()))?;
-    Ok(Arc::new(pair))
-}
-
-impl ResolvesServerCert for FromFiles {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let mut current = self.current.lock();
-        let now = changed(&self.cert, &self.key);
-        if now != current.changed {
-            // While only one of the two files is new they do not fit; the next client tries again.
-            match read(&self.cert, &self.key, &self.provider) {
-                Ok(key) => {
-                    tracing::info!(cert = %self.cert.display(), "certificate read again");
-                    *current = Current { changed: now, key };
-                }
-                Err(error) => tracing::warn!(
-                    error = format!("{error:#}"),
-                    "the new certificate cannot be used, going on with the old one"
-                ),
-            }
-        }
-        Some(Arc::clone(&current.key))
-    }
 }

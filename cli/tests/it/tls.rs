@@ -152,6 +152,11 @@ fn grpc_is_spoken_with_the_right_clients_alone() {
     info(&store, Some(trusting(&ours))).unwrap_err();
     info(&store, Some(with(trusting(&ours), &others.sign()))).unwrap_err();
     info(&store, None).unwrap_err();
+    // Who signs for clients may change, too.
+    fs::write(files.path("clients.pem"), &others.cert).unwrap();
+    let other = with(trusting(&ours), &others.sign());
+    assert_eq!(info(&store, Some(other)), Ok("store".to_owned()));
+    info(&store, Some(with(trusting(&ours), &ours.sign()))).unwrap_err();
 }
 
 fn https(authority: &Authority, client: Option<&Signed>) -> Client {

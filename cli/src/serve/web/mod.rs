@@ -15,7 +15,6 @@ mod tls;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use anyhow::{Context, ensure};
 use axum::Router;
@@ -29,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use self::config::WebConfig;
 use self::passwords::{Passwords, Verdict};
 use super::accept::TlsNow;
+use super::stamps::Stamps;
 
 /// How an HTTP server is protected.
 #[derive(Clone, Default)]
@@ -43,7 +43,7 @@ struct Followed {
 
 struct Following {
     /// The files as they were when they were looked at last.
-    seen: Vec<Stamp>,
+    seen: Stamps,
     current: Arc<Current>,
 }
 
@@ -51,23 +51,6 @@ struct Following {
 struct Current {
     config: WebConfig,
     tls: Option<TlsAcceptor>,
-}
-
-/// By which a change of a file is noticed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Stamp {
-    path: PathBuf,
-    changed: Option<(SystemTime, u64)>,
-}
-
-impl Stamp {
-    fn of(path: &Path) -> Self {
-        let changed = fs::metadata(path).and_then(|it| Ok((it.modified()?, it.len())));
-        Stamp {
-            path: path.to_owned(),
-            changed: changed.ok(),
-        }
-    }
 }
 
 impl Protection {
@@ -81,10 +64,10 @@ impl Protection {
         }
         let path = PathBuf::from(file);
         let read = || -> anyhow::Result<Following> {
-            let seen = vec![Stamp::of(&path)];
+            let seen = Stamps::of([path.as_path()]);
             let current = Current::read(&path)?;
             Ok(Following {
-                seen: current.stamps(seen),
+                seen: seen.and(current.stamps()),
                 current: Arc::new(current),
             })
         };
@@ -129,11 +112,10 @@ impl Followed {
     /// The configuration as the files are now.
     fn current(&self) -> Arc<Current> {
         let mut state = self.state.lock();
-        let same = |it: &Stamp| *it == Stamp::of(&it.path);
-        if state.seen.iter().all(same) {
+        if state.seen.hold() {
             return Arc::clone(&state.current);
         }
-        let seen = vec![Stamp::of(&self.path)];
+        let seen = Stamps::of([self.path.as_path()]);
         let read = Current::read(&self.path).and_then(|new| {
             let (before, after) = (state.current.tls.is_some(), new.tls.is_some());
             ensure!(
@@ -145,7 +127,7 @@ impl Followed {
         match read {
             Ok(new) => {
                 tracing::info!(file = %self.path.display(), "protection of the HTTP server read again");
-                state.seen = new.stamps(seen);
+                state.seen = seen.and(new.stamps());
                 state.current = Arc::new(new);
             }
             Err(error) => {
@@ -155,7 +137,7 @@ impl Followed {
                     "the new protection of the HTTP server cannot be used, going on with the old one"
                 );
                 // Not again before something changes.
-                state.seen = state.current.stamps(seen);
+                state.seen = seen.and(state.current.stamps());
             }
         }
         Arc::clone(&state.current)
@@ -179,10 +161,9 @@ impl Current {
         Ok(Current { config, tls })
     }
 
-    /// `first` and the stamps of all files that are named.
-    fn stamps(&self, mut first: Vec<Stamp>) -> Vec<Stamp> {
-        first.extend(self.config.files().map(Stamp::of));
-        first
+    /// Of all files that are named.
+    fn stamps(&self) -> Stamps {
+        Stamps::of(self.config.files())
     }
 }
 
