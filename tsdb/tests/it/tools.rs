@@ -11,6 +11,7 @@ use isobar_model::{Labels, Matcher, TimeRange};
 use isobar_tsdb::block::tools::{Rewrite, dump, rewrite, stats, verify};
 use isobar_tsdb::block::{BlockMeta, BlockReader};
 use isobar_tsdb::db::Cut;
+use isobar_tsdb::encoding::crc32c;
 use isobar_tsdb::head::incoming::Counts;
 use isobar_tsdb::index::SeriesRef;
 use isobar_tsdb::tombstones::Tombstones;
@@ -120,6 +121,16 @@ fn what_is_wrong_is_named_with_its_place() {
         &["chunks/000001 at 0: header: magic number 84bd40dd"],
     );
     check("chunks/000001", &|it| it.push(0), &["chunks/000001 at"]);
+    // A chunk without a byte, and the rest of the one that was there.
+    check(
+        "chunks/000001",
+        &|it| {
+            it[8..10].copy_from_slice(&[0, 1]);
+            let checksum = crc32c(&[1]).to_be_bytes();
+            it[10..14].copy_from_slice(&checksum);
+        },
+        &["chunks/000001 at 8: chunk: ", "chunks/000001 at 14: "],
+    );
     check("index", &|it| it[0] ^= 1, &["index at 0: header: magic"]);
     check(
         "index",

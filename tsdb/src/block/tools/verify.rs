@@ -329,9 +329,10 @@ impl Check<'_> {
         columns: &mut Columns,
     ) -> Result<u64, String> {
         let (code, data) = read_chunk(segment, offset).map_err(|e| e.to_string())?;
+        // Before it is shared: what is empty is then nowhere.
+        let begin = data.as_ptr().addr() - segment.as_ptr().addr();
+        let end = (begin + data.len()) as u64 + CHECKSUM_BYTES;
         let data = segment.slice_ref(data);
-        let end =
-            (data.as_ptr().addr() - segment.as_ptr().addr() + data.len()) as u64 + CHECKSUM_BYTES;
         let encoding = Encoding::from_u8(code).ok_or_else(|| format!("unknown encoding {code}"))?;
         let chunk = Chunk {
             encoding,
