@@ -17,7 +17,7 @@ use isobar_store::bucket::metered::BucketMetrics;
 use isobar_store::cache::remote::Remote;
 use isobar_store::cache::{CacheConfig, PageCache};
 use isobar_store::compute::Pool;
-use isobar_store::gateway::{Gateway, GatewayConfig, Limits};
+use isobar_store::gateway::{Gateway, GatewayConfig, IN_FLIGHT_PART, Limits};
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use parking_lot::RwLock;
 use prometheus_client::registry::Registry;
@@ -42,6 +42,12 @@ use crate::telemetry::store::CountedStore;
 
 /// Most pieces of work that wait for a compute thread.
 const WAITING_MAX: usize = 4096;
+/// The cache has at most so many sixteenths of `--memory.budget`, and so many are left to what nobody counts: the
+/// program, the connections, and what the allocator keeps at hand.
+const CACHE_PARTS: u64 = 5;
+const UNCOUNTED_PARTS: u64 = 3;
+/// One request may take the memory of all, divided by this, so that there is some left for others.
+const REQUEST_PART: u64 = 2;
 /// Threads that wait for files. As many as tokio has by default take 30 MB when they look at the metas of a
 /// bucket in a directory, and are not faster.
 const BLOCKING_THREADS_MAX: usize = 64;
@@ -211,17 +217,15 @@ impl Parts {
         }
         std::fs::create_dir_all(&flags.data_dir)
             .with_context(|| format!("data directory {}", flags.data_dir.display()))?;
-        let memory_bytes = index_cache_bytes(flags)?;
+        let memory = Memory::of(flags)?;
         let cache = CacheConfig {
-            memory_bytes,
+            memory_bytes: memory.cache_bytes,
             disk_bytes: flags.disk_cache_size.0,
         };
         let cache = PageCache::open(cache, &flags.data_dir.join("pages"))
             .with_context(|| format!("data directory {}", flags.data_dir.display()))?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let pool = Pool::new("store", threads, WAITING_MAX).context("start compute threads")?;
-        let budget = flags.memory_budget.of(process::memory_usable());
-        let budget = budget.saturating_sub(memory_bytes).max(budget / 4);
         let config = GatewayConfig {
             limits: Limits {
                 touched_series: flags.touched_series,
@@ -230,12 +234,13 @@ impl Parts {
                 request_series: flags.limits.request_series,
                 request_samples: flags.limits.request_samples,
             },
-            request_bytes: budget.min(flags.chunk_pool_size.0),
+            request_bytes: (memory.requests_bytes / REQUEST_PART).min(flags.chunk_pool_size.0),
             concurrency: flags.series_concurrency,
             ..GatewayConfig::new(&flags.data_dir)
         };
         let remote = Remote::new(Arc::clone(&bucket.store), tokio::runtime::Handle::current());
-        let budget = Budget::new("the memory of all requests (--memory.budget)", budget);
+        let name = "the memory of all requests (a part of --memory.budget)";
+        let budget = Budget::new(name, memory.requests_bytes);
         let gateway = Gateway::new(config, remote, Arc::new(cache), Arc::new(pool), budget);
         Ok(Parts {
             syncs: SyncMetrics::new(registry, &gateway, flags.consistency_delay.0),
@@ -346,6 +351,31 @@ impl Parts {
             error: None,
         };
         true
+    }
+}
+
+/// How `--memory.budget` is shared out.
+struct Memory {
+    cache_bytes: u64,
+    requests_bytes: u64,
+}
+
+impl Memory {
+    fn of(flags: &StoreFlags) -> anyhow::Result<Self> {
+        let budget = flags.memory_budget.of(process::memory_usable());
+        let wanted = index_cache_bytes(flags)?;
+        let cache_bytes = wanted.min(budget / 16 * CACHE_PARTS);
+        if cache_bytes < wanted {
+            let (asked, given) = (wanted >> 20, cache_bytes >> 20);
+            tracing::info!("of {asked} MiB for the index cache {given} are within --memory.budget");
+        }
+        let rest = budget / 16 * (16 - UNCOUNTED_PARTS) - cache_bytes;
+        // What is on its way from the bucket is a part of the rest, too.
+        let requests_bytes = rest - rest / (IN_FLIGHT_PART + 1);
+        Ok(Memory {
+            cache_bytes,
+            requests_bytes,
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Two requests one after the other are enough as a rule: the end of the index says where its
 //! sections lie, then symbols, label pairs and the lists of series of the metrics' names are read
 //! side by side. These lists lie behind that of all series and together are as long, so where they
-//! lie is guessed from the number of series; a wrong guess costs a third request.
+//! begin and end is guessed from the number of series; a wrong guess costs a third request.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -106,12 +106,17 @@ pub async fn build(
     let v2 = [0xba, 0xaa, 0xd7, 0, 2];
     let plan = Layout::decode(&name, &v2, last(&tail, Layout::TAIL_BYTES), size)?;
 
-    let guess = match subject.series {
-        Some(series) => 12 + 8 * series + 12 * series.min(METRICS_GUESS_MAX),
-        None => LISTS_GUESS,
+    // The list of all series, four bytes each, is not needed.
+    let (before, guess) = match subject.series {
+        Some(series) => (
+            4 * series,
+            12 + 4 * series + 12 * series.min(METRICS_GUESS_MAX),
+        ),
+        None => (0, LISTS_GUESS),
     };
-    let guess_end = plan.postings.start.saturating_add(guess);
-    let lists = plan.postings.start..guess_end.min(plan.postings.end);
+    let guess_begin = plan.postings.start.saturating_add(before);
+    let guess_end = guess_begin.saturating_add(guess).min(plan.postings.end);
+    let lists = guess_begin.min(guess_end)..guess_end;
     let section_bytes = |it: &Range<u64>| it.end - it.start;
     let needed = plan.symbols.end + section_bytes(&plan.table) + section_bytes(&lists);
     let needed = needed.saturating_mul(MEMORY_FACTOR);

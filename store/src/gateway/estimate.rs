@@ -8,6 +8,10 @@ use super::Inner;
 use super::block::Block;
 use super::select::series_at_most;
 use crate::api::SelectEstimate;
+use crate::card::Card;
+
+/// What a series takes beside its chunks.
+const SERIES_BYTES: u64 = 512;
 
 /// Nothing when nothing is known of any block that would be asked.
 pub(super) fn estimate(
@@ -45,6 +49,17 @@ pub(super) fn estimate(
         sum.series += series;
     }
     Some(sum)
+}
+
+/// About the memory that the series of a block take when all are there at once; a lot when nobody knows.
+pub(super) fn memory(block: &Block, card: &Card, matchers: &[Matcher]) -> u64 {
+    let Some(size) = block.size() else {
+        return u64::MAX;
+    };
+    match series_at_most(card, matchers) {
+        Ok(Some(series)) => series.saturating_mul(SERIES_BYTES + size.bytes / size.series),
+        Ok(None) | Err(_) => u64::MAX,
+    }
 }
 
 /// The share of the series of a block that can match; nothing when its card is not open.

@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
+use futures::stream;
+use hashbrown::HashMap;
 use isobar_model::{Labels, Matcher, Warnings};
+use ulid::Ulid;
 
 use super::block::Block;
 use super::produce::{self, Ask, Here};
@@ -16,6 +18,8 @@ use crate::api::{LabelsRequest, Names, SeriesBatch, StoreError};
 use crate::card::Card;
 use crate::local::TRUNCATED;
 
+/// Blocks that are read at a time for one request.
+const BLOCKS_AT_A_TIME: usize = 32;
 /// About what a text takes in a sorted set besides its bytes.
 const TEXT_BYTES: usize = 48;
 
@@ -57,6 +61,7 @@ async fn collect(
     let mut warnings = Warnings::default();
     let mut values: Vec<String> = Vec::new();
     let mut held = 0;
+    let mut asked = Vec::new();
     let mut queried = Vec::new();
     let catalog = inner.catalog();
     let here = Here::new();
@@ -78,27 +83,37 @@ async fn collect(
             held += Texts::of([external]).merge_into(&mut values);
             continue;
         }
-        let opened = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
-        let mut answers: FuturesUnordered<_> = opened
-            .into_iter()
-            .map(|(block, card)| {
-                let (inner, want) = (Arc::clone(&inner), Arc::clone(&want));
-                let (query, request) = (Arc::clone(&query), request.clone());
-                let (matchers, labels) = (matchers.clone(), set.labels.clone());
-                async move {
-                    of_block(
-                        &inner, &query, &request, &want, matchers, labels, block, card, here,
-                    )
-                    .await
-                }
-            })
-            .collect();
-        while let Some(answer) = answers.next().await {
-            let (texts, remarks) = answer?;
-            warnings.merge(remarks);
-            held += texts.merge_into(&mut values);
-            memory.grow_to(held).map_err(over_budget)?;
-        }
+        let matchers: Arc<[Matcher]> = matchers.into();
+        asked.extend(blocks.into_iter().map(|it| (it, Arc::clone(&matchers))));
+    }
+    // All at once, so that many sets take no more round trips than one.
+    let blocks = asked.iter().map(|it| Arc::clone(&it.0)).collect();
+    let opened = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
+    let matchers: HashMap<Ulid, Arc<[Matcher]>> =
+        asked.into_iter().map(|(it, own)| (it.id, own)).collect();
+    let at_a_time = opened.len().clamp(1, BLOCKS_AT_A_TIME);
+    let chunk_bytes = inner.window_bytes(at_a_time);
+    let answers = opened.into_iter().filter_map(|(block, card)| {
+        let matchers = matchers.get(&block.id)?.to_vec();
+        let (inner, want, query) = (Arc::clone(&inner), Arc::clone(&want), Arc::clone(&query));
+        let ask = Ask {
+            matchers_text: produce::text_of(&matchers),
+            matchers,
+            range: request.range,
+            skip_chunks: true,
+            limit: 0,
+            chunk_bytes,
+            on_failure: request.on_failure,
+            way: inner.config.way,
+        };
+        Some(async move { of_block(&inner, &query, &want, ask, block, card, here).await })
+    });
+    let mut answers = stream::iter(answers).buffer_unordered(at_a_time);
+    while let Some(answer) = answers.next().await {
+        let (texts, remarks) = answer?;
+        warnings.merge(remarks);
+        held += texts.merge_into(&mut values);
+        memory.grow_to(held).map_err(over_budget)?;
     }
     if matches!(*want, Want::Names) {
         values.retain(|name| !request.without_labels.contains(name));
@@ -114,19 +129,17 @@ async fn collect(
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "it is the body of one loop")]
 async fn of_block(
     inner: &Arc<Inner>,
     query: &Arc<Query>,
-    request: &LabelsRequest,
     want: &Arc<Want>,
-    matchers: Vec<Matcher>,
-    external: Labels,
+    ask: Ask,
     block: Arc<Block>,
     card: Card,
     here: Here,
 ) -> Result<(Arc<Texts>, Warnings), StoreError> {
-    if matchers.is_empty() {
+    let external = block.labels.clone();
+    if ask.matchers.is_empty() {
         let key = match &**want {
             Want::Values(name) => Some((block.number(), Arc::clone(name))),
             Want::Names => None,
@@ -152,23 +165,13 @@ async fn of_block(
             }
             Err(error) => {
                 let error = error.into();
-                let text = produce::judge(inner, &block, error, request.on_failure).await?;
+                let text = produce::judge(inner, &block, error, ask.on_failure).await?;
                 let mut warnings = Warnings::default();
                 warnings.warn(text);
                 Ok((Arc::default(), warnings))
             }
         };
     }
-    let ask = Ask {
-        matchers_text: produce::text_of(&matchers),
-        matchers,
-        range: request.range,
-        skip_chunks: true,
-        limit: 0,
-        chunk_bytes: 1 << 20,
-        on_failure: request.on_failure,
-        way: inner.config.way,
-    };
     let mut series = produce::series(inner, &block, card, query, ask, here);
     let mut texts: BTreeSet<String> = BTreeSet::new();
     let mut warnings = Warnings::default();

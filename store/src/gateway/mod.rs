@@ -5,6 +5,7 @@
 //! * [`choose`]: the sets of blocks whose external labels match, and of each the blocks that cover the
 //!   range at the widest resolution that is allowed;
 //! * [`block`]: their cards, opened or made at first use;
+//! * [`admit`]: whether there is memory for it, or it has to wait;
 //! * [`select`]: for each block, what has to be read of its index;
 //! * [`decode`]: series that match, from bytes of the index;
 //! * [`chunks`]: their chunks;
@@ -45,6 +46,7 @@ use crate::card::build::BuildGate;
 use crate::compute::Pool;
 use crate::local::TRUNCATED;
 
+mod admit;
 pub mod block;
 mod choose;
 mod chunks;
@@ -61,17 +63,21 @@ pub use block::Block;
 pub use query::{Limits, Stats};
 pub use select::Way;
 
+use admit::Gate;
 use choose::BlockSet;
 use produce::{Ask, Here};
 use query::Query;
 use recent::{KnownLabels, KnownValues, Selections};
 
-/// What the chunks of one request may take while they are on their way, over all blocks.
+/// The chunks that one request reads at a time, over all blocks, in bytes.
 const WINDOW_BYTES: u64 = 32 << 20;
+/// What a request needs in all, in times of that: chunks that are read, that wait and that are given on,
+/// the series they belong to, and the stretch of the index that those come from.
+const WINDOWS: u64 = 10;
 /// A block reads at least and at most so much at a time.
-const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=4 << 20;
-/// Requests to the bucket ask for this part of the memory at a time, within bounds.
-const IN_FLIGHT_PART: u64 = 4;
+const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 32 << 10..=4 << 20;
+/// Requests to the bucket ask for this part of the memory at a time, within bounds; beside what is reserved.
+pub const IN_FLIGHT_PART: u64 = 8;
 const IN_FLIGHT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
 /// Cards that are opened at a time for one request.
 const CARDS_AT_A_TIME: usize = 256;
@@ -119,6 +125,7 @@ pub(crate) struct Inner {
     pool: Arc<Pool>,
     budget: Arc<Budget>,
     gate: Arc<Semaphore>,
+    memory_gate: Gate,
     card_memory: BuildGate,
     known: Arc<KnownLabels>,
     selections: Selections,
@@ -147,6 +154,13 @@ impl Inner {
         done.map_err(|e| StoreError::Unavailable(format!("internal error: {e}")))
     }
 
+    /// What each of `blocks` blocks that are read side by side for one request may read at a time.
+    fn window_bytes(&self, blocks: usize) -> u64 {
+        let all = (self.config.request_bytes / WINDOWS).min(WINDOW_BYTES);
+        let (least, most) = (*BLOCK_WINDOW_BYTES.start(), *BLOCK_WINDOW_BYTES.end());
+        (all / (blocks as u64).max(1)).clamp(least, most)
+    }
+
     fn catalog(&self) -> Arc<Catalog> {
         Arc::clone(&self.catalog.read())
     }
@@ -172,7 +186,8 @@ impl Gateway {
         let gate = Arc::new(Semaphore::new(
             config.concurrency.clamp(1, Semaphore::MAX_PERMITS),
         ));
-        let card_memory = BuildGate::new(budget.limit() / 4);
+        let card_memory = BuildGate::new(budget.limit() / 3);
+        let memory_gate = Gate::new(budget.limit());
         let (least, most) = (*IN_FLIGHT_BYTES.start(), *IN_FLIGHT_BYTES.end());
         let in_flight = (budget.limit() / IN_FLIGHT_PART).clamp(least, most);
         Gateway {
@@ -182,6 +197,7 @@ impl Gateway {
                 pool,
                 budget,
                 gate,
+                memory_gate,
                 card_memory,
                 known: Arc::new(KnownLabels::new(recent::LABEL_BYTES_MAX)),
                 selections: Selections::new(recent::SELECTION_BYTES_MAX),
@@ -337,11 +353,14 @@ struct Account {
     inner: Arc<Inner>,
     query: Arc<Query>,
     _permit: OwnedSemaphorePermit,
+    /// The memory that it may need.
+    admitted: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         self.inner.stats.add(&self.query.stats);
+        drop(self.admitted.take());
     }
 }
 
@@ -406,10 +425,11 @@ async fn open(
         .stats
         .gate_waited_us
         .fetch_add(waited_us, Ordering::Relaxed);
-    let account = Account {
+    let mut account = Account {
         inner: Arc::clone(&inner),
         query: Arc::clone(&query),
         _permit: permit,
+        admitted: None,
     };
     let catalog = inner.catalog();
     let mut chosen = Vec::new();
@@ -426,8 +446,7 @@ async fn open(
     let count: usize = chosen.iter().map(|it| it.2.len()).sum();
     let queried = &query.stats.blocks_queried;
     queried.fetch_add(count as u64, Ordering::Relaxed);
-    let per_block = WINDOW_BYTES / (count as u64).max(1);
-    let (least, most) = (*BLOCK_WINDOW_BYTES.start(), *BLOCK_WINDOW_BYTES.end());
+    let chunk_bytes = inner.window_bytes(count);
     let mut warnings = Warnings::default();
     let mut sets = Vec::with_capacity(chosen.len());
     let here = Here::new();
@@ -436,6 +455,20 @@ async fn open(
     let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
     let mut cards: HashMap<Ulid, Card> =
         cards.into_iter().map(|(it, card)| (it.id, card)).collect();
+    let of_block = chunk_bytes.saturating_mul(WINDOWS);
+    let most = of_block.saturating_mul(count as u64);
+    let needed = || {
+        let parts = chosen.iter().flat_map(|(_, matchers, blocks)| {
+            let with_card = blocks
+                .iter()
+                .filter_map(|it| Some((it, cards.get(&it.id)?)));
+            with_card.map(|(it, card)| estimate::memory(it, card, matchers).min(of_block))
+        });
+        parts.sum()
+    };
+    let runtime = inner.ranges.remote().runtime();
+    let admitted = inner.memory_gate.admit(runtime, most, needed).await?;
+    account.admitted = admitted;
     for (labels, matchers, blocks) in chosen {
         let with_card = |block: Arc<Block>| cards.remove(&block.id).map(|card| (block, card));
         let cards: Vec<_> = blocks.into_iter().filter_map(with_card).collect();
@@ -452,7 +485,7 @@ async fn open(
             } else {
                 0
             },
-            chunk_bytes: per_block.clamp(least, most),
+            chunk_bytes,
             on_failure: request.on_failure,
             way: inner.config.way,
         };

@@ -29,7 +29,7 @@ use crate::card::{Card, Pair};
 /// How much of a run of series is read and decoded at a time, at most.
 const WINDOW_BYTES: u64 = 1 << 20;
 /// And at least.
-const WINDOW_BYTES_MIN: u64 = 64 << 10;
+const WINDOW_BYTES_MIN: u64 = 16 << 10;
 /// The first window of a run is shorter, so that the first series come soon.
 const FIRST_WINDOW_BYTES: u64 = 256 << 10;
 /// No series of an index is longer.
@@ -298,9 +298,11 @@ impl Work {
                     .grow_to(to_usize(2 * (end - at)))
                     .map_err(over_budget)?;
                 let tally = Tally::default();
+                // Behind the first window the next one comes along in the same request.
+                let ahead = if at > run.start { window } else { 0 };
                 let wanted = [Wanted {
                     range: at..end,
-                    hope: end,
+                    hope: run.end.min(end + ahead),
                 }];
                 let pages = self.inner.ranges.read(&index, &wanted, &tally).await;
                 self.query.fetched(Subject::Series, &tally)?;
