@@ -35,6 +35,9 @@ use bucket::Bucket;
 use data::{BEGIN_MS, END_MS};
 use process::Gateway;
 
+/// So long a large answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(45);
+
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What is asked.
@@ -79,114 +82,53 @@ fn hours(last: i64) -> TimeRange {
     TimeRange::new((END_MS - last * 3_600_000).max(BEGIN_MS), END_MS - 1)
 }
 
-fn questions() -> Vec<(&'static str, Ask)> {
-    let series = |selector, range| Ask::Series(SeriesRequest::new(matchers(selector), range));
-    let labels = |selector: &str, range| LabelsRequest::new(matchers(selector), range);
-    let (hour, six, all) = (hours(1), hours(6), hours(24));
-    let names_only = SeriesRequest {
-        skip_chunks: true,
-        ..SeriesRequest::new(matchers("pod!= cluster=c04"), all)
+/// Name, what is asked, selector, hours: what panels of a dashboard ask, what somebody asks who looks for
+/// something, and what fills the boxes to choose from.
+const QUESTIONS: &str = "\
+metric, cluster, 1 h | series | __name__=metric_007_total cluster=c03 | 1
+metric, cluster, 20 h | series | __name__=metric_008_total cluster=c03 | 20
+metric, cluster, namespace, 20 h | series | __name__=metric_009_total cluster=c05 namespace=team-3 | 20
+one series, 20 h | series | __name__=metric_010_total cluster=c05 instance=10.0.2.7:9100 | 20
+metric, all clusters, 1 h | series | __name__=metric_011_total | 1
+metric, all clusters, 20 h | series | __name__=metric_012_total | 20
+metric, pods by expression, all, 20 h | series | __name__=metric_013_total pod=~app-1.* | 20
+5 metrics, cluster, 20 h | series | __name__=~metric_02[0-4]_total cluster=c07 | 20
+metric, namespace, all, 20 h | series | __name__=metric_030_total namespace=team-4 | 20
+10 metrics of a node, cluster, 6 h | series | __name__=~metric_04[0-9]_total cluster=c01 node=node-05 | 6
+2 metrics, all clusters, 6 h | series | __name__=~metric_05[01]_total | 6
+metric, instance, all, 20 h | series | __name__=metric_060_total instance=10.0.1.3:9100 | 20
+pod, any metric, cluster, 20 h | series | instance=10.0.1.3:9100 cluster=c02 | 20
+pod, any metric, all, 1 h | series | instance=10.0.1.4:9100 | 1
+{pod!=\"\"}, cluster, 2 h | series | pod!= cluster=c02 | 2
+{pod!=\"\"}, cluster, 20 h | series | pod!= cluster=c02 | 20
+{pod!=\"\"}, all clusters, 2 h | series | pod!= | 2
+{pod!=\"\"}, cluster, 20 h, labels only | labels only | pod!= cluster=c04 | 20
+label_values(pod), 20 h | values of pod | | 20
+label_values(cluster), 20 h | values of cluster | | 20
+label_values(metric, pod), all, 20 h | values of pod | __name__=metric_070_total | 20
+label_values(pod of namespace), 6 h | values of pod | namespace=team-2 cluster=c03 | 6
+label names, 20 h | names | | 20";
+
+fn questions() -> Result<Vec<(&'static str, Ask)>> {
+    let question = |line: &'static str| {
+        let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [name, what, selector, last] = *fields.as_slice() else {
+            return Err(format!("no question: {line}").into());
+        };
+        let range = hours(last.parse()?);
+        let series = SeriesRequest::new(matchers(selector), range);
+        let labels = LabelsRequest::new(matchers(selector), range);
+        let ask = match what.strip_prefix("values of ") {
+            Some(label) => Ask::Values(label, labels),
+            None if what == "names" => Ask::Names(labels),
+            None => Ask::Series(SeriesRequest {
+                skip_chunks: what == "labels only",
+                ..series
+            }),
+        };
+        Ok((name, ask))
     };
-    vec![
-        // What panels of a dashboard ask.
-        (
-            "metric, cluster, 1 h",
-            series("__name__=metric_007_total cluster=c03", hour),
-        ),
-        (
-            "metric, cluster, 20 h",
-            series("__name__=metric_008_total cluster=c03", all),
-        ),
-        (
-            "metric, cluster, namespace, 20 h",
-            series(
-                "__name__=metric_009_total cluster=c05 namespace=team-3",
-                all,
-            ),
-        ),
-        (
-            "one series, 20 h",
-            series(
-                "__name__=metric_010_total cluster=c05 instance=10.0.2.7:9100",
-                all,
-            ),
-        ),
-        (
-            "metric, all clusters, 1 h",
-            series("__name__=metric_011_total", hour),
-        ),
-        (
-            "metric, all clusters, 20 h",
-            series("__name__=metric_012_total", all),
-        ),
-        (
-            "metric, pods by expression, all, 20 h",
-            series("__name__=metric_013_total pod=~app-1.*", all),
-        ),
-        (
-            "5 metrics, cluster, 20 h",
-            series("__name__=~metric_02[0-4]_total cluster=c07", all),
-        ),
-        (
-            "metric, namespace, all, 20 h",
-            series("__name__=metric_030_total namespace=team-4", all),
-        ),
-        (
-            "10 metrics of a node, cluster, 6 h",
-            series(
-                "__name__=~metric_04[0-9]_total cluster=c01 node=node-05",
-                six,
-            ),
-        ),
-        (
-            "2 metrics, all clusters, 6 h",
-            series("__name__=~metric_05[01]_total", six),
-        ),
-        (
-            "metric, instance, all, 20 h",
-            series("__name__=metric_060_total instance=10.0.1.3:9100", all),
-        ),
-        // What somebody asks who looks for something.
-        (
-            "pod, any metric, cluster, 20 h",
-            series("instance=10.0.1.3:9100 cluster=c02", all),
-        ),
-        (
-            "pod, any metric, all, 1 h",
-            series("instance=10.0.1.4:9100", hour),
-        ),
-        (
-            "{pod!=\"\"}, cluster, 2 h",
-            series("pod!= cluster=c02", hours(2)),
-        ),
-        (
-            "{pod!=\"\"}, cluster, 20 h",
-            series("pod!= cluster=c02", all),
-        ),
-        ("{pod!=\"\"}, all clusters, 2 h", series("pod!=", hours(2))),
-        (
-            "{pod!=\"\"}, cluster, 20 h, labels only",
-            Ask::Series(names_only),
-        ),
-        // What fills the boxes to choose from.
-        (
-            "label_values(pod), 20 h",
-            Ask::Values("pod", labels("", all)),
-        ),
-        (
-            "label_values(cluster), 20 h",
-            Ask::Values("cluster", labels("", all)),
-        ),
-        (
-            "label_values(metric, pod), all, 20 h",
-            Ask::Values("pod", labels("__name__=metric_070_total", all)),
-        ),
-        (
-            "label_values(pod of namespace), 6 h",
-            Ask::Values("pod", labels("namespace=team-2 cluster=c03", six)),
-        ),
-        ("label names, 20 h", Ask::Names(labels("", all))),
-    ]
+    QUESTIONS.lines().map(question).collect()
 }
 
 /// Asks, and counts what comes.
@@ -265,7 +207,7 @@ impl Bench {
             "peak MiB"
         );
         println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
-        for (name, question) in questions() {
+        for (name, question) in questions()? {
             if !name.contains(only) {
                 continue;
             }
@@ -317,16 +259,18 @@ impl Bench {
             skip_chunks: true,
             ..SeriesRequest::new(matchers("pod!="), hours(4))
         };
-        let cases: [(&str, usize, &SeriesRequest); 4] = [
+        let all = SeriesRequest::new(matchers("pod!="), hours(24));
+        let cases: [(&str, usize, &SeriesRequest); 5] = [
             ("nothing", 0, &small),
             ("1 that sorts 20 h of all clusters", 1, &sorting),
             ("6 × {pod!=\"\"} of a cluster, 4 h", 6, &streamed),
             ("3 × labels of {pod!=\"\"}, all clusters", 3, &everything),
+            ("2 × {pod!=\"\"}, all clusters, 20 h", 2, &all),
         ];
         println!(
-            "\n| beside | small: asked | failed | median | slowest | large: done | failed | peak MiB |"
+            "\n| beside | small: asked | failed | median | slowest | large: done | failed | given up | peak MiB |"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
         for (name, count, large) in cases {
             gateway.reset_peak()?;
             let done = Arc::new(AtomicBool::new(false));
@@ -344,9 +288,11 @@ impl Bench {
                 }
                 (times, failed)
             });
-            let larges =
-                (0..count).map(|_| ask(&gateway.store, &self.bucket, Ask::Series(large.clone())));
+            let large = || ask(&gateway.store, &self.bucket, Ask::Series(large.clone()));
+            let larges = (0..count).map(|_| tokio::time::timeout(PATIENCE, large()));
             let answers = futures::future::join_all(larges).await;
+            let given_up = answers.iter().filter(|it| it.is_err()).count();
+            let answers: Vec<_> = answers.into_iter().flatten().collect();
             if count == 0 {
                 tokio::time::sleep(Duration::from_secs(3)).await;
             }
@@ -358,7 +304,7 @@ impl Bench {
             let refused = answers.iter().filter_map(|it| it.as_ref().err());
             let refused: Vec<&StoreError> = refused.collect();
             println!(
-                "| {name} | {} | {} | {middle:.1?} | {slowest:.1?} | {} | {} | {} |",
+                "| {name} | {} | {} | {middle:.1?} | {slowest:.1?} | {} | {} | {given_up} | {} |",
                 times.len() + failed.len(),
                 failed.len(),
                 answers.len() - refused.len(),

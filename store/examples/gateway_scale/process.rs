@@ -13,6 +13,8 @@ use super::Result;
 use super::bucket::Bucket;
 
 const START_MAX: Duration = Duration::from_secs(60);
+/// When it has asked the bucket for nothing for so long, it has seen all blocks.
+const QUIET: Duration = Duration::from_millis(500);
 /// The length of a clock tick in `/proc`, on every Linux that matters.
 const TICK: Duration = Duration::from_millis(10);
 
@@ -74,7 +76,11 @@ impl Gateway {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // It looks at all blocks once more right behind.
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        let mut asked = 0;
+        while asked != bucket.counts().0 {
+            asked = bucket.counts().0;
+            tokio::time::sleep(QUIET).await;
+        }
         Ok(gateway)
     }
 
