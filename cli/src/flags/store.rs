@@ -33,7 +33,7 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) data_dir: PathBuf,
 
-    /// Memory for pages of blocks that were read.
+    /// Memory for pages of blocks that were read; at most five sixteenths of --memory.budget.
     #[arg(
         long = "index-cache-size",
         value_name = "BYTES",
@@ -51,8 +51,9 @@ pub(crate) struct StoreFlags {
     )]
     pub(crate) disk_cache_size: FlagBytes,
 
-    /// Memory that requests together may hold; Isobar's own. With % it is a share of what the process may
-    /// use. What goes beyond fails with an error that says so, and nothing else suffers.
+    /// Memory of the process; Isobar's own. With % it is a share of what the process may use. The index cache
+    /// has at most five sixteenths of it, requests together have the rest but for three. Large requests wait
+    /// for each other; what goes beyond fails with an error that says so, and nothing else suffers.
     #[arg(
         long = "memory.budget",
         value_name = "BYTES",
@@ -76,7 +77,7 @@ pub(crate) struct StoreFlags {
     #[arg(long = "cards.publish", value_name = "BOOL", default_value = "false", num_args = 0..=1, require_equals = true, default_missing_value = "true", help_heading = "Cache")]
     pub(crate) publish_cards: bool,
 
-    /// Most memory of all chunks that are on their way at one time, beside --memory.budget.
+    /// Most memory that one request may take; at most half of what requests have of --memory.budget.
     #[arg(
         long = "chunk-pool-size",
         value_name = "BYTES",
