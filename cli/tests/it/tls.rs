@@ -41,7 +41,11 @@ impl Authority {
     }
 
     fn sign(&self) -> Signed {
-        let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+        self.sign_for(&["localhost", "127.0.0.1"])
+    }
+
+    fn sign_for(&self, names: &[&str]) -> Signed {
+        let names: Vec<String> = names.iter().map(|&it| it.to_owned()).collect();
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(names).unwrap();
         Signed {
@@ -177,7 +181,10 @@ fn https(authority: &Authority, client: Option<&Signed>) -> Client {
 fn web_config(files: &Files, clients: bool, password: &str) {
     let hash = bcrypt::hash(password, 4).unwrap();
     let clients = match clients {
-        true => "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n",
+        true => {
+            "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n  \
+             client_allowed_sans: [other.example, client.example]\n"
+        }
         false => "",
     };
     let text = format!(
@@ -222,7 +229,7 @@ fn http_is_spoken_with_the_right_clients_alone() {
         web_config(&files, true, "sesame");
         let running = start(&files, component);
         let server = &running.server;
-        let right = https(&ours, Some(&ours.sign()));
+        let right = https(&ours, Some(&ours.sign_for(&["client.example"])));
         eventually("readiness", || {
             let status = status(&right, server, "/-/ready", Some("sesame"));
             (status == 200).then_some(())
@@ -235,6 +242,8 @@ fn http_is_spoken_with_the_right_clients_alone() {
         https(&ours, None).get(&url).send().unwrap_err();
         let other = https(&ours, Some(&others.sign()));
         other.get(&url).send().unwrap_err();
+        let unnamed = https(&ours, Some(&ours.sign_for(&["example"])));
+        unnamed.get(&url).send().unwrap_err();
         let plain = url.replace("https://", "http://");
         Client::new().get(plain).send().unwrap_err();
 

@@ -40,6 +40,8 @@ pub(super) struct TlsConfig {
     pub(super) key: Pem,
     pub(super) client_ca: Option<Pem>,
     pub(super) client_auth: ClientAuth,
+    /// Names of which a client's certificate must have one; any when they are not given.
+    pub(super) allowed_names: Option<Vec<String>>,
     pub(super) min_version: Version,
     pub(super) max_version: Version,
     /// Names of cipher suites of TLS 1.2 in Go; all when there is none.
@@ -217,10 +219,14 @@ fn tls(yaml: TlsYaml, directory: &Path) -> anyhow::Result<Option<TlsConfig>> {
         client_ca.is_some() || !verifies.contains(&client_auth),
         "client_auth_type {client_auth:?} needs client_ca_file: the machine's own certificates are not used"
     );
-    ensure!(
-        yaml.client_allowed_sans.is_none(),
-        "client_allowed_sans: names in clients' certificates are not looked at here"
-    );
+    let allowed_names = yaml.client_allowed_sans;
+    for name in allowed_names.iter().flatten() {
+        let is_mail = name.contains('@') && !name.contains("://");
+        ensure!(
+            !is_mail,
+            "client_allowed_sans: {name:?}: addresses of mail in certificates are not looked at here"
+        );
+    }
     let min_version = yaml.min_version.unwrap_or(Version::Tls12);
     let max_version = yaml.max_version.unwrap_or(Version::Tls13);
     ensure!(
@@ -236,6 +242,7 @@ fn tls(yaml: TlsYaml, directory: &Path) -> anyhow::Result<Option<TlsConfig>> {
         key,
         client_ca,
         client_auth,
+        allowed_names,
         min_version,
         max_version,
         ciphers: yaml.cipher_suites.unwrap_or_default(),

@@ -1,12 +1,13 @@
 //! TLS, passwords and headers of an HTTP server, from the file behind `--http.config`.
 //!
-//! In reading order: [`config`] (the file), [`tls`] (what is agreed on with a client), [`passwords`] (who
+//! In reading order: [`config`] (the file), [`tls`] (what is agreed on with a client), [`names`] (of its certificate), [`passwords`] (who
 //! is let in), this file (all of it applied, and read again when a file changes).
 //!
 //! Prometheus reads the file for each request and refuses all while it cannot be used. Here it is read when
 //! it or a file that it names has changed, and while the new one cannot be used the old one counts.
 
 mod config;
+mod names;
 mod passwords;
 #[cfg(test)]
 mod tests;

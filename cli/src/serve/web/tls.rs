@@ -18,6 +18,7 @@ use rustls::{
 use tokio_rustls::TlsAcceptor;
 
 use super::config::{ClientAuth, Pem, TlsConfig, Version};
+use super::names::AllowedNames;
 use crate::serve::tls::{certificates, go_name};
 
 /// What HTTP/1.1 is called while a connection is set up.
@@ -56,6 +57,13 @@ pub(super) fn acceptor(
         .with_protocol_versions(&versions)
         .context("no cipher suite is left for the versions of TLS")?;
     let verifier = verifier(config, &provider)?;
+    let verifier = verifier.map(|inner| match &config.allowed_names {
+        Some(allowed) => Arc::new(AllowedNames {
+            inner,
+            allowed: allowed.clone(),
+        }),
+        None => inner,
+    });
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
