@@ -6,12 +6,14 @@ use std::time::Duration;
 use base64::Engine;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
 use object_store::limit::LimitStore;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider,
+};
 
 use super::attributes::Attributed;
 use super::config::{
@@ -102,10 +104,15 @@ impl Bucket {
                     0 => 16 << 20,
                     bytes => bytes.max(5 << 20),
                 };
-                let store = limited(gcs_store(gcs, hedging, environment)?, &gcs.http_config);
+                let store = Normal::of_ends(gcs_store(gcs, hedging, environment)?);
+                let store = limited(store, &gcs.http_config);
                 (store, gcs.bucket.clone(), Some(part_bytes))
             }
             Provider::Azure(azure) => {
+                remarks.when(
+                    azure.storage_create_container,
+                    "storage_create_container has no effect: the container must exist",
+                );
                 remarks.when(!azure.msi_resource.is_empty(), "msi_resource has no effect");
                 let store = limited(
                     Normal::new(azure_store(azure, hedging)?),
@@ -338,15 +345,24 @@ fn gcs_store(
         .with_bucket_name(&config.bucket)
         .with_client_options(ClientOptions::new().with_allow_http(true))
         .with_http_connector(Connector::new(&config.http_config, hedging)?)
-        .with_retry(retries(config.max_retries))
-        .with_skip_signature(config.no_auth);
-    if let Some(host) = var("STORAGE_EMULATOR_HOST") {
+        .with_retry(retries(config.max_retries));
+    let emulator = var("STORAGE_EMULATOR_HOST");
+    if config.no_auth || emulator.is_some() {
+        // Writing asks for a token even where requests are not signed.
+        let none = StaticCredentialProvider::new(GcpCredential {
+            bearer: String::new(),
+        });
+        builder = builder
+            .with_skip_signature(true)
+            .with_credentials(Arc::new(none));
+    }
+    if let Some(host) = emulator {
         let url = if host.contains("://") {
             host
         } else {
             format!("http://{host}")
         };
-        builder = builder.with_base_url(&url).with_skip_signature(true);
+        builder = builder.with_base_url(&url);
     }
     if !config.service_account.is_empty() {
         builder = builder.with_service_account_key(config.service_account.expose());

@@ -42,18 +42,33 @@ pub(super) fn delete_each<S: ObjectStore>(
 
 /// A store whose differences are evened out.
 #[derive(Debug)]
-pub struct Normal<S>(Arc<S>);
+pub struct Normal<S> {
+    store: Arc<S>,
+    /// Whether the store can be asked for the end of an object.
+    knows_ends: bool,
+}
 
 impl<S: ObjectStore> Normal<S> {
     /// Evens out those of `store`.
     pub fn new(store: S) -> Self {
-        Normal(Arc::new(store))
+        Normal {
+            store: Arc::new(store),
+            knows_ends: false,
+        }
+    }
+
+    /// Evens out those of a store that can be asked for the end of an object.
+    pub fn of_ends(store: S) -> Self {
+        Normal {
+            knows_ends: true,
+            ..Normal::new(store)
+        }
     }
 }
 
 impl<S: ObjectStore> fmt::Display for Normal<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Normal({})", self.0)
+        write!(f, "Normal({})", self.store)
     }
 }
 
@@ -66,7 +81,7 @@ impl<S: ObjectStore> ObjectStore for Normal<S> {
         payload: PutPayload,
         opts: PutOptions,
     ) -> Result<PutResult> {
-        self.0.put_opts(location, payload, opts).await
+        self.store.put_opts(location, payload, opts).await
     }
 
     async fn put_multipart_opts(
@@ -74,31 +89,33 @@ impl<S: ObjectStore> ObjectStore for Normal<S> {
         location: &Path,
         opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.0.put_multipart_opts(location, opts).await
+        self.store.put_multipart_opts(location, opts).await
     }
 
     /// The last bytes of an object are asked for by their place, which takes a request more.
     async fn get_opts(&self, location: &Path, mut options: GetOptions) -> Result<GetResult> {
-        if let Some(GetRange::Suffix(len)) = options.range {
-            let size = self.0.head(location).await?.size;
+        if let Some(GetRange::Suffix(len)) = options.range
+            && !self.knows_ends
+        {
+            let size = self.store.head(location).await?.size;
             options.range = Some(GetRange::Bounded(size.saturating_sub(len)..size));
         }
-        self.0.get_opts(location, options).await
+        self.store.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.0.get_ranges(location, ranges).await
+        self.store.get_ranges(location, ranges).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        delete_each(Arc::clone(&self.0), locations)
+        delete_each(Arc::clone(&self.store), locations)
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list(prefix)
+        self.store.list(prefix)
     }
 
     fn list_with_offset(
@@ -106,18 +123,18 @@ impl<S: ObjectStore> ObjectStore for Normal<S> {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.0.list_with_offset(prefix, offset)
+        self.store.list_with_offset(prefix, offset)
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.0.list_with_delimiter(prefix).await
+        self.store.list_with_delimiter(prefix).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.0.copy_opts(from, to, options).await
+        self.store.copy_opts(from, to, options).await
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.0.rename_opts(from, to, options).await
+        self.store.rename_opts(from, to, options).await
     }
 }

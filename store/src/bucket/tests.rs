@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::config::Provider;
 use super::{Bucket, BucketConfig, Filesystem, Normal};
 use crate::block::meta::{Meta, Source};
 use crate::block::paths::{self, BlockId};
@@ -56,6 +57,30 @@ async fn s3_over_http() {
         };
         conforms(&bucket.store, lacks).await;
     }
+}
+
+/// Any bucket: that of `ISOBAR_TEST_OBJSTORE_CONFIG`, the YAML or a file with it. The objects of the suite
+/// are removed from it again; give it a prefix of its own all the same.
+#[tokio::test]
+async fn the_bucket_of_the_environment() {
+    let Ok(yaml) = std::env::var("ISOBAR_TEST_OBJSTORE_CONFIG") else {
+        println!("skipped: ISOBAR_TEST_OBJSTORE_CONFIG names no bucket");
+        return;
+    };
+    let yaml = std::fs::read_to_string(&yaml).unwrap_or(yaml);
+    let config = BucketConfig::parse(&yaml).unwrap();
+    let bucket = Bucket::new(&config, &|name| std::env::var(name).ok()).unwrap();
+    // Emulators of Google's API have neither uploads in pieces nor conditions.
+    let emulated = std::env::var("STORAGE_EMULATOR_HOST").is_ok();
+    let lacks = Lacks {
+        // Azurite does not know the parameter for it.
+        listing_behind: matches!(config.provider, Provider::Azure(_)),
+        pieces: emulated,
+        create: emulated,
+        directories_apart: false,
+    };
+    conforms(&bucket.store, lacks).await;
+    println!("{} conforms", bucket.name);
 }
 
 #[tokio::test]
