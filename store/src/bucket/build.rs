@@ -109,10 +109,6 @@ impl Bucket {
                 (store, gcs.bucket.clone(), Some(part_bytes))
             }
             Provider::Azure(azure) => {
-                remarks.when(
-                    azure.storage_create_container,
-                    "storage_create_container has no effect: the container must exist",
-                );
                 remarks.when(!azure.msi_resource.is_empty(), "msi_resource has no effect");
                 let store = limited(
                     Normal::new(azure_store(azure, hedging)?),
