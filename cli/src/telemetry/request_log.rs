@@ -389,6 +389,16 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_taken() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/request-logging.yml");
+        let log = RequestLog::parse(Some(&std::fs::read_to_string(path).unwrap())).unwrap();
+        assert!(log.http("/api/v1/blocks/mark", None, fields).is_some());
+        assert!(log.http("/api/v1/blocks", None, fields).is_none());
+        assert!(log.grpc("thanos.Store", "Series", fields).is_some());
+        assert!(log.grpc("thanos.Store", "LabelNames", fields).is_none());
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for (yaml, part) in [
             ("some: thing", "unknown field"),

@@ -220,7 +220,8 @@ fn requests_are_counted_and_logged_where_wanted() {
     let log = "--request.logging-config={options: {level: DEBUG, decision: {log_start: true, log_end: true}}, \
                http: {config: [{path: /api/v1/blocks}]}, \
                grpc: {config: [{service: thanos.info.Info, method: Info}]}}";
-    let running = store(dir.path(), &["--log.level=debug", log]);
+    let tracing = "--tracing.config={type: OTLP}";
+    let running = store(dir.path(), &["--log.level=debug", log, tracing]);
     let server = &running.server;
     server.api("/api/v1/blocks", &[("view", "loaded")]);
     server.api("/api/v1/status/flags", &[]);
@@ -253,6 +254,10 @@ fn requests_are_counted_and_logged_where_wanted() {
     assert!(!metrics.contains("nothing"));
 
     let log = server.process.log();
+    assert!(
+        log.contains("msg=\"a flag has no effect\" flag=tracing.config"),
+        "{log}"
+    );
     let calls: Vec<&str> = log.lines().filter(|it| it.contains("ed call\"")).collect();
     let part = |at: usize, parts: &[&str]| {
         let line = calls

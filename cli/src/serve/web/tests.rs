@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::Current;
+use super::config::WebConfig;
 
 /// Files that both take; CERT and KEY stand for those of a certificate.
 const GOOD: [&str; 14] = [
@@ -169,6 +170,18 @@ fn files_are_taken_and_refused_as_by_promtool() {
     for (text, expected) in NEWER {
         check(text, expected, None);
     }
+}
+
+#[test]
+fn the_example_is_taken() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/web-config.yml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let config = WebConfig::parse(&text, Path::new("/etc/isobar")).unwrap();
+    let files: Vec<_> = config.files().map(|it| it.display().to_string()).collect();
+    let expected = ["server.crt", "server.key", "clients.crt"];
+    assert_eq!(files, expected.map(|it| format!("/etc/isobar/{it}")));
+    let hash = &config.users["alice"];
+    assert!(bcrypt::verify("fakepassword", hash).unwrap());
 }
 
 #[test]
