@@ -232,6 +232,11 @@ impl<'a> OpenFiles<'a> {
         OpenFiles { files, open }
     }
 
+    /// Where the files lie.
+    pub(crate) fn files(&self) -> &'a ChunkFiles {
+        self.files
+    }
+
     /// The file with this number; the text says why it cannot be read.
     pub(crate) fn get(&mut self, number: u32) -> Result<Arc<ChunkFile>, String> {
         let path = self.files.path(number);

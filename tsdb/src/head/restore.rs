@@ -19,6 +19,9 @@ use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
 
+/// Sealed chunks are moved to files when they take this many bytes.
+const FILE_BYTES_MIN: usize = 8 << 20;
+
 /// Applies records to a head that nobody else uses yet.
 pub(crate) struct Restore<'a> {
     head: &'a Head,
@@ -119,6 +122,19 @@ impl<'a> Restore<'a> {
         self.epoch = epochs.fold(self.epoch, Epoch::max);
         self.late_cuts = cuts;
         self
+    }
+
+    /// Moves chunks that the log has sealed to files, as the head does with those that appends seal: a
+    /// long log holds more of them than memory should.
+    pub(crate) fn file_chunks(&mut self) {
+        let Some(files) = self.files.as_ref().map(OpenFiles::files) else {
+            return;
+        };
+        self.known.shards.clear();
+        // What cannot be written stays where it is, and no disk is too full for a start. Maintenance
+        // comes upon the same error, and tells.
+        let _told_later = self.head.file_chunks(files, FILE_BYTES_MIN);
+        self.known.shards = self.head.shards.iter().map(|shard| shard.lock()).collect();
     }
 
     /// Applies one record.

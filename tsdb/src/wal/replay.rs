@@ -84,6 +84,7 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
     {
         let is_last = Some(*segment) == last;
         replay_file(&segment_path(dir, *segment), restore, events, is_last)?;
+        restore.file_chunks();
     }
     if let Some(number) = snapshot {
         files.remove_before(dir, number)?;
