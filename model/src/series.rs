@@ -299,6 +299,12 @@ pub trait SeriesStream: Send {
     /// When the store fails on the way. No further call is made then.
     fn next_batch(&mut self, batch: &mut Vec<Series>) -> Result<bool, SelectError>;
 
+    /// The bytes of memory that the samples of the series of the last call keep, as long as these live: 0
+    /// where they lie in mapped files. Whoever keeps the series reserves them.
+    fn heap_bytes(&self) -> usize {
+        0
+    }
+
     /// Takes the remarks of the store, complete once [`SeriesStream::next_batch`] has given false.
     fn take_warnings(&mut self) -> Warnings {
         Warnings::default()

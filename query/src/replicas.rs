@@ -75,7 +75,7 @@ impl Deduplication {
         all.sort_by(|a, b| a.labels.cmp(&b.labels));
         let mut all = all.into_iter().peekable();
         let mut series = Vec::new();
-        while let Some(SeriesChunks { labels, chunks }) = all.next() {
+        while let Some(SeriesChunks { labels, chunks, .. }) = all.next() {
             let mut replicas = vec![chunks];
             while let Some(next) = all.next_if(|next| next.labels == labels) {
                 replicas.push(next.chunks);

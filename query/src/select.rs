@@ -118,6 +118,7 @@ impl SeriesSource for StoreSource<'_> {
             batches: BatchReader::new(self.store.series(request), self.cancel),
             function: ReadFor::new(&select.hints, self.replicas.lookback_ms),
             done: false,
+            heap_bytes: 0,
             memory: self
                 .replicas
                 .memory
@@ -132,6 +133,8 @@ struct SelectStream<'s> {
     batches: BatchReader,
     function: ReadFor,
     done: bool,
+    /// What the chunks of the last batch keep in memory.
+    heap_bytes: usize,
     memory: Reservation,
     warnings: Warnings,
 }
@@ -177,7 +180,7 @@ impl SelectStream<'_> {
             let size = |it: &SeriesChunks| {
                 let chunks = it.chunks.len() * size_of::<Chunk>();
                 // Sorting makes labels anew.
-                size_of::<Series>() + 2 * it.labels.as_bytes().len() + chunks
+                size_of::<Series>() + 2 * it.labels.as_bytes().len() + chunks + it.heap_bytes
             };
             bytes += series.iter().map(size).sum::<usize>();
             let memory = self.memory.grow_to(bytes);
@@ -201,17 +204,25 @@ impl SeriesStream for SelectStream<'_> {
         if !deduplication.is_off() {
             let all = self.collect()?;
             let more = !all.is_empty();
+            self.heap_bytes = all.iter().map(|it| it.heap_bytes).sum();
             batch.extend(deduplication.apply(all, self.function, range));
+            // What stays is reserved by whoever asked for it.
+            self.memory.shrink_to(0);
             return Ok(more);
         }
         let Some(series) = self.next_series()? else {
             return Ok(false);
         };
+        self.heap_bytes = series.iter().map(|it| it.heap_bytes).sum();
         batch.extend(series.into_iter().map(|series| Series {
             labels: series.labels,
             samples: deduplication.alone(series.chunks, self.function, range),
         }));
         Ok(true)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.heap_bytes
     }
 
     fn take_warnings(&mut self) -> Warnings {

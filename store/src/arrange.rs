@@ -366,6 +366,7 @@ impl TakeLabels {
             match out.last_mut() {
                 Some(last) if last.labels == series.labels => {
                     last.chunks.extend(series.chunks);
+                    last.heap_bytes += series.heap_bytes;
                     joined = true;
                 }
                 _ => {
@@ -449,6 +450,7 @@ mod tests {
             all.insert(Labels::from_pairs(pairs.iter().copied()), number);
         }
         let one = |(labels, number)| SeriesChunks {
+            heap_bytes: 0,
             labels,
             chunks: vec![chunk(number)],
         };
@@ -502,7 +504,7 @@ mod tests {
             .take(most)
             .map(|(labels, mut chunks)| {
                 chunks.sort_by_key(|chunk| chunk.min_ms);
-                SeriesChunks { labels, chunks }
+                SeriesChunks::mapped(labels, chunks)
             })
             .collect()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures::future::{BoxFuture, FutureExt, ready};
 use futures::stream::{self, StreamExt};
 use isobar_model::{Labels, Matcher, TimeRange, Warnings};
+use isobar_tsdb::SeriesChunks;
 use isobar_tsdb::db::Db;
 use isobar_tsdb::merge::SeriesIter;
 
@@ -171,14 +172,10 @@ impl Iterator for Batches {
                 return Some(Ok(SeriesBatch::Warnings(warnings)));
             }
             self.left -= 1;
-            let chunks = if self.skip_chunks {
-                Vec::new()
+            batch.push(if self.skip_chunks {
+                SeriesChunks::mapped(next.labels, Vec::new())
             } else {
-                next.chunks
-            };
-            batch.push(isobar_tsdb::SeriesChunks {
-                labels: next.labels,
-                chunks,
+                next
             });
             if self.left == 0 {
                 break;

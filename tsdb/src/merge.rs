@@ -24,12 +24,45 @@ pub const CHUNK_SAMPLES_MAX: usize = 120;
 
 /// A series with its chunks, ordered by their first time. Chunks may overlap where the series
 /// was merged from several sources.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SeriesChunks {
     /// The labels.
     pub labels: Labels,
     /// The chunks.
     pub chunks: Vec<Chunk>,
+    /// The bytes of memory that the data of the chunks keep: 0 where they lie in a mapped file. Whoever
+    /// keeps the series reserves them.
+    pub heap_bytes: usize,
+}
+
+/// Where the data lie does not matter.
+impl PartialEq for SeriesChunks {
+    fn eq(&self, other: &Self) -> bool {
+        self.labels == other.labels && self.chunks == other.chunks
+    }
+}
+
+impl Eq for SeriesChunks {}
+
+impl SeriesChunks {
+    /// A series whose chunks lie in files that are mapped, or that has none.
+    pub fn mapped(labels: Labels, chunks: Vec<Chunk>) -> Self {
+        SeriesChunks {
+            labels,
+            chunks,
+            heap_bytes: 0,
+        }
+    }
+
+    /// A series whose chunks keep as many bytes of memory as they are long.
+    pub fn in_memory(labels: Labels, chunks: Vec<Chunk>) -> Self {
+        let heap_bytes = chunks.iter().map(|chunk| chunk.data.len()).sum();
+        SeriesChunks {
+            labels,
+            chunks,
+            heap_bytes,
+        }
+    }
 }
 
 /// Series in label order, each label set once. Owns what it reads from.
@@ -109,6 +142,7 @@ impl Merge {
         {
             let Some(more) = self.take()? else { break };
             merged.chunks.extend(more.chunks);
+            merged.heap_bytes += more.heap_bytes;
             joined = true;
         }
         if joined {
@@ -492,6 +526,7 @@ mod tests {
     #[test]
     fn sources_are_merged_by_labels() {
         let series = |name: &str, points: Points<'_>| SeriesChunks {
+            heap_bytes: 0,
             labels: Labels::from_pairs([("__name__", name)]),
             chunks: vec![chunk(points)],
         };

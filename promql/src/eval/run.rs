@@ -244,9 +244,7 @@ impl<'a> Run<'a> {
             while self.next_batch(&mut *stream, &mut all)? {
                 self.check()?;
                 self.check_series(all.len() as u64)?;
-                for series in &all[counted..] {
-                    bytes += series_bytes(series);
-                }
+                bytes += batch_bytes(&*stream, &all[counted..]);
                 counted = all.len();
                 let mut memory = self
                     .shared_memory
@@ -356,10 +354,13 @@ pub(crate) struct Feed<'r> {
     operator: u32,
 }
 
-/// What a series that is kept takes, its chunks where they lie not counted.
-fn series_bytes(series: &Series) -> usize {
-    let chunks = series.samples.count_estimate() / 120 + 1;
-    size_of::<Series>() + series.labels.as_bytes().len() + 64 * chunks
+/// What the series that a stream has just given take: their chunks too, where these are in memory.
+fn batch_bytes(stream: &dyn SeriesStream, batch: &[Series]) -> usize {
+    let size = |series: &Series| {
+        let chunks = series.samples.count_estimate() / 120 + 1;
+        size_of::<Series>() + series.labels.as_bytes().len() + 64 * chunks
+    };
+    stream.heap_bytes() + batch.iter().map(size).sum::<usize>()
 }
 
 /// Some series of a select, one after the other.
@@ -511,12 +512,13 @@ impl<'r> Feed<'r> {
         let mut batch = Vec::new();
         let more = self.run.next_batch(&mut **open, &mut batch)?;
         self.run.count_series(batch.len() as u64)?;
+        let bytes = batch_bytes(&**open, &batch);
         if !more {
             self.run.remarks().add_from_store(open.take_warnings());
             self.stream = None;
         }
         let mut memory = self.run.memory("a batch of series");
-        memory.grow_to(batch.iter().map(series_bytes).sum())?;
+        memory.grow_to(bytes)?;
         self.ready = Morsel::Own(batch.into_iter(), Some(Arc::new(memory)));
         Ok(true)
     }

@@ -219,15 +219,23 @@ impl Memory {
     }
 
     pub(crate) fn in_mood(count: usize, mood: Mood) -> Arc<Self> {
+        Memory::with(count, mood, |i, _| i as f64)
+    }
+
+    /// As [`Memory::hour`], with values that are hard to compress.
+    pub(crate) fn noisy_hour(count: usize) -> Arc<Self> {
+        Memory::with(count, Mood::Well, |i, p| {
+            (i as f64 * 240.0 + p as f64).sin()
+        })
+    }
+
+    fn with(count: usize, mood: Mood, value: impl Fn(usize, i64) -> f64) -> Arc<Self> {
         let mut series: Vec<_> = (0..count)
             .map(|i| {
                 let mut columns = Columns::default();
-                (0..240).for_each(|p| columns.push(NOW_MS - (240 - p) * 15_000, i as f64));
+                (0..240).for_each(|p| columns.push(NOW_MS - (240 - p) * 15_000, value(i, p)));
                 let labels = Labels::from_pairs([("__name__", "m"), ("i", &format!("{i:05}"))]);
-                SeriesChunks {
-                    labels,
-                    chunks: encode(&columns, Counts::Integer),
-                }
+                SeriesChunks::in_memory(labels, encode(&columns, Counts::Integer))
             })
             .collect();
         series.sort_by(|a, b| a.labels.cmp(&b.labels));

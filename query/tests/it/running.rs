@@ -102,6 +102,35 @@ async fn each_buffer_of_a_query_is_reserved() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_in_memory_are_reserved_as_long_as_they_are_kept() {
+    // Chunks take some 1.8 kB of each of the 1,000 series, all else some 300 bytes.
+    let replicas = "count(m)&dedup=true&replicaLabels[]=r";
+    for (query, limit, status) in [
+        ("count(m)", 512 << 10, 200),
+        ("sum(m)%20/%20count(m)", 4 << 20, 200),
+        ("sum(m)%20/%20count(m)", 1 << 20, 422),
+        (replicas, 4 << 20, 200),
+        (replicas, 1 << 20, 422),
+    ] {
+        let limits = Limits {
+            memory: Budget::new("the memory of all queries", limit),
+            ..Limits::default()
+        };
+        let memory = Arc::clone(&limits.memory);
+        let config = Config {
+            limits,
+            ..Config::default()
+        };
+        let server = Server::with(Memory::noisy_hour(1_000), config, 1);
+        let answer = server.get(&format!("/api/v1/query?query={query}")).await;
+        let text = answer.json().to_string();
+        assert_eq!(answer.status, status, "{query} with {limit} bytes: {text}");
+        assert_eq!(memory.held(), 0, "{query}");
+        assert!(limit < 4 << 20 || memory.peak() > 1_800_000, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_holds_its_memory_until_it_is_read() {
     let config = Config::default();
     let memory = Arc::clone(&config.limits.memory);

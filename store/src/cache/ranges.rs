@@ -78,6 +78,11 @@ pub struct Pages {
 }
 
 impl Pages {
+    /// The bytes of all pages together.
+    pub fn total_bytes(&self) -> usize {
+        self.pages.iter().map(|(_, page)| page.len()).sum()
+    }
+
     /// The page that a byte lies in, and its place there; none where it was not asked for.
     pub fn page_of(&self, offset: u64) -> Option<(&Bytes, usize)> {
         let page = offset / PAGE_BYTES as u64;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::try_join_all;
 use isobar_model::Labels;
 use isobar_tsdb::SeriesChunks;
@@ -61,6 +61,39 @@ fn span(chunk: ChunkRef, next: Option<ChunkRef>) -> u64 {
 /// What is read of a chunk.
 type Found = (Encoding, Bytes);
 
+/// Chunks that were read.
+#[derive(Default)]
+struct Loaded {
+    found: Vec<Found>,
+    /// The bytes of memory that they keep: whole pages, when they are most of these.
+    heap_bytes: usize,
+}
+
+impl Loaded {
+    fn data_bytes(&self) -> usize {
+        self.found.iter().map(|it| it.1.len()).sum()
+    }
+
+    /// Copies the data when they are the smaller part of the pages they lie in, so that a few samples do
+    /// not keep pages that the cache has given up.
+    fn apart_from(mut self, pages_bytes: usize) -> Loaded {
+        let bytes = self.data_bytes();
+        if bytes * 2 > pages_bytes {
+            self.heap_bytes = pages_bytes;
+            return self;
+        }
+        let mut copy = BytesMut::with_capacity(bytes);
+        let data = self.found.iter().map(|it| it.1.as_ref());
+        data.for_each(|data| copy.extend_from_slice(data));
+        let mut copy = copy.freeze();
+        for (_, data) in &mut self.found {
+            *data = copy.split_to(data.len());
+        }
+        self.heap_bytes = bytes;
+        self
+    }
+}
+
 /// Reads the chunks of series: `series` has the labels and where the chunks of each end in `chunks`.
 pub(super) async fn load(
     inner: &Inner,
@@ -70,19 +103,23 @@ pub(super) async fn load(
     chunks: &[ChunkMeta],
 ) -> Result<Vec<SeriesChunks>, StoreError> {
     let place = |at: &usize| chunks.get(*at).map(|it| it.reference.as_u64());
-    let found = if chunks.is_sorted_by_key(|it| it.reference.as_u64()) {
+    let loaded = if chunks.is_sorted_by_key(|it| it.reference.as_u64()) {
         read(inner, block, query, chunks).await?
     } else {
         let mut order: Vec<usize> = (0..chunks.len()).collect();
         order.sort_by_key(place);
         let sorted = order.iter().filter_map(|at| chunks.get(*at).copied());
         let sorted: Vec<ChunkMeta> = sorted.collect();
-        let found = read(inner, block, query, &sorted).await?;
-        let mut found: Vec<_> = order.into_iter().zip(found).collect();
+        let mut loaded = read(inner, block, query, &sorted).await?;
+        let mut found: Vec<_> = order.into_iter().zip(loaded.found).collect();
         found.sort_by_key(|it| it.0);
-        found.into_iter().map(|it| it.1).collect()
+        loaded.found = found.into_iter().map(|it| it.1).collect();
+        loaded
     };
-    let mut found = found.into_iter().zip(chunks);
+    // Each series answers for its part of the pages.
+    let (data_bytes, heap_bytes) = (loaded.data_bytes().max(1), loaded.heap_bytes);
+    let part = |bytes: usize| bytes as u128 * heap_bytes as u128 / data_bytes as u128;
+    let mut found = loaded.found.into_iter().zip(chunks);
     let mut begin = 0;
     let mut result = Vec::with_capacity(series.len());
     for (labels, end) in series {
@@ -95,7 +132,12 @@ pub(super) async fn load(
             data,
         }));
         begin = end;
-        result.push(SeriesChunks { labels, chunks });
+        let own = chunks.iter().map(|chunk: &Chunk| chunk.data.len()).sum();
+        result.push(SeriesChunks {
+            labels,
+            chunks,
+            heap_bytes: usize::try_from(part(own)).unwrap_or(usize::MAX),
+        });
     }
     Ok(result)
 }
@@ -106,14 +148,17 @@ async fn read(
     block: &Block,
     query: &Query,
     chunks: &[ChunkMeta],
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Loaded, StoreError> {
     let segments = chunks.chunk_by(|a, b| a.reference.segment() == b.reference.segment());
     let reads = segments.map(|chunks| read_segment(inner, block, query, chunks));
-    let mut found = try_join_all(reads).await?;
-    match found.len() {
-        1 => Ok(found.pop().unwrap_or_default()),
-        _ => Ok(found.into_iter().flatten().collect()),
+    let mut loaded = try_join_all(reads).await?;
+    if loaded.len() == 1 {
+        return Ok(loaded.pop().unwrap_or_default());
     }
+    Ok(Loaded {
+        heap_bytes: loaded.iter().map(|it| it.heap_bytes).sum(),
+        found: loaded.into_iter().flat_map(|it| it.found).collect(),
+    })
 }
 
 /// Reads chunks of one segment.
@@ -122,7 +167,7 @@ async fn read_segment(
     block: &Block,
     query: &Query,
     chunks: &[ChunkMeta],
-) -> Result<Vec<Found>, StoreError> {
+) -> Result<Loaded, StoreError> {
     let segment = chunks.first().map_or(0, |it| it.reference.segment());
     let object = block.segment(segment);
     let guess = block.chunk_bytes();
@@ -153,6 +198,7 @@ async fn read_segment(
     let place = |offset: u64| format!("{} at {offset}", object.path);
     let mut found: Vec<Option<Found>> = Vec::new();
     found.resize_with(chunks.len(), || None);
+    let mut pages_bytes = 0;
     // A chunk that is longer than expected is read once more, and then its length may be longer, too.
     for round in 0..3 {
         let tally = Tally::default();
@@ -161,6 +207,7 @@ async fn read_segment(
         let first = wanted.first().map_or(0, |it| it.range.start);
         let pages =
             read.map_err(|e| StoreError::Unavailable(format!("chunk {}: {e}", place(first))))?;
+        pages_bytes += pages.total_bytes();
         let mut again = Vec::new();
         for Piece { at, begin, end } in pieces {
             let corrupt = |e: DecodeError| e.at_offset(object.path.as_ref(), "chunk", begin);
@@ -194,7 +241,11 @@ async fn read_segment(
         pieces = again;
     }
     // Every one was found, or is an error.
-    Ok(found.into_iter().flatten().collect())
+    let loaded = Loaded {
+        found: found.into_iter().flatten().collect(),
+        heap_bytes: 0,
+    };
+    Ok(loaded.apart_from(pages_bytes))
 }
 
 /// A chunk of a segment.

@@ -58,8 +58,8 @@ struct Source {
 /// Heads with equal labels.
 struct Group {
     labels: Labels,
-    /// Sources with the chunks of their head.
-    heads: Vec<(usize, Vec<Chunk>)>,
+    /// Sources with the chunks of their head, and the memory that these keep.
+    heads: Vec<(usize, Vec<Chunk>, usize)>,
 }
 
 struct Merge {
@@ -119,25 +119,30 @@ impl Merge {
     }
 
     fn insert(&mut self, source: usize, series: SeriesChunks, touched: &mut usize) {
-        let SeriesChunks { labels, chunks } = series;
+        let SeriesChunks {
+            labels,
+            chunks,
+            heap_bytes,
+        } = series;
+        let head = (source, chunks, heap_bytes);
         let same = self
             .groups
             .get_mut(*touched)
             .filter(|it| it.labels == labels);
         if let Some(group) = same {
-            group.heads.push((source, chunks));
+            group.heads.push(head);
             return;
         }
         // Groups are in falling order.
         let at = self.groups.partition_point(|group| group.labels > labels);
         *touched = at;
         match self.groups.get_mut(at).filter(|it| it.labels == labels) {
-            Some(group) => group.heads.push((source, chunks)),
+            Some(group) => group.heads.push(head),
             None => self.groups.insert(
                 at,
                 Group {
                     labels,
-                    heads: vec![(source, chunks)],
+                    heads: vec![head],
                 },
             ),
         }
@@ -148,10 +153,11 @@ impl Merge {
         self.empty.extend(group.heads.iter().rev().map(|it| it.0));
         let joined = group.heads.len() > 1;
         let more = group.heads.iter().skip(1).map(|it| it.1.len()).sum();
+        let heap_bytes = group.heads.iter().map(|it| it.2).sum();
         let mut heads = group.heads.into_iter();
         let mut chunks = heads.next().map(|it| it.1).unwrap_or_default();
         chunks.reserve_exact(more);
-        heads.for_each(|(_, more)| chunks.extend(more));
+        heads.for_each(|(_, more, _)| chunks.extend(more));
         if joined {
             let key = |chunk: &Chunk| chunk.min_ms;
             if !chunks.is_sorted_by(|a, b| key(a) < key(b)) {
@@ -162,6 +168,7 @@ impl Merge {
         self.out.push(SeriesChunks {
             labels: group.labels,
             chunks,
+            heap_bytes,
         });
     }
 }
@@ -199,9 +206,9 @@ mod tests {
         let stream = |source: &Series| {
             let mut all: Vec<_> = source
                 .iter()
-                .map(|(n, times)| SeriesChunks {
-                    labels: labels(*n),
-                    chunks: times.iter().map(|time| chunk(*time)).collect(),
+                .map(|(n, times)| {
+                    let chunks = times.iter().map(|time| chunk(*time)).collect();
+                    SeriesChunks::in_memory(labels(*n), chunks)
                 })
                 .collect();
             all.sort_by(|a, b| a.labels.cmp(&b.labels));

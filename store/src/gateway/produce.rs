@@ -498,10 +498,8 @@ impl Work {
         let mut memory = self.query.budget.reservation("series of a block");
         memory.grow_to(matched.heap_bytes()).map_err(over_budget)?;
         if self.ask.skip_chunks {
-            let series = matched.series.into_iter().map(|(labels, _)| SeriesChunks {
-                labels,
-                chunks: Vec::new(),
-            });
+            let series = matched.series.into_iter();
+            let series = series.map(|(labels, _)| SeriesChunks::mapped(labels, Vec::new()));
             let batch = Batch {
                 series: series.collect(),
                 memory,
@@ -529,8 +527,11 @@ impl Work {
             batch_memory.grow_to(at_least).map_err(over_budget)?;
             let loaded = chunks::load(&self.inner, &self.block, &self.query, own, metas).await?;
             let all = || loaded.iter().flat_map(|it| &it.chunks);
-            let bytes: usize = all().map(|chunk| chunk.data.len() + 96).sum();
-            batch_memory.grow_to(bytes).map_err(over_budget)?;
+            let bytes: usize = all().map(|chunk| chunk.data.len()).sum();
+            let kept: usize = loaded.iter().map(|it| it.heap_bytes).sum();
+            batch_memory
+                .grow_to(at_least.saturating_add(kept))
+                .map_err(over_budget)?;
             self.query
                 .stats
                 .chunks_touched_bytes

@@ -334,6 +334,7 @@ impl Receiving {
         match &mut self.ahead {
             Some(ahead) if ahead.labels == series.labels => {
                 ahead.chunks.extend(series.chunks);
+                ahead.heap_bytes += series.heap_bytes;
                 ahead.chunks.sort_by_key(|chunk| chunk.min_ms);
                 ahead.chunks.dedup();
             }
@@ -345,10 +346,8 @@ impl Receiving {
 fn received(series: thanos::Series) -> Result<SeriesChunks, String> {
     let chunks: Result<Vec<Vec<Chunk>>, String> =
         series.chunks.iter().map(received_chunk).collect();
-    Ok(SeriesChunks {
-        labels: series.label_set(),
-        chunks: chunks?.into_iter().flatten().collect(),
-    })
+    let chunks = chunks?.into_iter().flatten().collect();
+    Ok(SeriesChunks::in_memory(series.label_set(), chunks))
 }
 
 fn encoding(number: i32) -> Result<Encoding, String> {

@@ -121,10 +121,7 @@ fn one(wire: ChunkedSeries) -> Result<SeriesChunks, StoreError> {
         })
     };
     let chunks: Result<Vec<Chunk>, StoreError> = wire.chunks.into_iter().map(chunk).collect();
-    Ok(SeriesChunks {
-        labels,
-        chunks: chunks?,
-    })
+    Ok(SeriesChunks::in_memory(labels, chunks?))
 }
 
 #[cfg(test)]

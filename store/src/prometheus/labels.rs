@@ -63,10 +63,9 @@ impl PrometheusStore {
         let done = self.pool.run(work).await;
         let (all, cut) = done.map_err(|why| StoreError::Unavailable(why.to_string()))?;
         for batch in all.chunks(BATCH_SERIES) {
-            let series = batch.iter().map(|labels| SeriesChunks {
-                labels: labels.clone(),
-                chunks: Vec::new(),
-            });
+            let series = batch
+                .iter()
+                .map(|labels| SeriesChunks::mapped(labels.clone(), Vec::new()));
             if out
                 .send(Ok(SeriesBatch::Series(series.collect())))
                 .await

@@ -39,7 +39,7 @@ pub fn series(body: &[u8]) -> Result<Vec<SeriesChunks>, StoreError> {
         let labels = one.labels().map_err(wrong)?;
         let chunks = chunks(one)?;
         if !chunks.is_empty() {
-            all.push(SeriesChunks { labels, chunks });
+            all.push(SeriesChunks::in_memory(labels, chunks));
         }
     }
     all.sort_by(|a, b| a.labels.cmp(&b.labels));

@@ -293,6 +293,7 @@ impl Selected {
         }
         let mut chunks = Vec::with_capacity(self.entry.chunks.len());
         let deleted = block.tombstones.get(series);
+        let mut heap_bytes = 0;
         for meta in &self.entry.chunks {
             let (encoding, data) = block.chunks.chunk(meta.reference)?;
             let chunk = Chunk {
@@ -307,6 +308,7 @@ impl Selected {
                     let place = (file.as_str(), u64::from(meta.reference.offset()));
                     e.of_block(&block.dir, Some(place))
                 })?;
+                heap_bytes += kept.iter().map(|chunk| chunk.data.len()).sum::<usize>();
                 chunks.extend(kept);
             } else {
                 chunks.push(chunk);
@@ -331,7 +333,11 @@ impl Selected {
                 labels
             }
         };
-        Ok(Some(SeriesChunks { labels, chunks }))
+        Ok(Some(SeriesChunks {
+            labels,
+            chunks,
+            heap_bytes,
+        }))
     }
 }
 

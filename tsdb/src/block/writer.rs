@@ -98,7 +98,7 @@ impl BlockWriter {
         series: impl IntoIterator<Item = Result<SeriesChunks, Error>>,
     ) -> Result<(), Error> {
         for series in series {
-            let SeriesChunks { labels, chunks } = series?;
+            let SeriesChunks { labels, chunks, .. } = series?;
             self.add(&labels, &without_overlap(chunks)?)?;
         }
         Ok(())

@@ -292,6 +292,8 @@ impl Iterator for HeadSeries {
             }
         }
         let (series, chunks) = found?;
+        let heap_bytes = chunks.iter().filter_map(Stored::on_heap);
+        let heap_bytes = heap_bytes.map(|chunk| chunk.data.len()).sum();
         let chunks = match self.read(chunks) {
             Ok(chunks) => chunks,
             Err(error) => return Some(Err(error)),
@@ -299,6 +301,7 @@ impl Iterator for HeadSeries {
         Some(Ok(SeriesChunks {
             labels: self.gathered.labels(series, &mut self.text),
             chunks,
+            heap_bytes,
         }))
     }
 }

@@ -150,7 +150,7 @@ impl Fixture {
             if request.skip_chunks {
                 chunks.clear();
             }
-            SeriesChunks { labels, chunks }
+            SeriesChunks::mapped(labels, chunks)
         });
         let most = if request.limit == 0 {
             usize::MAX

@@ -66,7 +66,7 @@ pub fn rewrite(
     let outside = outside(what.range);
     let mut aggregates = false;
     for series in block.select(&what.matchers, what.range)? {
-        let SeriesChunks { labels, chunks } = series?;
+        let SeriesChunks { labels, chunks, .. } = series?;
         aggregates |= chunks.iter().any(|it| it.encoding == Encoding::Aggregate);
         let mut kept = Vec::with_capacity(chunks.len());
         for chunk in chunks {

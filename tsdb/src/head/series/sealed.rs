@@ -89,7 +89,8 @@ impl Filed {
 }
 
 impl Stored {
-    fn on_heap(&self) -> Option<&Chunk> {
+    /// The chunk, when it is in memory.
+    pub(crate) fn on_heap(&self) -> Option<&Chunk> {
         match self {
             Stored::Heap(chunk) => Some(chunk),
             Stored::Filed(_) => None,
