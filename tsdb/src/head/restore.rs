@@ -19,8 +19,8 @@ use super::shard::{IDS_END, SHARDS, Shard, id_of, shard_of};
 use super::tenants::TenantState;
 use super::{Catalog, Head};
 
-/// Sealed chunks are moved to files when they take this many bytes.
-const FILE_BYTES_MIN: usize = 8 << 20;
+/// Chunks are moved to files when those that were sealed take this many bytes on the heap.
+const SEALED_BYTES_MAX: usize = 8 << 20;
 
 /// Applies records to a head that nobody else uses yet.
 pub(crate) struct Restore<'a> {
@@ -43,9 +43,11 @@ struct Known<'a> {
     /// Ids of the log that stand for a series which has another id already.
     aliases: HashMap<u32, u32>,
     tenants: Vec<TenantTimes>,
+    /// The memory of chunks that were sealed since chunks were last moved to files, in bytes.
+    sealed_bytes: usize,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
     fn resolve(&self, id: u32) -> u32 {
         if self.aliases.is_empty() {
             id
@@ -57,11 +59,31 @@ impl Known<'_> {
     /// The series that an id of the log stands for, and the times of its tenant.
     #[inline]
     fn find(&mut self, id: u32) -> Option<(&mut TenantTimes, &mut MemSeries)> {
-        let id = self.resolve(id);
+        self.find_resolved(self.resolve(id))
+    }
+
+    #[inline]
+    fn find_resolved(&mut self, id: u32) -> Option<(&mut TenantTimes, &mut MemSeries)> {
         let tenant = self.catalog.index.tenant_of(id)?;
         let tenant = self.tenants.get_mut(tenant.0 as usize)?;
         let series = self.shards[shard_of(id)].get_mut(id)?;
         Some((tenant, series))
+    }
+
+    /// Takes note of a series in which chunks were sealed.
+    #[cold]
+    fn note_sealed(&mut self, id: u32, bytes: usize) {
+        self.shards[shard_of(id)].sealed.push(id);
+        self.sealed_bytes += bytes;
+    }
+
+    #[cold]
+    fn file_sealed(&mut self, head: &'a Head, files: &ChunkFiles) -> Result<(), Error> {
+        self.sealed_bytes = 0;
+        self.shards.clear();
+        let moved = head.file_sealed(files);
+        self.shards = head.shards.iter().map(|shard| shard.lock()).collect();
+        moved.map(|_| ())
     }
 }
 
@@ -109,6 +131,7 @@ impl<'a> Restore<'a> {
                 shards: head.shards.iter().map(|shard| shard.lock()).collect(),
                 aliases: HashMap::new(),
                 tenants: Vec::new(),
+                sealed_bytes: 0,
             },
             late_cuts: LateCuts::new(),
             epoch: Epoch::default(),
@@ -124,17 +147,21 @@ impl<'a> Restore<'a> {
         self
     }
 
-    /// Moves chunks that the log has sealed to files, as the head does with those that appends seal: a
-    /// long log holds more of them than memory should.
-    pub(crate) fn file_chunks(&mut self) {
-        let Some(files) = self.files.as_ref().map(OpenFiles::files) else {
-            return;
-        };
-        self.known.shards.clear();
-        // What cannot be written stays where it is, and no disk is too full for a start. Maintenance
-        // comes upon the same error, and tells.
-        let _told_later = self.head.file_chunks(files, FILE_BYTES_MIN);
-        self.known.shards = self.head.shards.iter().map(|shard| shard.lock()).collect();
+    /// Moves chunks to files that were sealed here, when there are many: a long log holds more of them
+    /// than memory should. To be called after each record.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when they cannot be written. They stay where they are, and the next are tried when
+    /// there are as many more.
+    #[inline]
+    pub(crate) fn file_sealed(&mut self) -> Result<(), Error> {
+        match &self.files {
+            Some(files) if self.known.sealed_bytes >= SEALED_BYTES_MAX => {
+                let files = files.files();
+                self.known.file_sealed(self.head, files)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Applies one record.
@@ -291,7 +318,8 @@ impl<'a> Restore<'a> {
     /// Applies a sample of any kind; `put` does so when it is new.
     #[inline]
     fn append(&mut self, id: u32, timestamp_ms: i64, put: impl FnOnce(&mut MemSeries, Bounds)) {
-        let Some((tenant, series)) = self.known.find(id) else {
+        let id = self.known.resolve(id);
+        let Some((tenant, series)) = self.known.find_resolved(id) else {
             self.lost(id);
             return;
         };
@@ -313,14 +341,20 @@ impl<'a> Restore<'a> {
             max_ms: i64::MAX,
             late: None,
         };
+        let sealed_before = series.sealed_count();
         put(series, bounds);
         tenant.min_ms = tenant.min_ms.min(timestamp_ms);
+        if series.sealed_count() > sealed_before {
+            let bytes = series.sealed_bytes_since(sealed_before);
+            self.known.note_sealed(id, bytes);
+        }
         self.counts.samples += 1;
     }
 
     fn chunk(&mut self, id: u32, chunk: Chunk) -> Result<(), Error> {
         let samples = u64::from(chunk.sample_count()?);
-        let Some((tenant, series)) = self.known.find(id) else {
+        let id = self.known.resolve(id);
+        let Some((tenant, series)) = self.known.find_resolved(id) else {
             self.counts.samples_without_series += samples;
             return Ok(());
         };
@@ -330,9 +364,14 @@ impl<'a> Restore<'a> {
             return Ok(());
         }
         let (min_ms, max_ms) = (chunk.min_ms, chunk.max_ms);
+        let sealed_before = series.sealed_count();
         series.restore(chunk)?;
         tenant.min_ms = tenant.min_ms.min(min_ms);
         tenant.max_ms = tenant.max_ms.max(max_ms);
+        if series.sealed_count() > sealed_before {
+            let bytes = series.sealed_bytes_since(sealed_before);
+            self.known.note_sealed(id, bytes);
+        }
         self.counts.samples += samples;
         self.counts.chunks += 1;
         Ok(())
@@ -448,5 +487,54 @@ impl<'a> Restore<'a> {
         drop(self);
         head.drop_empty(&empty);
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::head::{HeadBounds, SECRET_BYTES};
+    use crate::wal::record::SamplesEncoder;
+
+    /// Two chunks of each series come from one file of the log, and never are all of them in memory.
+    #[test]
+    fn chunks_leave_the_heap_while_the_log_is_read() {
+        const SERIES: u32 = 10_000;
+        let dir = tempfile::tempdir().unwrap();
+        let files = ChunkFiles::open(dir.path()).unwrap();
+        let head = Head::new([0; SECRET_BYTES], HeadBounds::default());
+        let mut restore = Restore::new(&head, Some(&files));
+        let mut payload = Vec::new();
+        record::put_series_tenant(&mut payload, "default");
+        for id in 0..SERIES {
+            let labels = Labels::from_pairs([("n", &*id.to_string())]);
+            record::put_series(&mut payload, id, &labels);
+        }
+        restore.apply(Kind::Series, &payload).unwrap();
+        let mut encoder = SamplesEncoder::default();
+        // Values without anything in common: eight bytes each.
+        let mut bits = 1u64;
+        for i in 0..242 {
+            encoder.clear();
+            for id in 0..SERIES {
+                bits = bits.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31) | 1;
+                encoder.put(id, i * 1000, bits as f64);
+            }
+            restore.apply(Kind::Samples, encoder.as_bytes()).unwrap();
+            restore.file_sealed().unwrap();
+            assert!(restore.known.sealed_bytes < SEALED_BYTES_MAX);
+        }
+        let sealed: usize = restore.known.shards.iter().map(|it| it.sealed.len()).sum();
+        assert_eq!((sealed, restore.known.sealed_bytes), (0, 0));
+        let counts = restore.finish();
+        assert_eq!(counts.samples, 242 * u64::from(SERIES));
+        assert_eq!(head.file_chunks(&files, 0).unwrap(), 0, "all were in files");
+        let mut stored = Vec::new();
+        let locked = head.shards[shard_of(17)].lock();
+        locked.get(17).unwrap().chunks(TimeRange::ALL, &mut stored);
+        let ranges = stored
+            .iter()
+            .map(|it| (it.range().min_ms, it.range().max_ms));
+        assert!(ranges.eq([(0, 119_000), (120_000, 239_000), (240_000, 241_000)]));
     }
 }

@@ -84,7 +84,6 @@ pub(crate) fn replay(dir: &Path, restore: &mut Restore<'_>, events: &Events) -> 
     {
         let is_last = Some(*segment) == last;
         replay_file(&segment_path(dir, *segment), restore, events, is_last)?;
-        restore.file_chunks();
     }
     if let Some(number) = snapshot {
         files.remove_before(dir, number)?;
@@ -173,6 +172,9 @@ fn replay_file(
                     });
                 }
                 offset += len;
+                // No disk is too full for a start: what cannot be written stays in memory. Maintenance
+                // comes upon the same error, and tells.
+                let _told_later = restore.file_sealed();
             }
             Item::Damage { from, to } => {
                 let why = format!("{} bytes are no record and were skipped", to - from);
