@@ -1,8 +1,13 @@
 //! When to stop: SIGINT or SIGTERM, or a component that cannot go on.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+
+/// A signal this soon after the first one is the same.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Tells all tasks of a process to stop.
 #[derive(Clone)]
@@ -30,10 +35,17 @@ impl Shutdown {
             };
             tracing::info!(signal = name, "shutting down");
             trigger.stop();
-            // A second signal means: at once.
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
+            let first = Instant::now();
+            // A second signal means: at once. Those that come right away are copies of the first, as
+            // `cargo run` and some supervisors pass on what a whole process group has got.
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if first.elapsed() >= SAME_SIGNAL {
+                    break;
+                }
             }
             tracing::warn!("second signal, stopping without waiting");
             std::process::exit(130);
