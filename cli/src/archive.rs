@@ -1,5 +1,5 @@
 //! What the bucket of `isobar standalone` holds, read back: blocks that left the local disk are served from
-//! there.
+//! there. A bucket that nobody else looks after is kept within bounds, too.
 //!
 //! A local block may go when this has seen it in the bucket ([`Archive::holds`]). While retention removes
 //! blocks, all of the bucket are served, so that none is missing for a moment; at other times those that
@@ -17,6 +17,8 @@ use isobar_store::api::{
     LabelsRequest, Names, SelectEstimate, SeriesBatch, SeriesRequest, SeriesStream, Store,
     StoreError, StoreInfo,
 };
+use isobar_store::block::expiry::{Expiry, Kept, Local, Retention};
+use isobar_store::block::fetch::Partial;
 use isobar_store::block::{FetchOptions, Fetched, Fetcher, Filters, Freshness, Summary};
 use isobar_store::bucket::Bucket;
 use isobar_store::cache::remote::Remote;
@@ -30,8 +32,6 @@ use ulid::Ulid;
 
 use crate::ship::TENANT_LABEL;
 
-/// Room in the data directory for what was read of the bucket.
-const DISK_CACHE_BYTES: u64 = 2 << 30;
 /// Where that lies.
 const CACHE_DIR: &str = "isobar-bucket";
 /// Most pieces of work that wait for a compute thread.
@@ -49,10 +49,18 @@ pub(crate) struct Archive {
     fetcher: Mutex<Fetcher>,
     fetched: RwLock<Option<Vec<Summary>>>,
     in_bucket: InBucket,
+    own: Option<Mutex<Own>>,
+}
+
+/// A bucket that nobody else looks after.
+struct Own {
+    expiry: Expiry,
+    /// What there was at the last look.
+    blocks: Vec<Kept>,
 }
 
 impl Archive {
-    /// Reads from `bucket`. What was read is kept below `data_dir`; up to `cache_bytes` in memory, and
+    /// Reads from `bucket`. What was read is kept below `data_dir` and in memory as `cache` says, and
     /// `budget` is where the memory of requests comes from.
     ///
     /// # Errors
@@ -60,17 +68,13 @@ impl Archive {
     pub(crate) fn new(
         bucket: &Bucket,
         data_dir: &Path,
-        cache_bytes: u64,
+        cache: CacheConfig,
         budget: Arc<Budget>,
         runtime: Handle,
         clock: Clock,
         in_bucket: InBucket,
     ) -> anyhow::Result<Self> {
         let dir = data_dir.join(CACHE_DIR);
-        let cache = CacheConfig {
-            memory_bytes: cache_bytes,
-            disk_bytes: DISK_CACHE_BYTES,
-        };
         let cache = PageCache::open(cache, &dir.join("pages"))
             .with_context(|| format!("cache of the bucket in {}", dir.display()))?;
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -95,7 +99,17 @@ impl Archive {
             fetcher: Mutex::new(Fetcher::new(Arc::clone(&bucket.store), options)),
             fetched: RwLock::default(),
             in_bucket,
+            own: None,
         })
+    }
+
+    /// Keeps what `retention` says in a bucket that nobody else looks after.
+    pub(crate) fn keeping(mut self, bucket: &Bucket, retention: Retention) -> Self {
+        self.own = Some(Mutex::new(Own {
+            expiry: Expiry::new(Arc::clone(&bucket.store), retention),
+            blocks: Vec::new(),
+        }));
+        self
     }
 
     /// The store that queries ask.
@@ -112,6 +126,9 @@ impl Archive {
                 return;
             }
         };
+        if let Some(own) = &self.own {
+            own.lock().await.blocks = kept(&fetched);
+        }
         let Fetched { failed, .. } = &fetched;
         for (block, why) in failed {
             tracing::warn!(%block, why, "a block in the bucket cannot be looked at, trying again later");
@@ -124,6 +141,24 @@ impl Archive {
         let known: Vec<Summary> = taken.iter().map(|it| as_served(&it.meta)).collect();
         *self.in_bucket.write() = known.iter().map(|block| block.id).collect();
         *self.fetched.write() = Some(known);
+    }
+
+    /// Serves the blocks that are not on the local disk, and removes those that retention does not keep
+    /// when the bucket has nobody else for that.
+    pub(crate) async fn serve_beside(&self, local: &Local) {
+        let mut elsewhere = local.blocks.clone();
+        let Some(own) = &self.own else {
+            self.serve_but(&elsewhere);
+            return;
+        };
+        let mut own = own.lock().await;
+        let Own { expiry, blocks } = &mut *own;
+        let now_ms = self.clock.now_ms();
+        expiry.choose(blocks, local, now_ms);
+        let leaving = blocks.iter().map(|block| block.id);
+        elsewhere.extend(leaving.filter(|block| expiry.leaves(*block)));
+        self.serve_but(&elsewhere);
+        expiry.remove(now_ms).await;
     }
 
     /// Serves the blocks of the bucket but those in `elsewhere`.
@@ -139,6 +174,25 @@ impl Archive {
         let range = served().map(Summary::range).reduce(|a, b| a.union(&b));
         *self.store.times.write() = Times::Known(range);
     }
+}
+
+/// What retention looks at.
+fn kept(fetched: &Fetched) -> Vec<Kept> {
+    let whole = fetched.blocks.iter().map(|block| Kept {
+        id: block.meta.id,
+        owner: block.meta.labels.to_string(),
+        end_ms: Some(block.meta.end_ms),
+        bytes: block.meta.segment_bytes + block.meta.index_bytes.unwrap_or(0),
+    });
+    let begun = fetched.partial.iter();
+    let begun = begun.filter(|(_, why)| matches!(why, Partial::NoMeta));
+    let begun = begun.map(|(id, _)| Kept {
+        id: *id,
+        owner: String::new(),
+        end_ms: None,
+        bytes: 0,
+    });
+    whole.chain(begun).collect()
 }
 
 /// Queries of a standalone show no label that tells tenants apart, whether a block is local or not. A

@@ -24,6 +24,8 @@ use crate::shutdown::Shutdown;
 
 /// How often the directory is looked at; as in Thanos.
 const INTERVAL: Duration = Duration::from_secs(30);
+/// The field of `meta.json` of a block that was cut here; it says whose the block is.
+const OWN_FIELD: &str = "isobar";
 /// The external label of a tenant's blocks, as Thanos Receive gives it.
 pub(crate) const TENANT_LABEL: &str = "tenant_id";
 
@@ -57,11 +59,14 @@ pub(crate) struct Shipping {
 }
 
 impl Shipping {
-    /// From `directory` to `bucket`.
-    pub(crate) fn new(bucket: &Bucket, directory: &Path, clock: Clock) -> Self {
+    /// From `directory` to `bucket`. With `only_own` these are the blocks that were cut here.
+    pub(crate) fn new(bucket: &Bucket, directory: &Path, only_own: bool, clock: Clock) -> Self {
         let mut config = ShipperConfig::new(directory, Source::RECEIVE, Arc::new(tenant_label));
         // One block that does not arrive is no reason to lose others to retention.
         config.allow_out_of_order_uploads = true;
+        if only_own {
+            config.wanted = Arc::new(|meta| meta.block.other.contains_key(OWN_FIELD));
+        }
         config.skip_corrupted_blocks = true;
         config.upload = UploadOptions {
             part_bytes: bucket.part_bytes,
@@ -111,12 +116,12 @@ impl Shipping {
     }
 }
 
-/// Blocks say whose they are in `isobar.tenant`.
+/// Blocks say whose they are in the field `tenant` of their own.
 fn tenant_label(meta: &Meta) -> BTreeMap<String, String> {
     let tenant = meta
         .block
         .other
-        .get("isobar")
+        .get(OWN_FIELD)
         .and_then(|own| own.get("tenant"));
     let tenant = tenant.and_then(|tenant| tenant.as_str());
     let tenant = tenant.unwrap_or(DEFAULT_TENANT);

@@ -1,6 +1,7 @@
 //! `isobar standalone`: everything in one process on one local directory.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -19,14 +20,18 @@ use isobar_query::http::{App, Readiness};
 use isobar_query::metrics::{EngineMetrics, HttpMetrics};
 use isobar_store::Store;
 use isobar_store::admin::Admin;
+use isobar_store::block::expiry::{Local, Retention};
+use isobar_store::bucket::BucketConfig;
+use isobar_store::bucket::config::Provider;
 use isobar_store::bucket::metered::BucketMetrics;
+use isobar_store::cache::CacheConfig;
 use isobar_store::compute::Pool;
 use isobar_store::grpc::{Apis, InfoService, RequestLimits, StoreService};
 use isobar_store::local::LocalStore;
 use isobar_store::metadata::MetadataStore;
 use isobar_store::union::Union;
 use isobar_tsdb::block::series_cache;
-use isobar_tsdb::db::{Db, DbConfig, Event, Sync};
+use isobar_tsdb::db::{Block, Db, DbConfig, Elsewhere, Event, MayExpire, Sync};
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -45,6 +50,10 @@ use crate::telemetry::{metrics, process, self_monitoring};
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(30);
 /// How much of the latest samples `--wal.sync=interval` may lose.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Where blocks go in the data directory, unless a bucket is named.
+const BUCKET_DIR: &str = "isobar-blocks";
+/// Room in the data directory for what was read of a bucket that is somewhere else.
+const DISK_CACHE_BYTES: u64 = 2 << 30;
 /// Most requests of one kind that wait for a compute thread.
 const WAITING_MAX: usize = 1024;
 
@@ -138,16 +147,21 @@ impl Standalone {
     fn open(flags: StandaloneFlags, runtime: Handle) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let damages = Arc::new(AtomicI64::new(0));
-        let bucket = flags.bucket.read()?;
-        if bucket.is_some() && flags.enable_admin_api {
+        let named = flags.bucket.read()?;
+        if named.is_some() && flags.enable_admin_api {
             bail!(
                 "--web.enable-admin-api does not go with --objstore.config yet: what is deleted here would \
                  come back from the bucket"
             );
         }
-        let memory = Memory::of(&flags, bucket.is_some());
-        let in_bucket = bucket.as_ref().map(|_| InBucket::default());
-        let db = open_db(&flags, &clock, &damages, &memory, in_bucket.clone())?;
+        let place = match named {
+            Some(config) => Place::named(config, &flags)?,
+            None if flags.enable_admin_api => Place::Nowhere,
+            None => Place::Own,
+        };
+        let memory = Memory::of(&flags, !matches!(place, Place::Nowhere));
+        let in_bucket = InBucket::default();
+        let db = open_db(&flags, &clock, &damages, &memory, &place, &in_bucket)?;
         let metadata = Arc::new(MetadataStore::of(Arc::clone(&db)));
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector::new(&clock)));
@@ -166,21 +180,36 @@ impl Standalone {
         let queries = Arc::new(pool("query")?);
         let config = engine_config(&flags, threads, &memory);
         let (mut shipping, mut archive) = (None, None);
-        if let (Some(bucket), Some(in_bucket)) = (bucket, in_bucket) {
+        if let Some(bucket) = place.config(&flags)? {
+            let is_own = matches!(place, Place::Own);
             let metrics = BucketMetrics::new(&mut registry);
             let bucket = ship::open(&bucket, &clock, &metrics)?;
-            let ships = Shipping::new(&bucket, &flags.data_dir, clock.clone());
+            let ships = Shipping::new(&bucket, &flags.data_dir, is_own, clock.clone());
             registry.register_collector(Box::new(ships.collector()));
             shipping = Some(ships);
-            archive = Some(Archive::new(
+            let cache = CacheConfig {
+                memory_bytes: memory.page_cache,
+                disk_bytes: if is_own { 0 } else { DISK_CACHE_BYTES },
+            };
+            let budget = Arc::clone(&config.limits.memory);
+            let mut reads = Archive::new(
                 &bucket,
                 &flags.data_dir,
-                memory.page_cache,
-                Arc::clone(&config.limits.memory),
-                runtime,
+                cache,
+                budget,
+                runtime.clone(),
                 clock.clone(),
                 in_bucket,
-            )?);
+            )?;
+            if is_own {
+                reads = reads.keeping(&bucket, retention_of(&flags));
+                // It is on this disk, so that nothing has to be missing from the first answers.
+                runtime.block_on(async {
+                    reads.look().await;
+                    reads.serve_beside(&local(&db)).await;
+                });
+            }
+            archive = Some(reads);
         }
         let mut stores = vec![Arc::clone(&store) as Arc<dyn Store>];
         stores.extend(archive.as_ref().map(Archive::store));
@@ -257,8 +286,7 @@ impl Standalone {
             let db = Arc::clone(&self.db);
             let done = tokio::task::spawn_blocking(move || db.maintain()).await;
             if let Some(archive) = &self.archive {
-                let local = self.db.blocks();
-                archive.serve_but(&local.iter().map(|block| block.meta().ulid).collect());
+                archive.serve_beside(&local(&self.db)).await;
             }
             match done {
                 Ok(Ok(_)) => {}
@@ -306,6 +334,67 @@ impl Standalone {
                 tracing::warn!(%error, "own metrics were not stored");
             }
         }
+    }
+}
+
+/// Where blocks go besides the local disk.
+enum Place {
+    /// Nowhere.
+    Nowhere,
+    /// A directory below the data directory. Blocks that were not cut here stay where they are.
+    Own,
+    /// The bucket of a configuration.
+    Named(BucketConfig),
+}
+
+impl Place {
+    /// A bucket that was named. It must not look like the directory of a tenant, which is taken over.
+    fn named(config: BucketConfig, flags: &StandaloneFlags) -> anyhow::Result<Self> {
+        if let Provider::Filesystem(files) = &config.provider {
+            let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let (bucket, data) = (whole(Path::new(&files.directory)), whole(&flags.data_dir));
+            if bucket == data || bucket.parent() == Some(data.as_path()) {
+                bail!(
+                    "objstore.config: directory {} lies in --data-dir, where directories with blocks are \
+                     taken over as those of tenants: name one outside",
+                    files.directory
+                );
+            }
+        }
+        Ok(Place::Named(config))
+    }
+
+    fn config(&self, flags: &StandaloneFlags) -> anyhow::Result<Option<BucketConfig>> {
+        Ok(match self {
+            Place::Nowhere => None,
+            Place::Named(config) => Some(config.clone()),
+            Place::Own => {
+                let dir = flags.data_dir.join(BUCKET_DIR);
+                std::fs::create_dir_all(&dir)
+                    .with_context(|| format!("make directory {}", dir.display()))?;
+                Some(BucketConfig::filesystem(&dir))
+            }
+        })
+    }
+}
+
+/// What is kept in a bucket of its own.
+fn retention_of(flags: &StandaloneFlags) -> Retention {
+    Retention {
+        time: Some(flags.retention.0).filter(|time| !time.is_zero()),
+        bytes_max: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
+        grace: flags.query_timeout.0,
+    }
+}
+
+/// What is on the local disk.
+fn local(db: &Db) -> Local {
+    let blocks = db.blocks();
+    let bytes = blocks.iter().map(Block::size_bytes).sum::<u64>();
+    Local {
+        blocks: blocks.iter().map(|block| block.meta().ulid).collect(),
+        // A log that cannot be looked at is not counted; maintenance tells why.
+        bytes: bytes + db.wal_bytes().unwrap_or(0),
     }
 }
 
@@ -365,16 +454,24 @@ fn open_db(
     clock: &Clock,
     damages: &Arc<AtomicI64>,
     memory: &Memory,
-    in_bucket: Option<InBucket>,
+    place: &Place,
+    in_bucket: &InBucket,
 ) -> anyhow::Result<Arc<Db>> {
     let damages = Arc::clone(damages);
+    let in_bucket = Arc::clone(in_bucket);
+    let holds: MayExpire = Arc::new(move |meta| in_bucket.read().contains(&meta.ulid));
     let started = clock.now_ms();
     let db = Db::open(DbConfig {
         retention_time: Some(flags.retention.0).filter(|time| !time.is_zero()),
         retention_size: Some(flags.retention_bytes.0).filter(|bytes| *bytes > 0),
-        may_expire: Arc::new(move |meta| {
-            let in_bucket = in_bucket.as_ref();
-            in_bucket.is_none_or(|it| it.read().contains(&meta.ulid))
+        // What goes by retention goes from everywhere, unless the bucket is looked after by others.
+        may_expire: match place {
+            Place::Named(_) => Arc::clone(&holds),
+            Place::Own | Place::Nowhere => Arc::new(|_| true),
+        },
+        elsewhere: (!matches!(place, Place::Nowhere)).then_some(Elsewhere {
+            after: flags.local_retention.0,
+            holds,
         }),
         exemplars_max: flags.exemplars_max,
         late_window: flags.late_window.0,

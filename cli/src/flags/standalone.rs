@@ -15,7 +15,7 @@ use super::units::{FlagBytes, FlagDuration, FlagMemory};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct StandaloneFlags {
     /// Directory for all data. It is made when it does not exist. An existing directory of
-    /// Prometheus blocks can be named too.
+    /// Prometheus blocks can be named too; such blocks stay where they are.
     #[arg(long, value_name = "DIR", default_value = "./isobar-data")]
     pub(crate) data_dir: PathBuf,
 
@@ -42,7 +42,8 @@ pub(crate) struct StandaloneFlags {
     #[arg(long, action = ArgAction::SetTrue, overrides_with = "self_monitoring")]
     pub(crate) no_self_monitoring: bool,
 
-    /// Delete blocks this much older than the newest one. 0 keeps them for ever.
+    /// Delete blocks this much older than the newest one. 0 keeps them for ever. What is in the
+    /// bucket of --objstore.config is left to a compactor.
     #[arg(
         long = "tsdb.retention",
         value_name = "DURATION",
@@ -50,6 +51,18 @@ pub(crate) struct StandaloneFlags {
         help_heading = "Storage"
     )]
     pub(crate) retention: FlagDuration,
+
+    /// How long a block that is in the bucket stays on the local disk, too, where it is read faster,
+    /// counted from the newest. With 0s it leaves as soon as it is in the bucket. The bucket is a
+    /// directory below --data-dir unless --objstore.config names another; with
+    /// --web.enable-admin-api there is none, since what is deleted would come back from there.
+    #[arg(
+        long = "tsdb.local-retention",
+        value_name = "DURATION",
+        default_value = "1d",
+        help_heading = "Storage"
+    )]
+    pub(crate) local_retention: FlagDuration,
 
     /// Delete the oldest blocks while all blocks together are larger than this. 0 is no bound.
     #[arg(
@@ -225,6 +238,7 @@ impl StandaloneFlags {
             ("query.replica-label", self.replicas.labels()),
             ("query.timeout", self.query_timeout.to_string()),
             ("self-monitoring", self.monitors_itself().to_string()),
+            ("tsdb.local-retention", self.local_retention.to_string()),
             ("tsdb.max-exemplars", self.exemplars_max.to_string()),
             ("tsdb.max-retention-bytes", self.retention_bytes.to_string()),
             ("tsdb.retention", self.retention.to_string()),

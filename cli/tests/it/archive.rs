@@ -60,22 +60,96 @@ fn answers(server: &Server) -> Vec<Value> {
     all
 }
 
-#[test]
-fn blocks_that_left_the_disk_are_read_from_the_bucket() {
+/// Makes a block look as if a Prometheus had left it, without external labels, or as if it was cut here.
+fn rewrite_meta(block: &Path, own: bool) {
+    let path = block.join("meta.json");
+    let mut meta: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    meta.as_object_mut().unwrap().remove("thanos");
+    if own {
+        meta["isobar"] = serde_json::json!({"tenant": "default-tenant"});
+    }
+    std::fs::write(&path, meta.to_string()).unwrap();
+}
+
+/// Blocks of half a day; nothing where they are not at hand.
+fn some_blocks() -> Option<std::path::PathBuf> {
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/contract/ha");
     if !contract.exists() {
         eprintln!("skipped: {} not found", contract.display());
-        return;
+        return None;
     }
+    Some(contract)
+}
+
+#[test]
+fn without_a_named_bucket_old_blocks_go_to_a_directory_of_their_own() {
+    let Some(contract) = some_blocks() else {
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let bucket = data.path().join("isobar-blocks");
+    copy_dir(&contract, data.path());
+    let all = blocks(data.path());
+    // One was not cut here, and stays.
+    let (foreign, own) = all.split_first().unwrap();
+    rewrite_meta(&data.path().join(foreign), false);
+    own.iter()
+        .for_each(|block| rewrite_meta(&data.path().join(block), true));
+    let flags = ["--no-self-monitoring", "--tsdb.local-retention=0s"];
+    let server = Server::isobar(data.path(), &flags);
+    // No answer lacks anything, not even the first.
+    let before = answers(&server);
+    eventually("all but a foreign block to leave the disk", || {
+        let moved = blocks(&bucket) == own && blocks(data.path()) == [foreign.clone()];
+        moved.then_some(())
+    });
+    assert_eq!(answers(&server), before);
+    drop(server);
+
+    // Without more it stays there for fifteen days, and a start finds it at once.
+    let server = Server::isobar(data.path(), &["--no-self-monitoring"]);
+    assert_eq!(answers(&server), before);
+    assert_eq!(blocks(&bucket), own);
+    drop(server);
+
+    // What retention takes leaves the bucket when no query can be reading it.
+    let flags = [
+        "--no-self-monitoring",
+        "--tsdb.retention=3h",
+        "--query.timeout=1s",
+    ];
+    let server = Server::isobar(data.path(), &flags);
+    let end = |block: &String| {
+        let meta = std::fs::read(contract.join(block).join("meta.json")).unwrap();
+        let meta: Value = serde_json::from_slice(&meta).unwrap();
+        meta["maxTime"].as_i64().unwrap()
+    };
+    let newest = own.iter().map(end).max().unwrap();
+    let kept = own.iter().filter(|it| newest - end(it) < 3 * 3_600_000);
+    let kept: Vec<String> = kept.cloned().collect();
+    assert!(!kept.is_empty() && kept.len() < own.len());
+    eventually("old blocks to leave the bucket", || {
+        let names = std::fs::read_dir(&bucket).unwrap();
+        (blocks(&bucket) == kept && names.count() == kept.len()).then_some(())
+    });
+    let up = ask(
+        &server,
+        "/api/v1/query",
+        &[("query", "last_over_time(up[2h])"), ("time", "1700035200")],
+    );
+    assert_ne!(up["result"], serde_json::json!([]));
+}
+
+#[test]
+fn blocks_that_left_the_disk_are_read_from_the_bucket() {
+    let Some(contract) = some_blocks() else {
+        return;
+    };
     let (data, bucket) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     copy_dir(&contract, data.path());
     let all = blocks(data.path());
     for block in &all {
-        // As a Prometheus leaves them, without external labels.
-        let path = data.path().join(block).join("meta.json");
-        let mut meta: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        meta.as_object_mut().unwrap().remove("thanos");
-        std::fs::write(&path, meta.to_string()).unwrap();
+        rewrite_meta(&data.path().join(block), false);
     }
     let config = format!(
         "--objstore.config={{type: FILESYSTEM, config: {{directory: {}}}}}",
@@ -115,6 +189,21 @@ fn blocks_that_left_the_disk_are_read_from_the_bucket() {
     let warning = answer["warnings"][0].as_str().unwrap();
     assert!(warning.contains("blocks in it are left out"), "{answer}");
     assert_ne!(answer["data"]["result"], serde_json::json!([]), "{answer}");
+}
+
+#[test]
+fn a_bucket_must_not_look_like_a_tenant() {
+    let data = tempfile::tempdir().unwrap();
+    for dir in [data.path().join("b"), data.path().to_owned()] {
+        let config = format!(
+            "--objstore.config={{type: FILESYSTEM, config: {{directory: {}}}}}",
+            dir.display()
+        );
+        let mut server = Server::isobar_unready(data.path(), &[&config]);
+        assert_eq!(server.process.wait(), Some(1));
+        let log = server.process.log();
+        assert!(log.contains("lies in --data-dir"), "{log}");
+    }
 }
 
 #[test]

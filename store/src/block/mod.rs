@@ -13,9 +13,10 @@
 //!
 //! [`fetch`] finds out which blocks a bucket holds, and keeps of each what [`known`] says. [`meta`] is what
 //! `meta.json` says, [`marks`] the other small files, [`paths`] the names of all of them. [`filter`] and [`relabel`] say which blocks a component cares for.
-//! [`upload`] brings a block into a bucket, [`shipper`] all blocks of a directory.
+//! [`upload`] brings a block into a bucket, [`shipper`] all blocks of a directory; [`expiry`] removes old ones.
 
 mod cache;
+pub mod expiry;
 pub mod fetch;
 pub mod filter;
 mod json;

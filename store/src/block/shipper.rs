@@ -37,6 +37,8 @@ pub struct ShipperConfig {
     pub source: Source,
     /// The external labels of a block, to be added to those it has.
     pub labels: LabelsOf,
+    /// Whether a block is shipped at all.
+    pub wanted: Wanted,
     /// Whether blocks that were compacted here are shipped.
     pub upload_compacted: bool,
     /// Whether a block that fails does not keep later ones back, and compacted blocks may overlap.
@@ -50,6 +52,9 @@ pub struct ShipperConfig {
 /// External labels of a block.
 pub type LabelsOf = Arc<dyn Fn(&Meta) -> BTreeMap<String, String> + Send + Sync>;
 
+/// Says of a block whether it is shipped.
+pub type Wanted = Arc<dyn Fn(&Meta) -> bool + Send + Sync>;
+
 impl ShipperConfig {
     /// Ships from `directory` with Thanos' defaults.
     pub fn new(directory: &Path, source: &str, labels: LabelsOf) -> Self {
@@ -58,6 +63,7 @@ impl ShipperConfig {
             meta_file: META_FILE.to_owned(),
             source: Source::new(source),
             labels,
+            wanted: Arc::new(|_| true),
             upload_compacted: false,
             allow_out_of_order_uploads: false,
             skip_corrupted_blocks: false,
@@ -249,6 +255,7 @@ impl Shipper {
             let compacted = meta.block.compaction.level > 1;
             if shipped.contains(&id)
                 || meta.block.stats.num_samples == 0
+                || !(self.config.wanted)(meta)
                 || (compacted && !self.config.upload_compacted)
             {
                 continue;

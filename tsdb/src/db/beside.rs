@@ -1,5 +1,7 @@
 //! What a database keeps beside samples: exemplars and metadata.
 
+use std::path::Path;
+
 use isobar_model::{Exemplar, Labels, Matcher, Tenant, TimeRange};
 
 use super::{Block, Db};
@@ -112,4 +114,9 @@ impl Db {
         let bytes = self.head.exemplars.for_block(tenant, range)?;
         Some((EXEMPLARS_FILE, bytes))
     }
+}
+
+/// Whether exemplars lie beside the block in `dir`.
+pub(super) fn has_exemplars(dir: &Path) -> bool {
+    dir.join(EXEMPLARS_FILE).exists()
 }

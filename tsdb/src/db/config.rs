@@ -25,6 +25,8 @@ pub struct DbConfig {
     pub retention_size: Option<u64>,
     /// Whether a block that retention removes may go already.
     pub may_expire: MayExpire,
+    /// Which blocks are removed sooner, because they are kept elsewhere, too.
+    pub elsewhere: Option<Elsewhere>,
     /// The most exemplars of each tenant in memory; 0 keeps none.
     pub exemplars_max: usize,
     /// A sample that cannot follow the newest of its series is taken when it is not older than the
@@ -49,6 +51,16 @@ pub struct DbConfig {
 /// Says of a block whether it may be removed.
 pub type MayExpire = Arc<dyn Fn(&BlockMeta) -> bool + Send + std::marker::Sync>;
 
+/// A second place for blocks. One with exemplars stays as long as retention lets it, since these are read
+/// here only.
+#[derive(Clone)]
+pub struct Elsewhere {
+    /// A block that is there is removed here when it ends this long before the newest.
+    pub after: Duration,
+    /// Whether a block is there.
+    pub holds: MayExpire,
+}
+
 /// How late samples may be unless something else is asked for.
 pub const LATE_WINDOW_DEFAULT: Duration = Duration::from_secs(2 * 60 * 60);
 
@@ -61,6 +73,7 @@ impl DbConfig {
             retention_time: None,
             retention_size: None,
             may_expire: Arc::new(|_| true),
+            elsewhere: None,
             exemplars_max: 0,
             late_window: LATE_WINDOW_DEFAULT,
             limits: Limits::default(),

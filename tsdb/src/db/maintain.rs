@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use isobar_model::{Tenant, TimeRange};
 use roaring::RoaringBitmap;
@@ -18,7 +19,9 @@ use crate::head::{BLOCK_RANGE_MS, BlockPart, TenantState, block_end_ms, block_st
 use crate::wal::snapshot;
 
 use super::Db;
+use super::beside::has_exemplars;
 use super::blocks::{Block, meta_fields};
+use super::config::Elsewhere;
 use super::event::Event;
 
 /// A block is cut when the head holds one and a half times its range.
@@ -404,23 +407,38 @@ impl Db {
     fn expired(&self) -> Result<Vec<(Block, String)>, Error> {
         let mut served = (*self.blocks.served()).clone();
         let mut expired = Vec::new();
-        if let Some(retention) = self.config.retention_time {
-            let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-            let newest = |tenant: &Tenant| {
-                let of_tenant = served.iter().filter(|block| block.tenant() == tenant);
-                of_tenant
-                    .map(|block| block.meta().end_ms)
-                    .max()
-                    .unwrap_or(i64::MIN)
-            };
-            let too_old = |block: &Block| {
-                newest(block.tenant()).saturating_sub(block.meta().end_ms) >= retention_ms
-            };
-            let (old, kept) = served.iter().cloned().partition(too_old);
-            let why = format!("it ends {retention:?} before the newest block");
-            expired.extend(Vec::into_iter(old).map(|block: Block| (block, why.clone())));
-            served = kept;
+        let newest = |tenant: &Tenant| {
+            let of_tenant = served.iter().filter(|block| block.tenant() == tenant);
+            of_tenant
+                .map(|block| block.meta().end_ms)
+                .max()
+                .unwrap_or(i64::MIN)
+        };
+        let ends_before_newest = |block: &Block, time: Duration| {
+            let time_ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+            newest(block.tenant()).saturating_sub(block.meta().end_ms) >= time_ms
+        };
+        let why = |block: &Block| {
+            let retention = self.config.retention_time;
+            if let Some(time) = retention.filter(|time| ends_before_newest(block, *time)) {
+                return Some(format!("it ends {time:?} before the newest block"));
+            }
+            let Elsewhere { after, holds } = self.config.elsewhere.as_ref()?;
+            let goes = ends_before_newest(block, *after)
+                && holds(block.meta())
+                && !has_exemplars(block.reader().dir());
+            goes.then(|| {
+                format!("it is kept elsewhere, too, and ends {after:?} before the newest block")
+            })
+        };
+        let mut kept = Vec::with_capacity(served.len());
+        for block in &served {
+            match why(block) {
+                Some(why) => expired.push((block.clone(), why)),
+                None => kept.push(block.clone()),
+            }
         }
+        served = kept;
         if let Some(limit) = self.config.retention_size {
             let log_bytes = self.wal_bytes()?;
             let mut bytes = served.iter().map(Block::size_bytes).sum::<u64>() + log_bytes;

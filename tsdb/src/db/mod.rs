@@ -43,7 +43,7 @@ use pins::Pins;
 pub use crate::head::RestoreCounts;
 pub use beside::ExemplarsFound;
 pub use blocks::Block;
-pub use config::{DbConfig, LATE_WINDOW_DEFAULT, Limits, Sync};
+pub use config::{DbConfig, Elsewhere, LATE_WINDOW_DEFAULT, Limits, MayExpire, Sync};
 pub use estimate::SelectEstimate;
 pub use event::{Event, Events};
 pub use maintain::{Cut, Maintenance};
