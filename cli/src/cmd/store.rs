@@ -300,8 +300,8 @@ impl Parts {
         }
     }
 
-    /// Removes the cards of blocks that are gone, and shares those that were made here when that is
-    /// wanted. Both are tried again after the next look.
+    /// Removes the cards of blocks that are gone, completes those that were made here, and shares them when that
+    /// is wanted. All is tried again after the next look.
     async fn tidy(&self, publish: bool) {
         let gateway = self.gateway.clone();
         let removed = tokio::task::spawn_blocking(move || gateway.remove_other_cards()).await;
@@ -309,6 +309,11 @@ impl Parts {
             Ok(0) => (),
             Ok(cards) => tracing::info!(cards, "cards of blocks that are gone were removed"),
             Err(error) => tracing::warn!(%error, "cards of blocks that are gone stay for now"),
+        }
+        match self.gateway.complete_cards().await {
+            Ok(0) => (),
+            Ok(cards) => tracing::info!(cards, "cards of blocks were completed"),
+            Err(error) => tracing::warn!(%error, "cards of blocks stay without places of metrics"),
         }
         if !publish {
             return;

@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
+use hashbrown::HashMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use parking_lot::Mutex;
 use s3s::auth::SimpleAuth;
 use s3s::dto::{
     CommonPrefix, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput,
@@ -41,20 +43,28 @@ struct Seen {
     bytes: AtomicU64,
     /// The most requests of which each began after the one before had ended.
     trips: AtomicU64,
+    /// The same among the requests for one block, whose name is 26 letters long.
+    of_block: Mutex<HashMap<String, u64>>,
 }
 
-/// A request that is being answered; its number in a row of them.
+/// A request that is being answered; its number in a row of them, and in one of its block.
 struct Trip {
     seen: Arc<Seen>,
     number: u64,
+    block: String,
+    of_block: u64,
 }
 
 impl Trip {
-    fn new(seen: &Arc<Seen>) -> Self {
+    fn new(seen: &Arc<Seen>, key: &str) -> Self {
         seen.requests.fetch_add(1, Ordering::Relaxed);
+        let block = key.split('/').find(|it| it.len() == 26).unwrap_or(key);
+        let before = seen.of_block.lock().get(block).copied().unwrap_or(0);
         Trip {
             seen: Arc::clone(seen),
             number: seen.trips.load(Ordering::Relaxed) + 1,
+            block: block.to_owned(),
+            of_block: before + 1,
         }
     }
 }
@@ -62,6 +72,9 @@ impl Trip {
 impl Drop for Trip {
     fn drop(&mut self) {
         self.seen.trips.fetch_max(self.number, Ordering::Relaxed);
+        let mut of_block = self.seen.of_block.lock();
+        let row = of_block.entry(std::mem::take(&mut self.block)).or_default();
+        *row = self.of_block.max(*row);
     }
 }
 
@@ -123,8 +136,15 @@ impl Bucket {
         self.seen.trips.load(Ordering::Relaxed)
     }
 
+    /// The longest row of requests for one block.
+    pub(super) fn trips_of_block(&self) -> u64 {
+        let of_block = self.seen.of_block.lock();
+        of_block.values().copied().max().unwrap_or(0)
+    }
+
     /// Counts rows from here on.
     pub(super) fn begin_trips(&self) {
+        self.seen.of_block.lock().clear();
         self.seen.trips.store(0, Ordering::Relaxed);
     }
 }
@@ -186,9 +206,9 @@ impl S3 for Files {
         &self,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
-        let trip = Trip::new(&self.seen);
-        tokio::time::sleep(FIRST_BYTE).await;
         let input = request.input;
+        let trip = Trip::new(&self.seen, &input.key);
+        tokio::time::sleep(FIRST_BYTE).await;
         let (file, metadata) = self.open(&input.bucket, &input.key)?;
         let size = metadata.len();
         let (range, content_range) = match input.range {
@@ -213,7 +233,7 @@ impl S3 for Files {
         &self,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
-        let _trip = Trip::new(&self.seen);
+        let _trip = Trip::new(&self.seen, "");
         tokio::time::sleep(FIRST_BYTE).await;
         let (_, metadata) = self.open(&request.input.bucket, &request.input.key)?;
         Ok(S3Response::new(HeadObjectOutput {
@@ -227,7 +247,7 @@ impl S3 for Files {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
-        let _trip = Trip::new(&self.seen);
+        let _trip = Trip::new(&self.seen, "");
         tokio::time::sleep(FIRST_BYTE).await;
         let input = request.input;
         if input.delimiter.as_deref() != Some("/") {

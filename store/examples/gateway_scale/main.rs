@@ -58,6 +58,8 @@ struct Answer {
     all: Duration,
     /// Requests to the bucket of which each began after the one before had ended, until the first series.
     trips: u64,
+    /// The same among the requests for one block.
+    of_block: u64,
 }
 
 fn matchers(selector: &str) -> Vec<Matcher> {
@@ -149,6 +151,7 @@ async fn ask(
                         if answer.count == 0 {
                             answer.first = started.elapsed();
                             answer.trips = bucket.trips();
+                            answer.of_block = bucket.trips_of_block();
                         }
                         answer.count += batch.len();
                         answer.chunks += batch.iter().map(|it| it.chunks.len()).sum::<usize>();
@@ -172,6 +175,7 @@ async fn ask(
     if answer.first.is_zero() {
         answer.first = answer.all;
         answer.trips = bucket.trips();
+        answer.of_block = bucket.trips_of_block();
     }
     Ok(answer)
 }
@@ -192,11 +196,12 @@ impl Bench {
     /// Each question alone.
     async fn one_by_one(&self, only: &str) -> Result<()> {
         println!(
-            "| {:<38} | {:>8} | {:>8} | {:>5} | {:>8} | {:>8} | {:>8} | {:>6} | {:>8} | {:>8} | {:>8} | {:>8} |",
+            "| {:<38} | {:>8} | {:>8} | {:>5} | {:>8} | {:>8} | {:>8} | {:>8} | {:>6} | {:>8} | {:>8} | {:>8} | {:>8} |",
             "question",
             "series",
             "chunks",
             "trips",
+            "of block",
             "first",
             "all",
             "requests",
@@ -206,7 +211,7 @@ impl Bench {
             "again",
             "peak MiB"
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
         for (name, question) in questions()? {
             if !name.contains(only) {
                 continue;
@@ -223,10 +228,11 @@ impl Bench {
             let again = gateway.peak_mib()?;
             match (cold, warm) {
                 (Ok(cold), Ok(warm)) => println!(
-                    "| {name:<38} | {:>8} | {:>8} | {:>5} | {:>8.0?} | {:>8.0?} | {requests:>8} | {:>6.1} | {:>8.0?} | {peak:>8} | {:>8.1?} | {again:>8} |",
+                    "| {name:<38} | {:>8} | {:>8} | {:>5} | {:>8} | {:>8.0?} | {:>8.0?} | {requests:>8} | {:>6.1} | {:>8.0?} | {peak:>8} | {:>8.1?} | {again:>8} |",
                     cold.count,
                     cold.chunks,
                     cold.trips,
+                    cold.of_block,
                     cold.first,
                     cold.all,
                     bytes as f64 / 1e6,

@@ -4,11 +4,14 @@
 //! bucket. It can always be made again.
 //!
 //! ```text
-//! ┌─────────────────┬──────────────────────────────┬───────────────────────────┐
-//! │ root, 192 bytes │ pages of the trees and       │ page of the filter of     │
-//! │                 │ their fences                 │ metric names              │
-//! └─────────────────┴──────────────────────────────┴───────────────────────────┘
+//! ┌─────────────────┬───────────────────────┬─────────────────────┬────────────────────┐
+//! │ root, 192 bytes │ pages of three trees  │ page of the filter  │ pages of the tree  │
+//! │                 │ and their fences      │ of metric names     │ of metrics         │
+//! └─────────────────┴───────────────────────┴─────────────────────┴────────────────────┘
 //! ```
+//!
+//! The tree of metrics may come later ([`build::complete`]): then the card grows and has another root, and
+//! all its pages stay where they are. In cards of before it lies in front of the filter.
 //!
 //! All numbers are little-endian. A page is `payload │ CRC-32C <4b>`; the checksum is that of the
 //! page's offset in the file, as 8 bytes, followed by the payload. Whoever refers to a page knows its
@@ -20,8 +23,9 @@
 //!   0 magic "ISOCARD1"            8    56 end of the postings          8
 //!   8 version of the card, 1      1    64 offset of the list of all    8
 //!   9 version of the index        1    72 length of that list          8
-//!  10 zeros                       2    80 symbols, label names, label
-//!  12 ULID, big-endian           16       pairs, metrics               4 × 4
+//!  10 1 when metrics may be added 1    80 symbols, label names, label
+//!  11 zeros                       1       pairs, metrics               4 × 4
+//!  12 ULID, big-endian           16
 //!  28 zeros                       4    96 four trees, see below        4 × 16
 //!  32 length of the index         8   160 the filter, a place          16
 //!  40 begin of the series         8   176 length of the card           8
@@ -120,6 +124,8 @@ pub struct Root {
     pub ulid: Ulid,
     /// Whether the index is of version 1.
     pub index_v1: bool,
+    /// Whether it lacks the extents of metrics, which can be added.
+    pub lacks_extents: bool,
     /// The length of the index in bytes.
     pub index_bytes: u64,
     /// The offset of the series in the index.
@@ -169,12 +175,14 @@ impl Root {
                 return Ok(Err("another version"));
             }
             let index_v1 = d.u8()? == 1;
-            d.bytes(2)?;
+            let lacks_extents = d.u8()? == 1;
+            d.bytes(1)?;
             let ulid = d.bytes(16)?.first_chunk().copied().unwrap_or_default();
             d.bytes(4)?;
             let root = Root {
                 ulid: Ulid::from_bytes(ulid),
                 index_v1,
+                lacks_extents,
                 index_bytes: le64(&mut d)?,
                 series_begin: le64(&mut d)?,
                 series_end: le64(&mut d)?,
@@ -214,7 +222,7 @@ impl Root {
         out.extend_from_slice(MAGIC);
         out.push(VERSION);
         out.push(if self.index_v1 { 1 } else { 2 });
-        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&[u8::from(self.lacks_extents), 0]);
         out.extend_from_slice(&self.ulid.to_bytes());
         out.extend_from_slice(&[0; 4]);
         for number in [
@@ -370,6 +378,18 @@ impl Pages for InMemory {
     fn page_at_hand(&self, place: Place) -> Option<Bytes> {
         self.page(place).ok()
     }
+}
+
+/// The whole of a card as it is before the extents of metrics are added.
+#[cfg(test)]
+pub(crate) fn without_extents(card: &[u8]) -> Vec<u8> {
+    let mut root = Root::decode("card", card).unwrap();
+    root.card_bytes = root.filter.offset + u64::from(root.filter.len);
+    (root.lacks_extents, root.metrics) = (true, 0);
+    root.trees[3] = Place::default();
+    let mut lacking = card[..root.card_bytes as usize].to_vec();
+    lacking[..ROOT_BYTES].copy_from_slice(&root.encode());
+    lacking
 }
 
 #[cfg(test)]

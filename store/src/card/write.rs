@@ -1,16 +1,21 @@
 //! Makes a card from the sections of an index that tell of labels.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use isobar_model::labels::METRIC_NAME;
 use isobar_tsdb::Error;
 use isobar_tsdb::encoding::DecodeError;
-use isobar_tsdb::index::Postings;
 use isobar_tsdb::index::parts::Layout;
+use isobar_tsdb::index::{Postings, SeriesRef};
 use ulid::Ulid;
 
 use super::page::{Extent, Kind, LabelName, Pair, SymbolLeafWriter, put_header};
 use super::tree::{Fence, put_page, put_tree};
-use super::{PAGE_BYTES, ROOT_BYTES, Root, filter};
+use super::{Card, PAGE_BYTES, Place, ROOT_BYTES, Root, filter};
+
+/// A series of an index of version 2 begins at its number times so many bytes.
+const SERIES_ALIGN: u64 = 16;
 
 /// Symbols and label pairs of an index, decoded.
 pub struct Sections {
@@ -23,7 +28,7 @@ pub struct Sections {
     all: Option<Pair>,
     names: Vec<LabelName>,
     /// Where the pairs of `__name__` lie among the pairs.
-    metrics: std::ops::Range<usize>,
+    metrics: Range<usize>,
 }
 
 impl Sections {
@@ -166,67 +171,23 @@ impl Sections {
 
     /// The bytes of the index with the lists of series of the metrics' names; empty when there are
     /// none, or they do not lie together.
-    pub fn metric_lists(&self) -> std::ops::Range<u64> {
-        let lists = self.pairs.get(self.metrics.clone()).unwrap_or_default();
-        let begin = lists.iter().map(|it| it.offset).min().unwrap_or(0);
-        let end = lists
-            .iter()
-            .map(|it| it.offset + it.bytes)
-            .max()
-            .unwrap_or(0);
-        let all: u64 = lists.iter().map(|it| it.bytes).sum();
-        if self.layout.is_v1() || end - begin > 2 * all {
+    pub fn metric_lists(&self) -> Range<u64> {
+        if self.layout.is_v1() {
             return 0..0;
         }
-        begin..end
+        lists_of(self.metric_pairs())
     }
 
-    /// The extents of the metrics from their lists of series.
-    fn extents(&self, lists: &Bytes) -> Result<Vec<Extent>, Error> {
-        let range = self.metric_lists();
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut extents = Vec::with_capacity(self.metrics.len());
-        let mut lasts = Vec::with_capacity(self.metrics.len());
-        for pair in self.pairs.get(self.metrics.clone()).unwrap_or_default() {
-            let at = usize::try_from(pair.offset - range.start).unwrap_or(usize::MAX);
-            let bytes = lists.get(at..).unwrap_or_default();
-            let list = Postings::of_bytes(bytes)
-                .map_err(|e| e.at_offset(&self.name, "postings", pair.offset))?;
-            let Some((first, last)) = list.ends() else {
-                continue;
-            };
-            lasts.push(self.layout.offset_of(last));
-            extents.push(Extent {
-                value: pair.value,
-                begin: self.layout.offset_of(first),
-                end: self.layout.series.end,
-                series: list.len() as u64,
-            });
-        }
-        let mut begins: Vec<u64> = extents.iter().map(|it| it.begin).collect();
-        begins.sort_unstable();
-        for (extent, last) in extents.iter_mut().zip(lasts) {
-            let behind = begins.partition_point(|begin| *begin <= last);
-            if let Some(next) = begins.get(behind) {
-                extent.end = *next;
-            }
-            let series = &self.layout.series;
-            if extent.begin < series.start || extent.begin > last || extent.end > series.end {
-                let why = format!("postings: a series lies at {}, outside", extent.begin);
-                return Err(Error::corrupt_at(&self.name, extent.begin, why));
-            }
-        }
-        Ok(extents)
+    fn metric_pairs(&self) -> &[Pair] {
+        self.pairs.get(self.metrics.clone()).unwrap_or_default()
     }
 
-    /// The card of block `ulid`. `lists` are the bytes of [`Sections::metric_lists`].
+    /// The card of block `ulid`. `lists` are the bytes of [`Sections::metric_lists`]; without them it lacks
+    /// the extents of metrics.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when these do not follow the format.
-    pub fn card(&self, ulid: Ulid, lists: &Bytes) -> Result<Vec<u8>, Error> {
-        let extents = self.extents(lists)?;
+    pub fn card(&self, ulid: Ulid, lists: Option<&Bytes>) -> Result<Vec<u8>, Error> {
         let mut out = vec![0; ROOT_BYTES];
         let symbols = self.put_symbols(&mut out);
         let names = put_entries(
@@ -238,16 +199,14 @@ impl Sections {
         );
         let key = |it: &Pair| (it.name, it.value);
         let pairs = put_entries(&mut out, Kind::Pairs, &self.pairs, key, Pair::put);
-        let key = |it: &Extent| (it.value, 0);
-        let metrics = put_entries(&mut out, Kind::Metrics, &extents, key, Extent::put);
-        let metric_names = self.pairs.get(self.metrics.clone()).unwrap_or_default();
-        let metric_names = metric_names.iter().map(|pair| self.text_of(pair.value));
+        let metric_names = self.metric_pairs().iter();
+        let metric_names = metric_names.map(|pair| self.text_of(pair.value));
         let filter = put_page(&mut out, &filter::encode(metric_names));
-        let count = |len: usize| u32::try_from(len).unwrap_or(u32::MAX);
         let all = self.all.unwrap_or_default();
         let root = Root {
             ulid,
             index_v1: self.layout.is_v1(),
+            lacks_extents: true,
             index_bytes: self.layout.size,
             series_begin: self.layout.series.start,
             series_end: self.layout.series.end,
@@ -257,13 +216,17 @@ impl Sections {
             symbols: count(self.symbols.len()),
             names: count(self.names.len()),
             pairs: count(self.pairs.len()),
-            metrics: count(extents.len()),
-            card_bytes: out.len() as u64,
-            trees: [symbols, names, pairs, metrics],
+            metrics: 0,
+            card_bytes: 0,
+            trees: [symbols, names, pairs, Place::default()],
             filter,
         };
-        if let Some(begin) = out.first_chunk_mut::<ROOT_BYTES>() {
-            *begin = root.encode();
+        match lists {
+            Some(lists) => {
+                let extents = extents(&self.name, &root, self.metric_pairs(), lists)?;
+                put_extents(&mut out, root, &extents);
+            }
+            None => put_root(&mut out, root),
         }
         Ok(out)
     }
@@ -277,7 +240,7 @@ impl Sections {
         std::str::from_utf8(text.unwrap_or_default()).unwrap_or_default()
     }
 
-    fn put_symbols(&self, out: &mut Vec<u8>) -> super::Place {
+    fn put_symbols(&self, out: &mut Vec<u8>) -> Place {
         let mut fences = Vec::new();
         let mut leaf = SymbolLeafWriter::default();
         // The text of the fence of the leaf that is open.
@@ -305,13 +268,119 @@ impl Sections {
     }
 }
 
+/// The label pairs of the metrics' names of a card.
+///
+/// # Errors
+/// When a page cannot be read.
+pub fn metric_pairs(card: &Card) -> Result<Vec<Pair>, Error> {
+    match card.metric_label()? {
+        Some(label) => card.pairs(label, 0)?.collect(),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The bytes of the index in which the lists of some pairs lie; empty when there are none, or they do not
+/// lie together.
+pub fn lists_of(pairs: &[Pair]) -> Range<u64> {
+    let begin = pairs.iter().map(|it| it.offset).min().unwrap_or(0);
+    let ends = pairs.iter().map(|it| it.offset.saturating_add(it.bytes));
+    let end = ends.max().unwrap_or(0);
+    let all = pairs
+        .iter()
+        .fold(0, |all: u64, it| all.saturating_add(it.bytes));
+    if end - begin > all.saturating_mul(2) {
+        return 0..0;
+    }
+    begin..end
+}
+
+/// `card`, the whole of one that lacks them, with the extents of the metrics whose `pairs` it has
+/// ([`metric_pairs`]); `lists` are the bytes of [`lists_of`] them. `name` stands for the index in errors.
+///
+/// # Errors
+/// [`Error::Corrupt`] when these or the card do not follow the format.
+pub fn with_extents(
+    name: &str,
+    card: &[u8],
+    pairs: &[Pair],
+    lists: &Bytes,
+) -> Result<Vec<u8>, Error> {
+    let root = Root::decode(name, card)?;
+    let extents = extents(name, &root, pairs, lists)?;
+    let mut out = card.to_vec();
+    put_extents(&mut out, root, &extents);
+    Ok(out)
+}
+
+/// The extents of metrics from their lists of series.
+fn extents(name: &str, root: &Root, pairs: &[Pair], lists: &Bytes) -> Result<Vec<Extent>, Error> {
+    let range = lists_of(pairs);
+    if range.is_empty() || root.index_v1 {
+        return Ok(Vec::new());
+    }
+    let offset_of = |series: SeriesRef| u64::from(series.0) * SERIES_ALIGN;
+    let mut extents = Vec::with_capacity(pairs.len());
+    let mut lasts = Vec::with_capacity(pairs.len());
+    for pair in pairs {
+        let at = usize::try_from(pair.offset - range.start).unwrap_or(usize::MAX);
+        let bytes = lists.get(at..).unwrap_or_default();
+        let list =
+            Postings::of_bytes(bytes).map_err(|e| e.at_offset(name, "postings", pair.offset))?;
+        let Some((first, last)) = list.ends() else {
+            continue;
+        };
+        lasts.push(offset_of(last));
+        extents.push(Extent {
+            value: pair.value,
+            begin: offset_of(first),
+            end: root.series_end,
+            series: list.len() as u64,
+        });
+    }
+    let mut begins: Vec<u64> = extents.iter().map(|it| it.begin).collect();
+    begins.sort_unstable();
+    for (extent, last) in extents.iter_mut().zip(lasts) {
+        let behind = begins.partition_point(|begin| *begin <= last);
+        if let Some(next) = begins.get(behind) {
+            extent.end = *next;
+        }
+        let outside = extent.begin < root.series_begin || extent.end > root.series_end;
+        if outside || extent.begin > last {
+            let why = format!("postings: a series lies at {}, outside", extent.begin);
+            return Err(Error::corrupt_at(name, extent.begin, why));
+        }
+    }
+    Ok(extents)
+}
+
+/// Ends a card with the tree of metrics.
+fn put_extents(out: &mut Vec<u8>, mut root: Root, extents: &[Extent]) {
+    let key = |it: &Extent| (it.value, 0);
+    let [_, _, _, metrics] = &mut root.trees;
+    *metrics = put_entries(out, Kind::Metrics, extents, key, Extent::put);
+    root.metrics = count(extents.len());
+    root.lacks_extents = false;
+    put_root(out, root);
+}
+
+fn put_root(out: &mut [u8], mut root: Root) {
+    root.card_bytes = out.len() as u64;
+    if let Some(begin) = out.first_chunk_mut::<ROOT_BYTES>() {
+        *begin = root.encode();
+    }
+}
+
+fn count(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}
+
 fn put_entries<T: Copy + Default>(
     out: &mut Vec<u8>,
     kind: Kind,
     entries: &[T],
     key: impl Fn(&T) -> (u32, u32),
     put: impl Fn(&T, &T, &mut Vec<u8>),
-) -> super::Place {
+) -> Place {
     let mut fences = Vec::new();
     let mut body = Vec::new();
     let mut open: Option<(u32, u32)> = None;

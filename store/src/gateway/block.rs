@@ -21,7 +21,7 @@ use crate::api::{SelectEstimate, StoreError};
 use crate::block::{Summary, paths};
 use crate::cache::ranges::Object;
 use crate::cache::{CARD_FILE, INDEX_FILE, Key, PageCache};
-use crate::card::build::{BuildMemory, Subject, build};
+use crate::card::build::{BuildMemory, Subject, build, complete};
 use crate::card::{Card, Pages, Place, ROOT_BYTES, Root, check_page};
 
 /// A block that could not be read is not tried again for this long.
@@ -162,37 +162,76 @@ impl Block {
         })
     }
 
-    /// The card, from memory, disk or the bucket, or made from the index.
-    pub(super) async fn card(&self, inner: &Arc<Inner>) -> Result<Card, StoreError> {
+    /// The card, from memory, disk or the bucket, or made from the index; `builders` are about as many as
+    /// are asked for theirs now.
+    pub(super) async fn card(
+        &self,
+        inner: &Arc<Inner>,
+        builders: usize,
+    ) -> Result<Card, StoreError> {
         let mut slot = self.card.lock().await;
         if let Some(card) = &*slot {
             return Ok(card.clone());
         }
         let path = inner.card_path(self.id);
-        let local = {
-            let path = path.clone();
-            inner.blocking(move || read_root(&path)).await?
-        };
+        let local = inner.blocking(move || read_root(&path)).await?;
         let root = match local {
             Some(root) if self.fits(&root) => root,
             _ => {
-                let bytes = self.fetch_card(inner).await?;
-                let root = Root::decode(&self.card_name(), &bytes)?;
-                let path = path.clone();
-                let written = inner.blocking(move || write_card(&path, &bytes)).await?;
-                written
-                    .map_err(|e| StoreError::Unavailable(format!("card of {}: {e}", self.id)))?;
-                root
+                let bytes = self.fetch_card(inner, builders).await?;
+                self.write(inner, bytes).await?
             }
         };
-        let pages = CardFile {
-            block: self.id,
-            path,
-            cache: Arc::clone(inner.ranges.cache()),
-        };
-        let card = Card::new(self.card_name(), Arc::new(root), Arc::new(pages));
+        let card = self.open(inner, root);
         *slot = Some(card.clone());
         Ok(card)
+    }
+
+    /// Adds to the card what was not waited for when it was made, and says whether that was anything.
+    pub(super) async fn complete_card(&self, inner: &Arc<Inner>) -> Result<bool, StoreError> {
+        let Some(card) = self.open_card().filter(|it| it.root().lacks_extents) else {
+            return Ok(false);
+        };
+        let path = inner.card_path(self.id);
+        let read = inner.blocking(move || std::fs::read(path)).await?;
+        let bytes = read.map_err(|e| self.about_card(&e))?;
+        let memory = BuildMemory {
+            budget: &inner.budget,
+            gate: &inner.card_memory,
+            builders: 1,
+        };
+        let (remote, index) = (inner.ranges.remote(), paths::index(self.id));
+        let bytes = complete(remote, &inner.pool, &memory, &index, bytes.into()).await?;
+        let mut slot = self.card.lock().await;
+        if !slot.as_ref().is_some_and(|it| it.root() == card.root()) {
+            return Ok(false);
+        }
+        // Who has the card as it was finds its pages where they were.
+        let root = self.write(inner, bytes).await?;
+        self.unpublished.store(true, Ordering::Relaxed);
+        *slot = Some(self.open(inner, root));
+        Ok(true)
+    }
+
+    fn open(&self, inner: &Inner, root: Root) -> Card {
+        let pages = CardFile {
+            block: self.id,
+            path: inner.card_path(self.id),
+            cache: Arc::clone(inner.ranges.cache()),
+        };
+        Card::new(self.card_name(), Arc::new(root), Arc::new(pages))
+    }
+
+    async fn write(&self, inner: &Inner, card: Bytes) -> Result<Root, StoreError> {
+        let root = Root::decode(&self.card_name(), &card)?;
+        let path = inner.card_path(self.id);
+        let written = inner.blocking(move || write_card(&path, &card)).await?;
+        written.map_err(|e| self.about_card(&e))?;
+        Ok(root)
+    }
+
+    fn about_card(&self, error: &io::Error) -> StoreError {
+        StoreError::Unavailable(format!("card of {}: {error}", self.id))
     }
 
     /// The bucket does not have the card, though it was taken.
@@ -200,12 +239,13 @@ impl Block {
         self.unpublished.store(true, Ordering::Relaxed);
     }
 
-    /// The card, when it was made here and was not taken so far.
+    /// The card, when it was made here, is complete and was not taken so far.
     pub(super) async fn take_unpublished(
         &self,
         inner: &Inner,
     ) -> Result<Option<Bytes>, StoreError> {
-        if !self.unpublished.swap(false, Ordering::Relaxed) {
+        let lacking = self.open_card().is_none_or(|it| it.root().lacks_extents);
+        if lacking || !self.unpublished.swap(false, Ordering::Relaxed) {
             return Ok(None);
         }
         let path = inner.card_path(self.id);
@@ -226,7 +266,7 @@ impl Block {
     }
 
     /// The card from the bucket, or from the index while the bucket is asked whether it has one.
-    async fn fetch_card(&self, inner: &Arc<Inner>) -> Result<Bytes, StoreError> {
+    async fn fetch_card(&self, inner: &Arc<Inner>, builders: usize) -> Result<Bytes, StoreError> {
         let remote = inner.ranges.remote();
         let subject = Subject {
             ulid: self.id,
@@ -237,6 +277,7 @@ impl Block {
         let memory = BuildMemory {
             budget: &inner.budget,
             gate: &inner.card_memory,
+            builders,
         };
         let made = build(remote, &inner.pool, &memory, &subject);
         let made = async {

@@ -13,6 +13,7 @@ use ulid::Ulid;
 use super::block::Block;
 use super::produce::{self, Ask, Here};
 use super::query::{Query, over_budget};
+use super::start::Start;
 use super::{Inner, open_cards, overlapping};
 use crate::api::{LabelsRequest, Names, SeriesBatch, StoreError};
 use crate::card::Card;
@@ -105,6 +106,7 @@ async fn collect(
             chunk_bytes,
             on_failure: request.on_failure,
             way: inner.config.way,
+            start: Start::default(),
         };
         Some(async move { of_block(&inner, &query, &want, ask, block, card, here).await })
     });

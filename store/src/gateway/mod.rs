@@ -10,6 +10,7 @@
 //! * [`decode`]: series that match, from bytes of the index;
 //! * [`chunks`]: their chunks;
 //! * [`produce`]: a task for each block that does these three and is one batch ahead;
+//! * [`start`]: none of them is, before all have given something;
 //! * [`merge`]: blocks as one stream, with [`crate::arrange`] for external and replica labels;
 //! * [`labels`]: names and values, mostly from cards alone;
 //! * [`estimate`]: how much a select is going to give, from cards alone.
@@ -58,6 +59,7 @@ mod produce;
 pub mod query;
 mod recent;
 mod select;
+mod start;
 
 pub use block::Block;
 pub use query::{Limits, Stats};
@@ -68,6 +70,7 @@ use choose::BlockSet;
 use produce::{Ask, Here};
 use query::Query;
 use recent::{KnownLabels, KnownValues, Selections};
+use start::Start;
 
 /// The chunks that one request reads at a time, over all blocks, in bytes.
 const WINDOW_BYTES: u64 = 32 << 20;
@@ -79,6 +82,8 @@ const BLOCK_WINDOW_BYTES: std::ops::RangeInclusive<u64> = 32 << 10..=4 << 20;
 /// Requests to the bucket ask for this part of the memory at a time, within bounds; beside what is reserved.
 pub const IN_FLIGHT_PART: u64 = 8;
 const IN_FLIGHT_BYTES: std::ops::RangeInclusive<u64> = 4 << 20..=64 << 20;
+/// Cards that are completed at a time.
+const COMPLETED_AT_A_TIME: usize = 4;
 /// Cards that are opened at a time for one request.
 const CARDS_AT_A_TIME: usize = 256;
 
@@ -262,7 +267,34 @@ impl Gateway {
         Ok(removed)
     }
 
-    /// Writes the cards that were made here to the bucket, for other readers, and gives their number.
+    /// Adds to cards that were made in a hurry what makes the next questions cheaper, and gives their number.
+    ///
+    /// # Errors
+    /// When the bucket cannot be read; other cards were completed nevertheless.
+    pub async fn complete_cards(&self) -> Result<usize, StoreError> {
+        let inner = &self.inner;
+        let complete = |block: Arc<Block>| async move {
+            let completed = block.complete_card(inner).await;
+            if let Err(StoreError::Corrupt(text)) = &completed {
+                block.set_aside(inner, text.clone()).await;
+            }
+            completed
+        };
+        let completing = stream::iter(self.blocks()).map(complete);
+        let mut completing = completing.buffer_unordered(COMPLETED_AT_A_TIME);
+        let mut completed = Ok(0);
+        while let Some(one) = completing.next().await {
+            match (one, &mut completed) {
+                (Ok(true), Ok(count)) => *count += 1,
+                (Err(error), Ok(_)) => completed = Err(error),
+                _ => {}
+            }
+        }
+        completed
+    }
+
+    /// Writes the cards that were made here and are complete to the bucket, for other readers, and gives their
+    /// number.
     ///
     /// # Errors
     /// When the bucket does not take one.
@@ -371,6 +403,7 @@ async fn open_cards(
     on_failure: OnFailure,
     warnings: &mut Warnings,
 ) -> Result<Vec<(Arc<Block>, Card)>, StoreError> {
+    let builders = blocks.len().min(CARDS_AT_A_TIME);
     let open = |block: Arc<Block>| async move {
         if let Some(why) = block.quarantined() {
             let text = format!("fetch series for block {}: left out: {why}", block.id);
@@ -379,7 +412,7 @@ async fn open_cards(
                 OnFailure::Abort => Opened::Failed(StoreError::Unavailable(text)),
             };
         }
-        match block.card(inner).await {
+        match block.card(inner, builders).await {
             Ok(card) => Opened::Card(block, card),
             Err(error) => match produce::judge(inner, &block, error, on_failure).await {
                 Ok(text) => Opened::LeftOut(text),
@@ -450,6 +483,7 @@ async fn open(
     let mut warnings = Warnings::default();
     let mut sets = Vec::with_capacity(chosen.len());
     let here = Here::new();
+    let start = Start::default();
     // All at once, so that many sets take no more round trips than one.
     let blocks = chosen.iter().flat_map(|it| it.2.iter().cloned()).collect();
     let cards = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
@@ -488,6 +522,7 @@ async fn open(
             chunk_bytes,
             on_failure: request.on_failure,
             way: inner.config.way,
+            start: start.clone(),
         };
         let streams = cards
             .into_iter()

@@ -22,6 +22,7 @@ use super::chunks;
 use super::decode::{Matched, SeriesDecoder};
 use super::query::{Query, Subject, over_budget};
 use super::select::{Cost, Plan, Tests, Way, plan};
+use super::start::{Beginning, Start};
 use crate::api::{OnFailure, SeriesBatch, SeriesStream, StoreError};
 use crate::cache::ranges::{Tally, Wanted};
 use crate::card::{Card, Pair};
@@ -56,6 +57,8 @@ pub(super) struct Ask {
     pub(super) chunk_bytes: u64,
     pub(super) on_failure: OnFailure,
     pub(super) way: Way,
+    /// Of all blocks that are asked together.
+    pub(super) start: Start,
 }
 
 /// Matchers as text.
@@ -109,7 +112,9 @@ pub(super) fn series(
     here: Here,
 ) -> SeriesStream {
     let (give, take) = mpsc::channel(1);
+    let beginning = Some(ask.start.another());
     let work = Work {
+        beginning,
         inner: Arc::clone(inner),
         block: Arc::clone(block),
         query: Arc::clone(query),
@@ -190,6 +195,8 @@ struct Work {
     ask: Ask,
     give: mpsc::Sender<Result<Batch, Failure>>,
     given: usize,
+    /// Until the first series are given.
+    beginning: Option<Beginning>,
 }
 
 /// The index as a thing whose parts cost something.
@@ -327,6 +334,7 @@ impl Work {
                     continue;
                 }
                 (at, window) = (next, usual);
+                memory.shrink_to(0);
                 if let Some(gone) = self.pass_on(matched).await? {
                     return Ok(Err(gone));
                 }
@@ -504,8 +512,8 @@ impl Work {
                 series: series.collect(),
                 memory,
             };
-            let sent = self.give.send(Ok(batch)).await;
-            return Ok(sent.err().map(|_| Gone).or(self.enough()));
+            let gone = self.give(batch).await;
+            return Ok(gone.or(self.enough()));
         }
         stats.chunks_touched.fetch_add(chunks, Ordering::Relaxed);
         let ends: Vec<usize> = matched.series.iter().map(|it| it.1).collect();
@@ -540,11 +548,20 @@ impl Work {
                 series: loaded,
                 memory: batch_memory,
             };
-            if self.give.send(Ok(batch)).await.is_err() {
-                return Ok(Some(Gone));
+            if let Some(gone) = self.give(batch).await {
+                return Ok(Some(gone));
             }
         }
         Ok(self.enough())
+    }
+
+    /// Gives some series, and waits until the other blocks have done so, too.
+    async fn give(&mut self, batch: Batch) -> Option<Gone> {
+        let sent = self.give.send(Ok(batch)).await;
+        if self.beginning.take().is_some() && sent.is_ok() && self.enough().is_none() {
+            self.ask.start.of_all().await;
+        }
+        sent.err().map(|_| Gone)
     }
 
     fn enough(&self) -> Option<Gone> {

@@ -221,8 +221,10 @@ pub(super) fn plan(
         .min()
         .unwrap_or(0);
     // Where they lie is not known yet: each may want a piece of its own, and all together no more than
-    // the runs.
+    // the runs, or than all series of their metrics, which lie together.
+    let of_metrics = stretches_of_metrics(card, &groups)?;
     let pieces = least.saturating_mul(PIECE_BYTES).min(run_bytes);
+    let pieces = pieces.min(of_metrics.unwrap_or(u64::MAX));
     let series_missing = pieces.min(run_missing);
     let lists_cost = list_missing
         + trip
@@ -233,6 +235,21 @@ pub(super) fn plan(
         return Ok(Plan::Runs(runs));
     }
     Ok(Plan::Lists(groups))
+}
+
+/// About the bytes that all series of some metrics take, when one of the groups is of metrics.
+fn stretches_of_metrics(card: &Card, groups: &[Vec<Pair>]) -> Result<Option<u64>, Error> {
+    let Some(label) = card.metric_label()? else {
+        return Ok(None);
+    };
+    let is_it = |group: &&Vec<Pair>| group.iter().all(|pair| pair.name == label);
+    let root = card.root();
+    let all = (root.all_bytes / 4).max(1);
+    let stretches = groups.iter().find(is_it).map(|group| {
+        let bytes = (root.series_end - root.series_begin).saturating_mul(series_of(group)) / all;
+        bytes.saturating_add(group.len() as u64 * 2 * PIECE_BYTES)
+    });
+    Ok(stretches)
 }
 
 fn series_of(group: &[Pair]) -> u64 {

@@ -95,3 +95,56 @@ fn cards_are_published_and_those_of_others_removed() {
     assert_eq!(gateway.remove_other_cards().unwrap(), 1);
     assert!(!gateway.inner.card_path(fixture.metas[0].id()).exists());
 }
+
+/// Series are found without the places of metrics, too; these are added while others read the card as it was.
+#[test]
+fn cards_that_lack_extents_are_of_use_and_completed() {
+    for folder in ["ha", "life"] {
+        let Some(fixture) = Fixture::contract(folder) else {
+            return;
+        };
+        let all = SeriesRequest::new(Vec::new(), TimeRange::ALL);
+        let gateway = fixture.gateway(fixture.config());
+        drain(gateway.series(all)).unwrap();
+        let paths: Vec<_> = fixture.metas.iter().map(|it| it.id()).collect();
+        let paths: Vec<_> = paths
+            .iter()
+            .map(|id| gateway.inner.card_path(*id))
+            .collect();
+        let read = || -> Vec<Vec<u8>> {
+            let read = |path| std::fs::read(path).unwrap_or_default();
+            paths.iter().map(read).collect()
+        };
+        let whole = read();
+        for (path, card) in paths.iter().zip(&whole).filter(|it| !it.1.is_empty()) {
+            std::fs::write(path, crate::card::without_extents(card)).unwrap();
+        }
+        let mut config = fixture.config();
+        for way in [Way::Postings, Way::Extents, Way::Cheapest] {
+            config.way = way;
+            let gateway = fixture.gateway(config.clone());
+            let check = || {
+                for selector in [
+                    "__name__=up",
+                    "__name__=~.*_total",
+                    "job=~.+",
+                    "job!=x,__name__!=",
+                ] {
+                    let request = SeriesRequest::new(matchers(selector), TimeRange::ALL);
+                    let (got, remarks) = drain(gateway.series(request.clone())).unwrap();
+                    assert_eq!(got, fixture.naive(&gateway, &request), "{selector}");
+                    assert_eq!(remarks, Vec::<String>::new());
+                }
+            };
+            check();
+            if way == Way::Cheapest {
+                let completed = fixture.runtime.block_on(gateway.complete_cards()).unwrap();
+                assert!(completed > 1);
+                assert_eq!(read(), whole);
+                check();
+                let again = fixture.runtime.block_on(gateway.complete_cards());
+                assert_eq!(again.unwrap(), 0);
+            }
+        }
+    }
+}
