@@ -233,7 +233,9 @@ impl From<isobar_tsdb::Error> for StoreError {
             Error::Corrupt { .. } => StoreError::Corrupt(error.to_string()),
             Error::Unsupported(text) => StoreError::Unsupported(text),
             Error::LimitExceeded(text) => StoreError::LimitExceeded(text),
-            Error::TooManySamples { .. } => StoreError::LimitExceeded(error.to_string()),
+            Error::TooManySamples { .. } | Error::TooManyTenants { .. } => {
+                StoreError::LimitExceeded(error.to_string())
+            }
             Error::Io { ref source, .. } => StoreError::Unavailable(format!("{error}: {source}")),
             Error::Locked { .. } | Error::Unavailable(_) => {
                 StoreError::Unavailable(error.to_string())

@@ -44,6 +44,12 @@ pub enum Error {
         /// When it may go on, in milliseconds from now.
         retry_after_ms: u64,
     },
+    /// A tenant is new, and there are as many as there may be.
+    #[error("limit reached: there are {limit} tenants or more, new ones are refused")]
+    TooManyTenants {
+        /// How many there may be.
+        limit: u64,
+    },
     /// The directory is in use by another process.
     #[error("{path} is in use by another process")]
     Locked {
@@ -141,7 +147,9 @@ impl From<Error> for SelectError {
             Error::Corrupt { what, why, .. } => SelectError::Corrupt(format!("{what}: {why}")),
             Error::Unsupported(text) => SelectError::Unsupported(text),
             Error::LimitExceeded(text) => SelectError::LimitExceeded(text),
-            Error::TooManySamples { .. } => SelectError::LimitExceeded(error.to_string()),
+            Error::TooManySamples { .. } | Error::TooManyTenants { .. } => {
+                SelectError::LimitExceeded(error.to_string())
+            }
             Error::Unavailable(text) => SelectError::Unavailable(text),
             Error::Locked { .. } => SelectError::Unavailable(error.to_string()),
             Error::Io { ref source, .. } => SelectError::Unavailable(format!("{error}: {source}")),

@@ -3,9 +3,13 @@
 use clap::Args;
 use isobar_tsdb::db::Limits;
 
-/// Limits of each tenant.
+/// Limits of each tenant, and of their number.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LimitFlags {
+    /// Most tenants; writes of what would be another are refused. 0 is no limit.
+    #[arg(long = "tsdb.max-tenants", value_name = "COUNT", help_heading = "Limits", default_value_t = Limits::default().tenants)]
+    tenants: u64,
+
     /// Most series of a tenant in the head; what would be new beyond is refused. 0 is no limit.
     #[arg(long = "tsdb.max-series-per-tenant", value_name = "COUNT", help_heading = "Limits", default_value_t = Limits::default().series_per_tenant)]
     series_per_tenant: u64,
@@ -39,6 +43,7 @@ pub(crate) struct LimitFlags {
 impl From<LimitFlags> for Limits {
     fn from(flags: LimitFlags) -> Self {
         let LimitFlags {
+            tenants,
             series_per_tenant,
             series_per_metric,
             labels_per_series,
@@ -48,6 +53,7 @@ impl From<LimitFlags> for Limits {
             samples_burst,
         } = flags;
         Limits {
+            tenants,
             series_per_tenant,
             series_per_metric,
             labels_per_series,
@@ -61,7 +67,7 @@ impl From<LimitFlags> for Limits {
 
 impl LimitFlags {
     /// The flags and their values, sorted.
-    pub(super) fn listed(&self) -> [(&'static str, String); 7] {
+    pub(super) fn listed(&self) -> [(&'static str, String); 8] {
         [
             ("tsdb.ingestion-burst-size", self.samples_burst.to_string()),
             (
@@ -88,6 +94,7 @@ impl LimitFlags {
                 "tsdb.max-series-per-tenant",
                 self.series_per_tenant.to_string(),
             ),
+            ("tsdb.max-tenants", self.tenants.to_string()),
         ]
     }
 }

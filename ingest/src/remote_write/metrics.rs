@@ -95,7 +95,10 @@ impl Metrics {
         let tenant = TenantLabel {
             tenant: outcome.tenant.to_string(),
         };
-        self.samples.get_or_create(&tenant).inc_by(outcome.appended);
+        // A tenant that writes nothing may not exist, and anybody can name one.
+        if outcome.appended > 0 {
+            self.samples.get_or_create(&tenant).inc_by(outcome.appended);
+        }
         if outcome.duplicates > 0 {
             self.duplicates
                 .get_or_create(&tenant)

@@ -274,6 +274,10 @@ fn refuse_request(error: RequestError) -> Refusal {
                 Error::TooManySamples { .. } => {
                     Refusal::new(StatusCode::TOO_MANY_REQUESTS, error.to_string())
                 }
+                // As the limits of series: who sends must not try again and again.
+                Error::TooManyTenants { .. } => {
+                    Refusal::new(StatusCode::BAD_REQUEST, error.to_string())
+                }
                 Error::Unavailable(_) | Error::Io { .. } | Error::LimitExceeded(_) => {
                     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
                 }

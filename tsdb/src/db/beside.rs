@@ -26,13 +26,15 @@ impl Db {
     /// are stored after them, or when [`Db::ticket`] is.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] while the log cannot be written; nothing is stored then.
+    /// [`Error::Unavailable`] while the log cannot be written, and [`Error::TooManyTenants`] when there
+    /// is no room for another; nothing is stored then.
     pub fn append_exemplars(
         &self,
         tenant: &Tenant,
         exemplars: impl IntoIterator<Item = (Labels, Exemplar)>,
     ) -> Result<ExemplarCounts, Error> {
         self.log.check_writable()?;
+        self.admit(tenant)?;
         let max_ms = self.config.clock.now_ms().saturating_add(AHEAD_MS_MAX);
         let kept = &self.head.exemplars;
         Ok(kept.append(&self.log, tenant, max_ms, exemplars))

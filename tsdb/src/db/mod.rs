@@ -29,7 +29,7 @@ use crate::foreign;
 use crate::head::chunk_files::ChunkFiles;
 use crate::head::incoming::{Append, CommitTicket, IncomingSeries};
 use crate::head::late::LateCuts;
-use crate::head::{Head, HeadBounds, Restore, SECRET_BYTES, TenantId};
+use crate::head::{Head, HeadBounds, Restore, SECRET_BYTES, TenantId, TenantState};
 use crate::lock::DirLock;
 use crate::merge::{SeriesIter, merge};
 use crate::wal::log::Log;
@@ -158,15 +158,16 @@ impl Db {
     /// at once, and durable when [`Db::commit_wait`] or [`Db::when_durable`] says so.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] while the log cannot be written, and [`Error::TooManySamples`] when the
-    /// tenant writes more than it may; nothing is stored then. Bad series and samples are no error: they are counted in [`Append::rejected`].
+    /// [`Error::Unavailable`] while the log cannot be written, [`Error::TooManySamples`] when the tenant
+    /// writes more than it may, and [`Error::TooManyTenants`] when there is no room for another;
+    /// nothing is stored then. Bad series and samples are no error: they are counted in [`Append::rejected`].
     pub fn append<S: IncomingSeries>(
         &self,
         tenant: &Tenant,
         series: &[S],
     ) -> Result<Append, Error> {
         self.log.check_writable()?;
-        let tenant = self.head.tenants().find_or_add(tenant);
+        let tenant = self.admit(tenant)?;
         let (now_ms, limits) = (self.config.clock.now_ms(), &self.config.limits);
         let room = tenant.bucket.lock().check(limits, now_ms);
         room.map_err(|retry_after_ms| Error::TooManySamples {
@@ -178,6 +179,13 @@ impl Db {
         let samples = append.appended + append.duplicates + append.rejected.total();
         tenant.bucket.lock().take(samples);
         Ok(append)
+    }
+
+    /// A tenant that writes.
+    fn admit(&self, tenant: &Tenant) -> Result<Arc<TenantState>, Error> {
+        let limit = self.config.limits.tenants;
+        let admitted = self.head.tenants().find_or_admit(tenant, limit);
+        admitted.ok_or(Error::TooManyTenants { limit })
     }
 
     /// Blocks until the write is durable.

@@ -16,9 +16,12 @@ use super::index::Index;
 use super::memory::HeadMemory;
 use super::tenants::TenantId;
 
-/// Limits of each tenant. Zero stands for no limit.
+/// Limits of each tenant, and of their number. Zero stands for no limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
+    /// Tenants. One that has written once is remembered as long as the process runs, and who sends
+    /// may name any.
+    pub tenants: u64,
     /// Series in the head.
     pub series_per_tenant: u64,
     /// Series in the head with the same metric name.
@@ -39,6 +42,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
+            tenants: 10_000,
             series_per_tenant: 10_000_000,
             series_per_metric: 2_000_000,
             labels_per_series: 128,
@@ -54,6 +58,7 @@ impl Limits {
     /// No limit at all.
     pub fn none() -> Self {
         Limits {
+            tenants: 0,
             series_per_tenant: 0,
             series_per_metric: 0,
             labels_per_series: 0,
@@ -126,7 +131,8 @@ fn exceeds(count: usize, limit: u64) -> bool {
     limit > 0 && count as u64 > limit
 }
 
-fn reached(count: u64, limit: u64) -> bool {
+/// Whether one more is one too many.
+pub(super) fn reached(count: u64, limit: u64) -> bool {
     limit > 0 && count >= limit
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use isobar_model::Tenant;
 use parking_lot::{Mutex, RwLock};
 
-use super::limits::Bucket;
+use super::limits::{Bucket, reached};
 
 /// A dense number for a tenant, valid for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,12 +88,23 @@ impl Tenants {
 
     /// The tenant of this name, made when it is new.
     pub(crate) fn find_or_add(&self, name: &Tenant) -> Arc<TenantState> {
+        const NO_LIMIT: u64 = 0;
+        self.find_or_admit(name, NO_LIMIT)
+            .expect("no limit is never reached")
+    }
+
+    /// The tenant of this name, made when it is new; `None` when it is and there are `max` others. Zero
+    /// stands for no limit.
+    pub(crate) fn find_or_admit(&self, name: &Tenant, max: u64) -> Option<Arc<TenantState>> {
         if let Some(found) = self.find(name) {
-            return found;
+            return Some(found);
         }
         let mut inner = self.inner.write();
         if let Some(found) = inner.by_name.get(name) {
-            return Arc::clone(found);
+            return Some(Arc::clone(found));
+        }
+        if reached(inner.by_id.len() as u64, max) {
+            return None;
         }
         let id =
             u32::try_from(inner.by_id.len()).expect("fewer tenants than series, which are u32");
@@ -111,7 +122,7 @@ impl Tenants {
         });
         inner.by_id.push(Arc::clone(&tenant));
         inner.by_name.insert(name.clone(), Arc::clone(&tenant));
-        tenant
+        Some(tenant)
     }
 
     /// All tenants in the order of their first write.

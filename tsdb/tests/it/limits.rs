@@ -75,6 +75,38 @@ fn existing_series_live_on_and_new_ones_are_refused() {
 }
 
 #[test]
+fn new_tenants_are_refused_where_there_are_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |tenants| {
+        let limits = Limits {
+            tenants,
+            ..Limits::default()
+        };
+        open(dir.path(), limits)
+    };
+    let refused = |db: &Db, tenant: &str| {
+        let tenant = Tenant::new(tenant).unwrap();
+        let series = TestSeries::new("s=1", &[(T, 1.0)]);
+        let samples = db.append(&tenant, &[series]).unwrap_err();
+        let exemplars = db.append_exemplars(&tenant, []).unwrap_err();
+        assert!(matches!(samples, Error::TooManyTenants { limit: 2 }));
+        assert_eq!(samples.to_string(), exemplars.to_string());
+    };
+    let db = with(2);
+    check(&db, "a", T, &["s=1"], "1");
+    check(&db, "b", T, &["s=1"], "1");
+    refused(&db, "c");
+    check(&db, "a", T, &["s=2"], "1");
+    assert_eq!(db.tenants().len(), 2);
+    drop(db);
+    // With fewer allowed, those that are there live on.
+    let db = with(1);
+    check(&db, "b", T, &["s=2"], "1");
+    drop(db);
+    check(&with(3), "c", T, &["s=1"], "1");
+}
+
+#[test]
 fn who_writes_too_fast_is_told_when_to_come_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path()).0;
