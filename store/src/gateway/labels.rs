@@ -19,8 +19,9 @@ use crate::api::{LabelsRequest, Names, SeriesBatch, StoreError};
 use crate::card::Card;
 use crate::local::TRUNCATED;
 
-/// Blocks that are read at a time for one request.
-const BLOCKS_AT_A_TIME: usize = 32;
+/// Blocks that are read at a time for one request, within bounds: as many as have so much memory each.
+const BLOCK_BYTES: u64 = 384 << 10;
+const BLOCKS_AT_A_TIME: std::ops::RangeInclusive<u64> = 32..=256;
 /// About what a text takes in a sorted set besides its bytes.
 const TEXT_BYTES: usize = 48;
 
@@ -92,7 +93,11 @@ async fn collect(
     let opened = open_cards(&inner, blocks, request.on_failure, &mut warnings).await?;
     let matchers: HashMap<Ulid, Arc<[Matcher]>> =
         asked.into_iter().map(|(it, own)| (it.id, own)).collect();
-    let at_a_time = opened.len().clamp(1, BLOCKS_AT_A_TIME);
+    let (least, most) = (*BLOCKS_AT_A_TIME.start(), *BLOCKS_AT_A_TIME.end());
+    let at_a_time = (bytes / BLOCK_BYTES).clamp(least, most);
+    let at_a_time = opened
+        .len()
+        .clamp(1, usize::try_from(at_a_time).unwrap_or(1));
     let chunk_bytes = inner.window_bytes(at_a_time);
     let answers = opened.into_iter().filter_map(|(block, card)| {
         let matchers = matchers.get(&block.id)?.to_vec();

@@ -37,6 +37,7 @@ pub(super) fn merge(mut streams: Vec<SeriesStream>) -> SeriesStream {
         groups: Vec::with_capacity(count),
         empty: (0..count).rev().collect(),
         out: Vec::new(),
+        begun: false,
         done: false,
     };
     let batches = stream::unfold(merge, |mut merge| async move {
@@ -69,6 +70,8 @@ struct Merge {
     /// Sources without a head, the first on top.
     empty: Vec<usize>,
     out: Vec<SeriesChunks>,
+    /// Whether something was given.
+    begun: bool,
     done: bool,
 }
 
@@ -87,8 +90,10 @@ impl Merge {
                     self.insert(source, series, &mut touched);
                     continue;
                 }
-                if self.out.len() >= BATCH_SERIES / 2 {
-                    // The rest may have to be waited for.
+                // The rest may have to be waited for; the very first series should not.
+                let enough = if self.begun { BATCH_SERIES / 2 } else { 1 };
+                if self.out.len() >= enough {
+                    self.begun = true;
                     return Some(Ok(SeriesBatch::Series(std::mem::take(&mut self.out))));
                 }
                 let at = self.sources.get_mut(source)?;

@@ -334,7 +334,6 @@ impl Work {
                     continue;
                 }
                 (at, window) = (next, usual);
-                memory.shrink_to(0);
                 if let Some(gone) = self.pass_on(matched).await? {
                     return Ok(Err(gone));
                 }
